@@ -1,0 +1,181 @@
+"""What a person watches: a table that grows by one row a generation, above two progress bars.
+
+The row to compare with comes first: the *floor*, what the metrics say of real samples against other
+real samples at the same n. A perfect generator would score it in every row; a lineage that goes MAD
+walks away from it. Where nobody watches (a log file, CI), the same rows come as plain lines with an
+estimate of the time left, and no bars.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rich
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from mad_lightning.callbacks.base import LineageCallback, LineageInfo
+from mad_lightning.lineage import GenerationRecord
+from mad_lightning.policies import Mix
+
+__all__ = ["Console", "say"]
+
+_COUNTS = ("n_real", "n_fresh", "n_synthetic")
+_REDRAW_EVERY = 0.1
+"""Seconds; batches can be a thousand times shorter."""
+
+
+class Console(LineageCallback):
+    """Prints a lineage while it is made.
+
+    Args:
+        bars: Whether to draw progress bars; None draws them on a terminal.
+    """
+
+    def __init__(self, bars: bool | None = None) -> None:
+        self.bars = bars
+        self._progress: Progress | None = None
+
+    # hooks
+
+    def on_lineage_start(self, lineage: LineageInfo, records: Sequence[GenerationRecord]) -> None:
+        """The heading, the floor, and the rows of the generations that are finished."""
+        self._lineage = lineage
+        self._metrics: tuple[str, ...] = ()
+        self._seconds: list[float] = []
+        say(
+            f"{lineage.name}: policy {lineage.policy}, λ = {lineage.sampling_bias:g}, "
+            f"{lineage.generations} generations, seed {lineage.seed}",
+            "bold",
+        )
+        if lineage.floor and not records:
+            self._head(lineage.floor, lineage.protocol, lineage.floor)
+        for record in records:
+            self._row(record)
+
+    def on_generation_start(self, t: int, mix: Mix) -> None:
+        """Starts the clock, and the bars if there are none yet."""
+        self._started, self._drawn, self._phase = time.monotonic(), 0.0, ""
+        wanted = sys.stdout.isatty() if self.bars is None else self.bars
+        if self._progress is None and wanted and not rich.get_console().is_dumb_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description:<11}"),
+                BarColumn(40),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=rich.get_console(),
+                auto_refresh=False,  # no thread beside a training that forks workers
+                transient=True,
+            )
+            total = self._lineage.generations
+            self._lineage_bar = self._progress.add_task("generations", total=total, left="")
+            self._phase_bar = self._progress.add_task("", total=None, left="")
+            self._progress.start()
+        self._draw("", 0, 1, t - 1)
+
+    def on_generation_progress(self, t: int, phase: str, done: int, total: int) -> None:
+        """Moves the bars; called after every batch, so most calls return at once."""
+        if self._progress is None:
+            return
+        recent = time.monotonic() - self._drawn < _REDRAW_EVERY
+        if not recent or phase != self._phase or done >= total:
+            self._draw(phase, done, total, t - 1)
+
+    def on_generation_end(self, record: GenerationRecord, directory: Path) -> None:
+        """One more row."""
+        self._row(record, live=True)
+
+    def on_lineage_end(self, records: Sequence[GenerationRecord], finished: bool) -> None:
+        """Takes the bars away; says where things are, or how to go on."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        made, wanted = len(records), self._lineage.generations
+        where = f"in {self._lineage.directory} (ledger: lineage.jsonl)"
+        if not finished:
+            line = f"interrupted after {made} of {wanted} generations"
+            say(f"{line}; to resume, run the same command", "yellow")
+        elif made < wanted:
+            say(f"stopped early, after {made} of {wanted} generations, {where}", "bold")
+        else:
+            say(f"done: {made} generations {where}", "bold")
+
+    # the bars
+
+    def _draw(self, phase: str, done: int, total: int, finished: int) -> None:
+        if self._progress is None:
+            return
+        self._drawn, self._phase = time.monotonic(), phase
+        left = self._left(finished, elapsed=self._drawn - self._started)
+        self._progress.update(self._lineage_bar, completed=finished, left=left)
+        self._progress.update(self._phase_bar, description=phase, completed=done, total=total)
+        self._progress.refresh()
+
+    def _left(self, finished: int, elapsed: float = 0.0) -> str:
+        """How long the generations still to be made will take, going by the last three."""
+        remaining = self._lineage.generations - finished
+        if not self._seconds or not remaining:
+            return ""
+        recent = self._seconds[-3:]
+        minutes = round((remaining * sum(recent) / len(recent) - elapsed) / 60)
+        if minutes < 1:
+            return "less than 1 min left"
+        hours = f"{minutes // 60} h " if minutes >= 60 else ""
+        return f"about {hours}{minutes % 60} min left"
+
+    # the table
+
+    def _head(
+        self, metrics: Iterable[str], protocol: dict[str, Any], floor: dict[str, float]
+    ) -> None:
+        """What the values depend on, the names of the columns, and the floor."""
+        self._metrics = tuple(metrics)
+        facts = [
+            f"{name} = {protocol[name]}" for name in ("n", "k", "extractor") if name in protocol
+        ]
+        say(", ".join([*facts, "floor: real samples against other real samples"]))
+        say(self._line("gen", _COUNTS, self._metrics, "seconds"), "bold")
+        values = [_number(floor[name]) if name in floor else "" for name in self._metrics]
+        say(self._line("floor", [""] * len(_COUNTS), values, ""), "cyan")
+
+    def _row(self, record: GenerationRecord, live: bool = False) -> None:
+        """One generation; other metrics than before get a new head."""
+        if tuple(record.metrics) != self._metrics:
+            lineage = self._lineage
+            protocol, floor = lineage.protocol | record.protocol, lineage.floor | record.floor
+            self._head(record.metrics, protocol, floor)
+        self._seconds.append(sum(record.seconds.values()))
+        line = self._line(
+            str(record.generation),
+            [str(getattr(record, name)) for name in _COUNTS],
+            [_number(value) for value in record.metrics.values()],
+            f"{self._seconds[-1]:.1f}",
+        )
+        say(f"{line}  {self._left(record.generation)}".rstrip() if live else line)
+
+    def _line(
+        self, generation: str, counts: Sequence[str], values: Sequence[str], seconds: str
+    ) -> str:
+        widths = [max(7, len(name)) for name in ("", *_COUNTS, *self._metrics, "seconds")]
+        cells = (generation, *counts, *values, seconds)
+        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return line[2:].rstrip()  # the first column needs five places only
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Prints one line, above any bars, also where the output knows no Greek letters."""
+    terminal = rich.get_console()
+    if not terminal.encoding.startswith("utf"):
+        line = line.replace("λ", "lambda")
+        line = line.encode(terminal.encoding, "replace").decode(terminal.encoding)
+    terminal.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _number(value: float) -> str:
+    """Three decimals, or two digits where those would show nothing."""
+    ordinary = value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value)
+    return f"{value:.3f}" if ordinary else f"{value:.1e}"

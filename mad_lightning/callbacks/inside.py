@@ -1,0 +1,192 @@
+"""What runs inside one generation's Trainer: Lightning callbacks, made anew for each generation.
+
+They enforce what a lineage needs and Lightning does not promise: randomness by address, a start
+from scratch, a kill that is a kill, and blocks that are written whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from mad_lightning.lineage import write_atomically
+from mad_lightning.seeds import reseed
+
+__all__ = ["AddressedRandomness", "BlockWriter", "CrashOnly", "Curves", "FromScratch", "Progress"]
+
+
+class AddressedRandomness(L.Callback):
+    """Seeds every training step by (lineage seed, generation, epoch, batch, rank).
+
+    Without it all DDP ranks draw the same noise, every DDP generation draws the noise of the first
+    (``DDPStrategy`` resets the seed at each entry point), and a resumed training differs from an
+    uninterrupted one, because checkpoints hold no random state.
+    """
+
+    def __init__(self, *address: int | str) -> None:
+        self.address = address
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same on all ranks: initialisation that meets data must agree."""
+        reseed(*self.address, "fit")
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Different on every rank."""
+        reseed(*self.address, "train", trainer.current_epoch, batch_idx, trainer.global_rank)
+
+
+class FromScratch(L.Callback):
+    """Asserts that a generation which does not resume starts at step 0, at the first epoch.
+
+    A stray checkpoint (``OnExceptionCheckpoint``, SLURM's ``hpc_ckpt``) would otherwise make a
+    generation silently continue the last one.
+    """
+
+    def __init__(self, resumes: bool) -> None:
+        self.resumes = resumes
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at the Trainer's counters."""
+        if not self.resumes and (trainer.global_step or trainer.current_epoch):
+            raise RuntimeError(
+                f"a generation started at step {trainer.global_step}, epoch "
+                f"{trainer.current_epoch}: something loaded a checkpoint behind the loop's back"
+            )
+
+
+class CrashOnly(L.Callback):
+    """Lets SIGTERM kill.
+
+    Lightning's own handler can deadlock under DDP, is ignored while sampling, and ends with exit
+    code 0. Any kill resumes exactly, so there is nothing to handle. The handler is set again in
+    hooks that come after Lightning has set its own.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """After Lightning has set its handlers for training."""
+        self._arm(trainer)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """After Lightning has set its handlers for sampling."""
+        self._arm(trainer)
+
+    def _arm(self, trainer: L.Trainer) -> None:
+        def die(signum: int, frame: Any) -> None:
+            kill = getattr(trainer.strategy.launcher, "kill", None)
+            if kill is not None:
+                kill(signal.SIGKILL)
+            os._exit(128 + signum)
+
+        signal.signal(signal.SIGTERM, die)
+
+
+class Curves(L.Callback):
+    """Keeps what the generator logs as ``curves.csv``, one row an epoch, and passes it on.
+
+    Args:
+        path: The file; rows of epochs that a resumed training repeats are replaced.
+        images_per_epoch: Images of an epoch, over all processes.
+        announce: Called with (images seen, values).
+    """
+
+    def __init__(
+        self, path: Path, images_per_epoch: int, announce: Callable[[int, dict[str, float]], None]
+    ) -> None:
+        self.path, self.images_per_epoch, self.announce = path, images_per_epoch, announce
+
+    @staticmethod
+    def read(path: Path) -> list[dict[str, float]]:
+        """The rows: ``epoch``, ``images`` and every logged value."""
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Adds a row on the first process."""
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if isinstance(value, Tensor | float)
+        }
+        if not trainer.is_global_zero:
+            return
+        epoch = trainer.current_epoch
+        images = (epoch + 1) * self.images_per_epoch
+        rows = [row for row in self.read(self.path) if row["epoch"] < epoch]
+        rows.append({"epoch": epoch, "images": images, **values})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, sorted({name for row in rows for name in row}))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())
+        self.announce(images, values)
+
+
+class Progress(L.Callback):
+    """Reports batches done, for progress bars.
+
+    Args:
+        announce: Called with (done, total).
+    """
+
+    def __init__(self, announce: Callable[[int, int], None]) -> None:
+        self.announce = announce
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Training batches over all epochs."""
+        per_epoch = int(trainer.num_training_batches)
+        done = trainer.current_epoch * per_epoch + batch_idx + 1
+        self.announce(done, per_epoch * (trainer.max_epochs or 1))
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Blocks of this process."""
+        self.announce(batch_idx + 1, int(sum(trainer.num_predict_batches)))
+
+
+class BlockWriter(L.Callback):
+    """Stores each block as soon as it is computed.
+
+    Args:
+        write: Called with (batch, outputs) of every block.
+    """
+
+    def __init__(self, write: Callable[[Any, Any], None]) -> None:
+        self.write = write
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One block."""
+        self.write(batch, outputs)

@@ -1,0 +1,191 @@
+"""From a mix to batches.
+
+A generation's training set is the concatenation of the parts of its mix. It stays where it is,
+resident or memory-mapped, as bytes; a batch is a gather. The order of the samples is a stream of
+permutations, one a pass, addressed by (lineage seed, generation, pass): where a batch lies in the
+stream is arithmetic, so resuming at an epoch needs no stored position, and budgets are counted in
+images seen whatever the number of devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mad_lightning.data.laws import LawSource
+from mad_lightning.data.real import RealData
+from mad_lightning.data.shards import Shard
+from mad_lightning.data.sources import Source
+from mad_lightning.policies import Mix, Part
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import Samples
+from mad_lightning.seeds import permutation
+
+__all__ = ["GenerationDataModule", "MixLoader"]
+
+
+class MixLoader:
+    """Batches of one process, epoch after epoch.
+
+    Args:
+        parts: The training set, part by part.
+        batch_size: Images of an optimiser step over all processes.
+        images: Images of an epoch over all processes, rounded up to whole batches; None for one
+            pass.
+        address: Where the order lives, e.g. ``(lineage_seed, generation, "order")``.
+        rank: This process.
+        world_size: Number of processes; each takes an equal slice of every batch.
+        epoch: Tells at the start of an iteration which epoch it is.
+        exact: One exact pass whatever ``images`` says, the last batch short, for families that
+            estimate in closed form. (Gradient families need equal batches on all processes.)
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Samples],
+        batch_size: int,
+        images: int | None,
+        address: tuple[int | str, ...],
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: Callable[[], int] = lambda: 0,
+        exact: bool = False,
+    ) -> None:
+        self.parts = list(parts)
+        self.n = sum(map(len, self.parts))
+        self.batch_size = batch_size
+        self.images = self.n if exact or images is None else images
+        if not exact:
+            self.images = -(-self.images // batch_size) * batch_size
+        self.address, self.rank, self.world_size, self.epoch = address, rank, world_size, epoch
+        self._lap = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return math.ceil(self.images / self.batch_size)
+
+    def order(self, lap: int) -> Tensor:
+        """The permutation of one pass; the last one made is kept."""
+        if self._lap != lap:
+            self._lap, self._order = lap, permutation(self.n, *self.address, lap)
+        return self._order
+
+    def indices(self, start: int, stop: int) -> Tensor:
+        """Places start .. stop-1 of the endless stream of permutations."""
+        pieces = []
+        for lap in range(start // self.n, -(-stop // self.n)):
+            piece = self.order(lap)[max(0, start - lap * self.n) : stop - lap * self.n]
+            pieces.append(piece)
+        return torch.cat(pieces)
+
+    def gather(self, index: Tensor) -> Samples:
+        """Samples by their place in the concatenated parts."""
+        first = self.parts[0]
+        values = first.values.new_empty(len(index), *first.values.shape[1:])
+        labelled = all(part.labels is not None for part in self.parts)
+        labels = torch.empty(len(index), dtype=torch.int64) if labelled else None
+        offset = 0
+        for part in self.parts:
+            here = (index >= offset) & (index < offset + len(part))
+            chosen = part[index[here] - offset]
+            values[here] = chosen.values
+            if labels is not None and chosen.labels is not None:
+                labels[here] = chosen.labels
+            offset += len(part)
+        return Samples(values, labels)
+
+    def __iter__(self) -> Iterator[Samples]:
+        epoch = self.epoch()
+        for at in range(epoch * self.images, (epoch + 1) * self.images, self.batch_size):
+            stop = min(at + self.batch_size, (epoch + 1) * self.images)
+            yield self.gather(self.indices(at, stop).tensor_split(self.world_size)[self.rank])
+
+
+class GenerationDataModule(L.LightningDataModule):
+    """Turns a mix into batches.
+
+    Args:
+        source: Real data.
+        batch_size: Images of an optimiser step, over all devices.
+        images_per_epoch: Images of an epoch ("tick": curves are logged and checkpoints written at
+            its end), over all devices; None for one pass over the mix.
+        n_reference: Real samples held out for measuring; never trained on.
+        split_seed: Decides which ones, the same for every lineage seed.
+        cache: Directory for decoded data sets, classifiers and reference features; lineages on
+            the same data share it.
+    """
+
+    def __init__(
+        self,
+        source: Source | LawSource,
+        batch_size: int = 64,
+        images_per_epoch: int | None = None,
+        n_reference: int = 1000,
+        split_seed: int = 0,
+        cache: str = "runs/cache",
+    ) -> None:
+        super().__init__()
+        for field, value in (("batch_size", batch_size), ("images_per_epoch", images_per_epoch)):
+            if value is not None and value < 1:
+                raise Refused(f"data.{field}", f"{value}", "take at least 1")
+        self.source = source
+        self.batch_size = batch_size
+        self.images_per_epoch = images_per_epoch
+        self.n_reference = n_reference
+        self.split_seed = split_seed
+        self.cache = Path(cache)
+
+    def open(self, seed: int) -> RealData:
+        """Loads the real data of a lineage; decoding happens once and is cached."""
+        self.seed = seed
+        self.real = RealData(self.source, self.n_reference, self.split_seed, seed, self.cache)
+        return self.real
+
+    def feed(self, mix: Mix, shards: Mapping[int, Shard], exact: bool = False) -> None:
+        """Says what the next ``fit`` trains on.
+
+        Args:
+            mix: The samples that the policy prescribes.
+            shards: Shards of earlier generations.
+            exact: Whether an epoch is one exact pass (families with a closed form).
+
+        Raises:
+            OSError: If a shard is too small for the mix, or damaged.
+        """
+        self.mix, self.exact = mix, exact
+        self.parts = [self._part(part, shards) for part in mix.parts]
+
+    def _part(self, part: Part, shards: Mapping[int, Shard]) -> Samples:
+        if part.generation is None:
+            found = self.real.read(part.start, part.count)
+        else:
+            found = shards[part.generation].samples[part.start : part.stop]
+        if len(found) != part.count:
+            raise OSError(f"{part} holds only {len(found)} samples")
+        return found
+
+    def loader(
+        self, rank: int = 0, world_size: int = 1, epoch: Callable[[], int] = lambda: 0
+    ) -> MixLoader:
+        """Batches of one process over the mix that was fed."""
+        return MixLoader(
+            self.parts,
+            self.batch_size,
+            self.images_per_epoch,
+            (self.seed, self.mix.generation, "order"),
+            rank,
+            world_size,
+            epoch,
+            self.exact,
+        )
+
+    def train_dataloader(self) -> MixLoader:
+        """Batches of this process, from the Trainer's epoch on."""
+        trainer = self.trainer
+        assert trainer is not None
+        return self.loader(trainer.global_rank, trainer.world_size, lambda: trainer.current_epoch)

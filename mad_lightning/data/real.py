@@ -1,0 +1,120 @@
+"""The real side of a lineage: a training pool in order, and a reference nobody trains on.
+
+Two orders decide everything. The *split* into pool and reference depends on the data and
+``split_seed`` alone, so that all lineages on one data set are measured against the same reference.
+The *order* of the pool depends on the lineage's seed, so that two seeds train on different real
+samples. A mix names real samples by their place in that order.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mad_lightning.data.laws import LawSource
+from mad_lightning.data.sources import Source
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import Law, Samples, SampleSpec
+from mad_lightning.seeds import permutation, sample_seeds
+
+__all__ = ["RealData"]
+
+_PLACES = 2**40  # an inexhaustible pool keeps its reference this far behind its training samples
+
+
+class RealData:
+    """Real samples by role.
+
+    Args:
+        source: Where they come from.
+        n_reference: Samples held out for measuring.
+        split_seed: Decides which ones.
+        seed: The lineage's seed; decides the order of the training pool.
+        cache: Directory for decoded data sets.
+
+    Raises:
+        Refused: If the reference would leave nothing to train on.
+    """
+
+    def __init__(
+        self, source: Source | LawSource, n_reference: int, split_seed: int, seed: int, cache: Path
+    ) -> None:
+        self.source, self.n_reference, self.seed = source, n_reference, seed
+        self.split_seed = split_seed
+        if isinstance(source, LawSource):
+            self.spec, self.size = source.spec, None
+            identity = f"{source.name} {source.spec}"
+        else:
+            loaded = source.load(cache)
+            self.spec = SampleSpec(tuple(loaded.samples.values.shape[1:]), loaded.classes)
+            self._samples, self._held_out = loaded.samples, loaded.held_out
+            available = len(self._samples if self._held_out is None else self._held_out)
+            spare = 0 if self._held_out is None else 1
+            if not 1 <= n_reference < available + spare:
+                raise Refused(
+                    "data.n_reference",
+                    f"{n_reference} of {available} samples that could be held out",
+                    f"choose 1 to {available - 1 + spare}",
+                )
+            self.size = len(self._samples) - (n_reference if self._held_out is None else 0)
+            identity = loaded.digest
+        self.digest = sha256(f"{identity} {n_reference} {split_seed}".encode()).hexdigest()
+
+    @property
+    def splits(self) -> bool:
+        """Whether the reference is taken from what could have been trained on."""
+        return self.size is not None and self._held_out is None
+
+    @property
+    def law(self) -> Law | None:
+        """The true mean and covariance, where the source knows them."""
+        return self.source.law if isinstance(self.source, LawSource) else None
+
+    def _draw(self, start: int, count: int, *address: int | str) -> Samples:
+        assert isinstance(self.source, LawSource)
+        return self.source.draw(sample_seeds(start, count, *address))
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, Samples]:
+        """Of a finite source: places of the training pool, and the reference."""
+        if self._held_out is not None:
+            order = permutation(len(self._held_out), self.split_seed, "split")
+            return torch.arange(len(self._samples)), self._held_out[order[: self.n_reference]]
+        order = permutation(len(self._samples), self.split_seed, "split")
+        held_out = order[: self.n_reference]
+        return order[self.n_reference :].sort().values, self._samples[held_out]
+
+    @cached_property
+    def reference(self) -> Samples:
+        """The held-out samples that metrics compare with; never trained on."""
+        if self.size is None:
+            return self._draw(_PLACES, self.n_reference, self.split_seed, "real")
+        return self._split[1]
+
+    def pool(self) -> Samples:
+        """The whole training pool in split order, the same for every lineage seed.
+
+        Of an inexhaustible pool, as many samples as the reference has.
+        """
+        if self.size is None:
+            return self._draw(2 * _PLACES, self.n_reference, self.split_seed, "real")
+        return self._samples[self._split[0]]
+
+    @cached_property
+    def floor(self) -> Samples:
+        """Real samples to compare with the reference: as many, or as many as the pool has."""
+        if self.size is None:
+            return self.pool()
+        order = permutation(self.size, self.split_seed, "floor")[: self.n_reference]
+        return self._samples[self._split[0][order]]
+
+    def read(self, start: int, count: int) -> Samples:
+        """Training samples by their place in this lineage's order of the pool."""
+        if self.size is None:
+            return self._draw(start, count, self.seed, "real")
+        order = permutation(self.size, self.seed, "pool")[start : start + count]
+        return self._samples[self._split[0][order]]

@@ -1,0 +1,230 @@
+r"""The diffusion family: class-conditional denoising diffusion (DDPM).
+
+A network :math:`\epsilon_\theta(x_t, t, c)` learns the noise in
+:math:`x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon` (Ho et al., 2020, equation
+14). The class is dropped for a tenth of the training samples, so that one network knows both the
+conditional and the unconditional noise, and classifier-free guidance (Ho & Salimans, 2022) can be
+the sampling bias.
+
+The sampler is a bias of its own: few solver steps, clipping and averaged weights all change what
+the next generation sees. They are therefore recorded beside λ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mad_lightning.generators.base import Generator, refuse_vectors
+from mad_lightning.nets.ema import EMA
+from mad_lightning.nets.unet import UNet
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import Samples, SampleSpec, to_floats
+from mad_lightning.seeds import normal
+
+__all__ = ["Diffusion"]
+
+
+class Diffusion(Generator):
+    r"""Denoising diffusion with classifier-free guidance, sampled from averaged weights.
+
+    λ is the reciprocal guidance scale, ``guidance_scale = 1/λ`` (Alemohammad et al., 2023, section
+    2.3: λ = 1/(1+w)): :math:`\epsilon = \epsilon_\varnothing + \lambda^{-1}(\epsilon_c -
+    \epsilon_\varnothing)`. λ = 1 is the conditional model itself.
+
+    Args:
+        network: Makes the network from a :class:`SampleSpec`; called as ``net(x, t, labels)``,
+            with class index ``spec.classes`` for "no class".
+        timesteps: T of the forward process; the paper's MNIST experiments use 500.
+        beta_schedule: Noise schedule, as diffusers names it: ``linear``, ``squaredcos_cap_v2``, ...
+        sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2), ``dpm_solver``
+            solves the probability-flow equation in a few steps (DPM-Solver++ 2M, Lu et al., 2022).
+        sampling_steps: Steps of the sampler; None takes all T.
+        clip: Clip the estimate of x_0 to [-1, 1] at every step.
+        condition_drop: Share of training samples whose class is dropped; the paper drops 0.1.
+        lr: Peak learning rate of AdamW; warms up over ``warmup`` steps, then falls as a cosine.
+        warmup: Steps until the peak.
+        weight_decay: AdamW's.
+        ema_decay: Decay of the averaged weights; they, not the trained ones, are sampled from.
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(
+        self,
+        network: Callable[[SampleSpec], nn.Module] = UNet,
+        timesteps: int = 1000,
+        beta_schedule: str = "linear",
+        sampler: Literal["ddpm", "dpm_solver"] = "dpm_solver",
+        sampling_steps: int | None = 15,
+        clip: bool = True,
+        condition_drop: float = 0.1,
+        lr: float = 1e-3,
+        warmup: int = 50,
+        weight_decay: float = 0.0,
+        ema_decay: float = 0.995,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= condition_drop < 1.0:
+            raise Refused("generator.condition_drop", f"{condition_drop}", "choose within [0, 1)")
+        if sampling_steps is not None and not 1 <= sampling_steps <= timesteps:
+            raise Refused(
+                "generator.sampling_steps",
+                f"{sampling_steps} steps for timesteps = {timesteps}",
+                f"choose 1 to {timesteps}",
+            )
+        self.network = network
+        self.timesteps, self.beta_schedule = timesteps, beta_schedule
+        self.sampler_name, self.sampling_steps, self.clip = sampler, sampling_steps, clip
+        self.condition_drop = condition_drop
+        self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
+        self.ema_decay = ema_decay
+        self._loss = torch.zeros(())
+        self._batches = 0
+
+    def build(self, spec: SampleSpec) -> None:
+        """Makes the network, its average and the noise schedule."""
+        from diffusers import DDPMScheduler  # costs seconds
+
+        refuse_vectors("Diffusion", spec)
+        self.spec = spec
+        self.net = self.network(spec)
+        self.ema = EMA(self.net, self.ema_decay)
+        schedule = DDPMScheduler(self.timesteps, beta_schedule=self.beta_schedule)
+        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod, persistent=False)
+
+    def check_bias(self, sampling_bias: float) -> None:
+        """Guidance needs classes, and a network that has seen none dropped cannot be guided."""
+        super().check_bias(sampling_bias)
+        if sampling_bias < 1.0 and (self.spec.classes is None or self.condition_drop == 0.0):
+            raise Refused(
+                "sampling_bias",
+                f"λ = {sampling_bias} guides by class, "
+                + ("the source has none" if self.spec.classes is None else "none is ever dropped"),
+                "use labelled data and generator.condition_drop > 0, or sampling_bias 1",
+            )
+
+    def sampler(self) -> dict[str, Any]:
+        """The biases besides λ."""
+        return {
+            "sampler": self.sampler_name,
+            "steps": self.sampling_steps or self.timesteps,
+            "timesteps": self.timesteps,
+            "clip": self.clip,
+            "weights": f"ema {self.ema_decay}",
+        }
+
+    # training
+
+    def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
+        """Mean squared error of the noise estimate (Ho et al., 2020, equation 14)."""
+        x_0, labels = to_floats(batch.values), batch.labels
+        if labels is not None and self.spec.classes is not None:
+            drop = torch.rand(len(labels), device=self.device) < self.condition_drop
+            labels = labels.masked_fill(drop, self.spec.classes)
+        t = torch.randint(self.timesteps, (len(x_0),), device=self.device)
+        noise = torch.randn_like(x_0)
+        alpha_bar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        x_t = alpha_bar.sqrt() * x_0 + (1.0 - alpha_bar).sqrt() * noise
+        loss = F.mse_loss(self.net(x_t, t, labels), noise)
+        self._loss = self._loss.to(loss.device) + loss.detach()
+        self._batches += 1
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Follows the network."""
+        self.ema.update(self.net)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs once an epoch: logging every step would cost as much as a small step."""
+        self.log("loss", self._loss / max(1, self._batches), sync_dist=True)
+        self._loss, self._batches = torch.zeros(()), 0
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine decay over the whole budget."""
+        optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay
+        )
+        steps = max(2, int(self.trainer.estimated_stepping_batches))
+
+        def factor(step: int) -> float:
+            if step < self.warmup:
+                return (step + 1) / self.warmup
+            return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # sampling
+
+    def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
+        """Runs the sampler from each seed's own noise."""
+        x = normal(seeds, *self.spec.shape)
+
+        def noise_estimate(x: Tensor, t: int) -> Tensor:
+            time = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+            if sampling_bias == 1.0 or labels is None:
+                return self.ema(x, time, labels).float()
+            nothing = torch.full_like(labels, self.spec.classes or 0)
+            both = self.ema(
+                torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, labels])
+            )
+            without, given = both.float().chunk(2)
+            return without + (given - without) / sampling_bias
+
+        if self.sampler_name == "ddpm":
+            return self._ancestral(x, seeds, noise_estimate)
+        return self._solve(x, noise_estimate)
+
+    def _solve(self, x: Tensor, noise_estimate: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """DPM-Solver++ 2M by diffusers; deterministic given the first noise."""
+        from diffusers import DPMSolverMultistepScheduler
+
+        solver = DPMSolverMultistepScheduler(
+            self.timesteps,
+            beta_schedule=self.beta_schedule,
+            thresholding=self.clip,
+            sample_max_value=1.0,
+            # A cosine schedule ends in pure noise; the solver starts where there is some signal.
+            lambda_min_clipped=-5.1 if self.beta_schedule == "squaredcos_cap_v2" else -math.inf,
+        )
+        solver.set_timesteps(self.sampling_steps or self.timesteps, device=x.device)
+        for t in solver.timesteps:
+            x = solver.step(noise_estimate(x, int(t)), t, x).prev_sample
+        return x
+
+    def _ancestral(
+        self, x: Tensor, seeds: Tensor, noise_estimate: Callable[[Tensor, int], Tensor]
+    ) -> Tensor:
+        """Ancestral sampling, over all times or an even subset (Ho et al., 2020, equations 6-7).
+
+        Written here because each sample's noise must come from its own seed at every step.
+        """
+        steps = self.sampling_steps or self.timesteps
+        times = torch.linspace(self.timesteps - 1, 0, steps).round().long().tolist()
+        for place, (t, before) in enumerate(zip(times, [*times[1:], -1], strict=True), start=1):
+            alpha_bar = self.alphas_cumprod[t]
+            alpha_bar_before = (
+                self.alphas_cumprod[before] if before >= 0 else torch.ones_like(alpha_bar)
+            )
+            alpha = alpha_bar / alpha_bar_before
+            estimate = noise_estimate(x, t)
+            x_0 = (x - (1.0 - alpha_bar).sqrt() * estimate) / alpha_bar.sqrt()
+            if self.clip:
+                x_0 = x_0.clamp(-1.0, 1.0)
+            x = (
+                alpha_bar_before.sqrt() * (1.0 - alpha) * x_0
+                + alpha.sqrt() * (1.0 - alpha_bar_before) * x
+            ) / (1.0 - alpha_bar)
+            if before >= 0:
+                variance = (1.0 - alpha) * (1.0 - alpha_bar_before) / (1.0 - alpha_bar)
+                x = x + variance.sqrt() * normal(seeds, *self.spec.shape, stream=place)
+        return x

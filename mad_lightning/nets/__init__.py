@@ -1,0 +1,1 @@
+"""Plain networks: nn.Modules without Lightning, for families that need a second file."""

@@ -1,0 +1,71 @@
+"""The U-Net of the diffusion family: diffusers' ``UNet2DModel`` behind a three-argument call."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mad_lightning.samples import SampleSpec
+
+__all__ = ["UNet"]
+
+
+class UNet(nn.Module):
+    """Predicts the noise in an image, given the time and the class.
+
+    Any module that is built from a :class:`SampleSpec` and called as ``net(x, t, labels)`` can
+    stand in its place; class index ``spec.classes`` means "no class".
+
+    Args:
+        spec: The images, (C, H, W); sides are padded to what the levels need.
+        widths: Channels of each level, finest first; every level halves the side.
+        layers: Residual blocks a level.
+        attention: Self-attention in the coarsest level.
+        groups: Groups of the normalisation; divides every width.
+        dropout: Share of activations dropped in training.
+    """
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        widths: tuple[int, ...] = (32, 64, 64),
+        layers: int = 1,
+        attention: bool = False,
+        groups: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel  # costs seconds
+
+        channels, *side = spec.shape
+        self.multiple = 2 ** (len(widths) - 1)
+        plain = len(widths) - int(attention)
+        self.unet = UNet2DModel(
+            sample_size=max(side),
+            in_channels=channels,
+            out_channels=channels,
+            layers_per_block=layers,
+            block_out_channels=widths,
+            down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
+            up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
+            add_attention=attention,
+            norm_num_groups=groups,
+            dropout=dropout,
+            num_class_embeds=None if spec.classes is None else spec.classes + 1,
+        )
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """Noise estimate.
+
+        Args:
+            x: Noisy images (N, C, H, W).
+            t: Diffusion times (N,), int64.
+            labels: Classes (N,), int64, or None for unlabelled data.
+
+        Returns:
+            Estimate with the shape of ``x``.
+        """
+        height, width = x.shape[-2:]
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        out = self.unet(F.pad(x, padding), t, class_labels=labels).sample
+        return out[..., :height, :width]

@@ -1,0 +1,375 @@
+"""Loop policies: what each generation trains on.
+
+An autophagous loop is fixed by one rule: given the generation index t, which samples, from where,
+and how many (Alemohammad et al., 2023, sections 1.2 and 2.2). A policy is that rule and nothing
+else: pure arithmetic, no data, no tensors, so that it can be printed as a table, drive an image
+lineage and drive a million simulated Gaussian ones alike.
+
+Two invariants hold for every policy: generation 1 is real only, and no fresh sample is used twice
+in a lineage. Samples are named by position: real and fresh ones by their place in the real pool
+(whose order the lineage's seed decides), synthetic ones by generation and place in its shard.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mad_lightning.refusal import Refused
+
+__all__ = [
+    "FreshData",
+    "FullySynthetic",
+    "LoopPolicy",
+    "Mix",
+    "Part",
+    "SyntheticAugmentation",
+    "schedule",
+]
+
+Origin = Literal["real", "fresh", "synthetic"]
+SyntheticFrom = Literal["last", "all", "last_k"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of consecutive samples of one origin.
+
+    Attributes:
+        origin: ``real`` (fixed training set), ``fresh`` (used for the first time) or ``synthetic``.
+        start: Position of the first sample in the real pool, or in the shard.
+        count: How many samples, at least 1.
+        generation: The generation whose shard is meant; None for real and fresh samples.
+    """
+
+    origin: Origin
+    start: int
+    count: int
+    generation: int | None = None
+
+    @property
+    def stop(self) -> int:
+        """Position after the last sample."""
+        return self.start + self.count
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What one generation trains on: its parts, in order."""
+
+    generation: int
+    parts: tuple[Part, ...]
+
+    def count(self, origin: Origin) -> int:
+        """How many samples of one origin the mix holds."""
+        return sum(part.count for part in self.parts if part.origin == origin)
+
+    @property
+    def n_real(self) -> int:
+        """Samples of the fixed real training set."""
+        return self.count("real")
+
+    @property
+    def n_fresh(self) -> int:
+        """Real samples that no earlier generation has seen."""
+        return self.count("fresh")
+
+    @property
+    def n_synthetic(self) -> int:
+        """Samples of earlier generators."""
+        return self.count("synthetic")
+
+    def __len__(self) -> int:
+        return sum(part.count for part in self.parts)
+
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.floordiv,
+    ast.Pow: operator.pow,
+}
+
+
+def schedule(n: int | str) -> Callable[[int], int]:
+    """Reads a count that may depend on the generation.
+
+    Args:
+        n: A number, or integer arithmetic in ``t``: ``"(t-1) * 70000"``, ``"(t-1) x 70k"``.
+
+    Returns:
+        A function from the generation t >= 1 to a count.
+
+    Raises:
+        ValueError: If the text is not such arithmetic.
+
+    Example:
+        >>> [schedule("(t-1) x 70k")(t) for t in (1, 2, 3)]
+        [0, 70000, 140000]
+    """
+    if isinstance(n, int):
+        return lambda t: n
+    text = re.sub(r"(?<=[\d)\s])[x×](?=[\d(\st])", "*", n.strip())
+    text = re.sub(r"(\d+)\s*k\b", r"\g<1>000", text)
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"{n!r} is not arithmetic in t") from error
+
+    def value(node: ast.expr, t: int) -> int:
+        match node:
+            case ast.Constant(value=int(number)) if not isinstance(number, bool):
+                return number
+            case ast.Name(id="t"):
+                return t
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                return _ARITHMETIC[type(op)](value(left, t), value(right, t))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand, t)
+            case ast.Call(func=ast.Name(id="min" | "max" as name), args=args) if args:
+                return (min if name == "min" else max)(value(arg, t) for arg in args)
+        raise ValueError(f"{n!r} is not arithmetic in t")
+
+    value(tree, 2)  # complain now, not at generation 2
+    return lambda t: value(tree, t)
+
+
+def _check_count(field: str, n: int | None, least: int) -> None:
+    if n is not None and n < least:
+        raise Refused(f"policy.{field}", f"{n} samples", f"take at least {least}")
+
+
+class LoopPolicy(ABC):
+    """Abstract loop policy. A new one is one small class that implements :meth:`mix`."""
+
+    token: ClassVar[str]
+    """The name in file names, ledgers and tables."""
+
+    reach: int = 1
+    """For how many generations ahead a shard is drawn (more than 1 only where each later
+    generation takes other samples of it)."""
+
+    @abstractmethod
+    def mix(self, t: int) -> Mix:
+        """Prescribes what generation ``t`` >= 1 trains on."""
+
+    def n_draw(self, t: int) -> int:
+        """How many samples the shard of generation ``t`` must hold for the generations after it."""
+        later = (self.mix(after) for after in range(t + 1, t + 1 + self.reach))
+        return max(
+            (part.stop for mix in later for part in mix.parts if part.generation == t), default=0
+        )
+
+    def n_pool(self, generations: int) -> int:
+        """How many real samples a lineage of that many generations touches."""
+        mixes = (self.mix(t) for t in range(1, generations + 1))
+        return max(
+            (part.stop for mix in mixes for part in mix.parts if part.generation is None), default=0
+        )
+
+    def arithmetic(self, generations: int) -> str:
+        """The sum behind :meth:`n_pool`, for the message when the pool is too small."""
+        return f"{self.n_pool(generations)} real samples"
+
+    def check(self, generations: int) -> None:
+        """Refuses a schedule that cannot be fed, before anything is trained.
+
+        Raises:
+            Refused: If a mix is empty, or asks a shard for more than it was drawn with.
+        """
+        for t in range(1, generations + 1):
+            mix = self.mix(t)
+            if len(mix) == 0 or any(part.count < 0 for part in mix.parts):
+                raise Refused(
+                    "policy",
+                    f"generation {t} has nothing to train on",
+                    "give n_initial, n_real, n_fresh or n_synthetic samples to every generation",
+                )
+            for part in mix.parts:
+                if part.generation is not None and part.stop > self.n_draw(part.generation):
+                    raise Refused(
+                        "policy.n_synthetic",
+                        f"generation {t} asks the shard of generation {part.generation} for "
+                        f"{part.stop} samples, it is drawn with {self.n_draw(part.generation)}",
+                        "let the schedule grow no faster than linearly, or use last",
+                    )
+
+
+class _SyntheticPolicy(LoopPolicy):
+    """What the paper's three loops share: how the synthetic part is composed."""
+
+    def __init__(self, n_synthetic: int | str, synthetic_from: SyntheticFrom, k: int) -> None:
+        try:
+            self.n_synthetic = schedule(n_synthetic)
+        except ValueError as error:
+            raise Refused(
+                "policy.n_synthetic", str(error), 'write a number, or e.g. "(t-1) * 70000"'
+            ) from None
+        if isinstance(n_synthetic, int):
+            _check_count("n_synthetic", n_synthetic, 0)
+        if synthetic_from not in ("last", "all", "last_k"):
+            raise Refused(
+                "policy.synthetic_from", f"{synthetic_from!r}", "choose last, all or last_k"
+            )
+        _check_count("k", k, 1)
+        self.synthetic_from = synthetic_from
+        self.k = k
+        self.reach = k if synthetic_from == "last_k" else 1
+
+    def _share(self, t: int, generation: int) -> int:
+        """How many samples generation ``t`` takes from one earlier generation.
+
+        Equal shares; the first generations of the window take what does not divide.
+        """
+        window = {"last": 1, "all": t - 1, "last_k": min(self.k, t - 1)}[self.synthetic_from]
+        place = generation - (t - window)
+        if not 0 <= place < window:
+            return 0
+        share, rest = divmod(max(self.n_synthetic(t), 0), window)
+        return share + (place < rest)
+
+    def synthetic_parts(self, t: int) -> tuple[Part, ...]:
+        """The synthetic part of generation ``t`` >= 2, oldest shard first.
+
+        ``last`` takes the shard of t-1 and ``all`` keeps every earlier shard, so that a pool grows
+        (paper, section 4.1). ``last_k`` takes equal shares of the last k generations and, at each
+        age, samples that were not used before: a new draw from the older model (appendix G).
+        """
+        parts = []
+        for generation in range(1, t):
+            count = self._share(t, generation)
+            if count > 0:
+                used = 0
+                if self.synthetic_from == "last_k":
+                    used = sum(self._share(past, generation) for past in range(generation + 1, t))
+                parts.append(Part("synthetic", used, count, generation))
+        return tuple(parts)
+
+
+class FullySynthetic(_SyntheticPolicy):
+    """The fully synthetic loop: after generation 1, nothing but samples of earlier generators.
+
+    Source: Alemohammad et al., 2023, sections 1.2 and 3; the experiments draw from ``last``.
+
+    Args:
+        n_initial: Real samples of generation 1.
+        n_synthetic: Synthetic samples of each later generation; None takes ``n_initial``.
+            A number, or arithmetic in ``t`` such as ``"(t-1) * 70000"``.
+        synthetic_from: ``last`` generation, ``all`` earlier ones, or the ``last_k``.
+        k: How many generations ``last_k`` reaches back.
+    """
+
+    token = "full_synth"
+
+    def __init__(
+        self,
+        n_initial: int,
+        n_synthetic: int | str | None = None,
+        synthetic_from: SyntheticFrom = "last",
+        k: int = 1,
+    ) -> None:
+        _check_count("n_initial", n_initial, 1)
+        super().__init__(n_initial if n_synthetic is None else n_synthetic, synthetic_from, k)
+        self.n_initial = n_initial
+
+    def mix(self, t: int) -> Mix:
+        """Real samples for t = 1, synthetic ones ever after."""
+        if t == 1:
+            return Mix(t, (Part("real", 0, self.n_initial),))
+        return Mix(t, self.synthetic_parts(t))
+
+    def arithmetic(self, generations: int) -> str:
+        """Only generation 1 touches the pool."""
+        return f"n_initial = {self.n_initial}"
+
+
+class SyntheticAugmentation(_SyntheticPolicy):
+    """The synthetic augmentation loop: a fixed real training set beside synthetic samples.
+
+    Source: Alemohammad et al., 2023, sections 1.2 and 4. With StyleGAN2 the paper keeps ``all``
+    earlier samples, ``n_synthetic = "(t-1) * 70000"``; with MNIST it draws from ``last``.
+
+    Args:
+        n_real: Size of the fixed real set, the same samples in each generation.
+        n_synthetic: Synthetic samples of each later generation; None takes ``n_real``.
+        n_initial: Real samples of generation 1; None takes ``n_real``.
+        synthetic_from: ``last`` generation, ``all`` earlier ones, or the ``last_k``.
+        k: How many generations ``last_k`` reaches back.
+    """
+
+    token = "synth_aug"
+
+    def __init__(
+        self,
+        n_real: int,
+        n_synthetic: int | str | None = None,
+        n_initial: int | None = None,
+        synthetic_from: SyntheticFrom = "last",
+        k: int = 1,
+    ) -> None:
+        _check_count("n_real", n_real, 1)
+        _check_count("n_initial", n_initial, 1)
+        super().__init__(n_real if n_synthetic is None else n_synthetic, synthetic_from, k)
+        self.n_real = n_real
+        self.n_initial = n_real if n_initial is None else n_initial
+
+    def mix(self, t: int) -> Mix:
+        """The fixed real set and, from t = 2, synthetic samples."""
+        if t == 1:
+            return Mix(t, (Part("real", 0, self.n_initial),))
+        return Mix(t, (Part("real", 0, self.n_real), *self.synthetic_parts(t)))
+
+    def arithmetic(self, generations: int) -> str:
+        """The larger of the fixed set and generation 1's."""
+        return f"max(n_real = {self.n_real}, n_initial = {self.n_initial})"
+
+
+class FreshData(_SyntheticPolicy):
+    """The fresh data loop: new real samples in every generation beside synthetic ones.
+
+    Source: Alemohammad et al., 2023, sections 1.2 and 5, appendix G for ``last_k``.
+
+    Args:
+        n_initial: Real samples of generation 1.
+        n_fresh: New real samples of each later generation; none is ever used twice.
+        n_synthetic: Synthetic samples of each later generation.
+        synthetic_from: ``last`` generation, ``all`` earlier ones, or the ``last_k``.
+        k: How many generations ``last_k`` reaches back.
+    """
+
+    token = "fresh"
+
+    def __init__(
+        self,
+        n_initial: int,
+        n_fresh: int,
+        n_synthetic: int | str,
+        synthetic_from: SyntheticFrom = "last",
+        k: int = 1,
+    ) -> None:
+        _check_count("n_initial", n_initial, 1)
+        _check_count("n_fresh", n_fresh, 1)
+        super().__init__(n_synthetic, synthetic_from, k)
+        self.n_initial = n_initial
+        self.n_fresh = n_fresh
+
+    def mix(self, t: int) -> Mix:
+        """The next ``n_fresh`` samples of the pool and, from t = 2, synthetic samples."""
+        if t == 1:
+            return Mix(t, (Part("real", 0, self.n_initial),))
+        start = self.n_initial + (t - 2) * self.n_fresh
+        return Mix(t, (Part("fresh", start, self.n_fresh), *self.synthetic_parts(t)))
+
+    def arithmetic(self, generations: int) -> str:
+        """Initial samples and the fresh ones of every later generation."""
+        return (
+            f"n_initial + (generations - 1) x n_fresh = "
+            f"{self.n_initial} + {generations - 1} x {self.n_fresh} = {self.n_pool(generations)}"
+        )

@@ -1,0 +1,143 @@
+"""Samples as they travel between the rooms, and the one border where bytes become floats.
+
+Everywhere outside a network, an image is uint8 with shape (C, H, W) and a vector is float32 with
+shape (D,). Published Fréchet distances went wrong where several places scaled pixels in their own
+way, so here only :func:`to_floats` and :func:`to_stored` do, and they invert each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Law", "SampleBlock", "SampleSpec", "Samples", "SeedBlock", "to_floats", "to_stored"]
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What one stored sample looks like.
+
+    Attributes:
+        shape: ``(C, H, W)`` of an image or ``(D,)`` of a vector.
+        classes: Number of classes if samples carry labels 0 .. classes-1, else None.
+    """
+
+    shape: tuple[int, ...]
+    classes: int | None = None
+
+    @property
+    def kind(self) -> Literal["image", "vector"]:
+        """``image`` for three dimensions, ``vector`` for one."""
+        return "image" if len(self.shape) == 3 else "vector"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """How the sample is stored: images as uint8, vectors as float32."""
+        return torch.uint8 if self.kind == "image" else torch.float32
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for manifests."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> SampleSpec:
+        """Inverse of :meth:`to_dict`."""
+        return cls(tuple(plain["shape"]), plain["classes"])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A set of stored samples.
+
+    Attributes:
+        values: Images (N, C, H, W), uint8, or vectors (N, D), float32.
+        labels: Classes (N,), int64, or None.
+    """
+
+    values: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: slice | Tensor) -> Samples:
+        return Samples(self.values[index], None if self.labels is None else self.labels[index])
+
+    def to(self, *args: Any, **kwargs: Any) -> Samples:
+        """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch."""
+        labels = None if self.labels is None else self.labels.to(*args, **kwargs)
+        return Samples(self.values.to(*args, **kwargs), labels)
+
+    @staticmethod
+    def cat(sets: Sequence[Samples]) -> Samples:
+        """Joins sets in order; labels are kept if every set has them."""
+        labels = [each.labels for each in sets if each.labels is not None]
+        return Samples(
+            torch.cat([each.values for each in sets]),
+            torch.cat(labels) if len(labels) == len(sets) else None,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, without labels where there are none: ``Samples(**samples.tensors())``."""
+        tensors = {"values": self.values, "labels": self.labels}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def digest(self) -> str:
+        """SHA-256 of shape, values and labels: two sets are the same if and only if it is."""
+        head = f"{tuple(self.values.shape)} {self.values.dtype} {self.labels is not None}"
+        digest = sha256(head.encode())
+        for tensor in (self.values, self.labels):
+            if tensor is not None:
+                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+class SeedBlock(NamedTuple):
+    """A block of samples still to be drawn: what ``Generator.predict_step`` receives.
+
+    Attributes:
+        job: Number of the block among all that are computed together.
+        seeds: One seed a sample, with shape (n,), int64.
+        labels: Classes to draw, with shape (n,), or None.
+        sampling_bias: λ in (0, 1].
+    """
+
+    job: int
+    seeds: Tensor
+    labels: Tensor | None
+    sampling_bias: float
+
+
+class SampleBlock(NamedTuple):
+    """A block of stored samples: what a feature extractor's ``predict_step`` receives."""
+
+    job: int
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class Law:
+    """Mean (D,) and covariance (D, D) of a distribution that knows them exactly, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def to_floats(values: Tensor) -> Tensor:
+    """Stored values to float32: pixels 0..255 to [-1, 1], vectors unchanged."""
+    return values.float() / 127.5 - 1.0 if values.dtype == torch.uint8 else values.float()
+
+
+def to_stored(floats: Tensor, spec: SampleSpec) -> Tensor:
+    """Floats to stored values: images are clamped to [-1, 1] and rounded to 0..255.
+
+    Rounding to 8 bits is a quantisation step that a lineage takes once a generation.
+    """
+    if spec.kind == "vector":
+        return floats.float()
+    return ((floats.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)

@@ -1,0 +1,162 @@
+"""The console shows the floor, one row a generation, and how long it will still take."""
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+import rich
+from rich.console import Console as Terminal
+
+from mad_lightning.callbacks.base import LineageInfo
+from mad_lightning.callbacks.console import Console
+from mad_lightning.lineage import GenerationRecord
+from mad_lightning.policies import Mix, Part
+
+FLOOR = {"precision": 0.95, "recall": 0.94, "density": 1.0, "coverage": 0.97, "fd_classifier": 4e-4}
+
+
+def info(floor=FLOOR):
+    return LineageInfo(
+        name="mnist_diffusion_synth_aug_seed3",
+        directory=Path("runs/mnist_diffusion_synth_aug_seed3"),
+        generations=4,
+        seed=3,
+        policy="synth_aug",
+        sampling_bias=0.66,
+        floor=floor,
+        protocol={"n": 10_000, "weights": "0123abcd", "extractor": "classifier", "k": 5},
+    )
+
+
+def record(t, metrics=None, seconds=600.0):
+    return GenerationRecord(
+        generation=t,
+        policy="synth_aug",
+        n_real=60_000,
+        n_fresh=0,
+        n_synthetic=60_000 * (t - 1),
+        sampling_bias=0.66,
+        metrics=metrics or {**FLOOR, "recall": 1 / t, "fd_classifier": 12.5 * t},
+        floor=FLOOR,
+        protocol={"n": 10_000, "extractor": "classifier", "k": 5},
+        seconds={"train": seconds - 1, "sample": 1.0},
+    )
+
+
+def lineage_of(console, have=0, upto=4, lineage=None, finished=True):
+    lineage = lineage or info()
+    records = [record(t) for t in range(1, have + 1)]
+    console.on_generation_progress(0, "evaluate", 1, 2)  # the floor is measured before the start
+    console.on_lineage_start(lineage, records)
+    for t in range(have + 1, upto + 1):
+        console.on_generation_start(t, Mix(t, (Part("real", 0, 60_000),)))
+        for phase in ("train", "sample", "evaluate"):
+            for done in range(1, 4):
+                console.on_generation_progress(t, phase, done, 3)
+        records.append(record(t))
+        console.on_generation_end(records[-1], lineage.generation_directory(t))
+    console.on_lineage_end(records, finished)
+
+
+def test_plain_lines_are_aligned_and_narrow(capsys):
+    lineage_of(Console())
+    heading, protocol, names, *table, end = capsys.readouterr().out.splitlines()
+    assert (
+        heading
+        == "mnist_diffusion_synth_aug_seed3: policy synth_aug, λ = 0.66, 4 generations, seed 3"
+    )
+    assert protocol.startswith("n = 10000, k = 5, extractor = classifier, floor: ")
+    assert names.split() == ["gen", "n_real", "n_fresh", "n_synthetic", *FLOOR, "seconds"]
+    assert [line.split()[0] for line in table] == ["floor", "1", "2", "3", "4"]
+    assert table[0].split()[1:] == ["0.950", "0.940", "1.000", "0.970", "4.0e-04"]
+    assert table[2].split()[1:5] == ["60000", "0", "60000", "0.950"]
+    for name, value in [("recall", "0.333"), ("fd_classifier", "37.500"), ("seconds", "600.0")]:
+        column = names.index(name) + len(name)
+        assert table[3][:column].endswith(value)
+    assert [line.partition("600.0")[2].strip() for line in table[1:]] == [
+        "about 30 min left",
+        "about 20 min left",
+        "about 10 min left",
+        "",
+    ]
+    assert (
+        end == "done: 4 generations in runs/mnist_diffusion_synth_aug_seed3 (ledger: lineage.jsonl)"
+    )
+    assert max(map(len, [heading, protocol, names, *table])) <= 120
+    assert "\x1b" not in "".join(table)
+
+
+def test_a_resumed_lineage_shows_its_finished_rows_first(capsys):
+    lineage_of(Console(), have=2, upto=3, finished=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:-1]] == ["gen", "floor", "1", "2", "3"]
+    assert "left" not in lines[5]
+    assert lines[-2].endswith("about 10 min left")
+    assert lines[-1] == "interrupted after 3 of 4 generations; to resume, run the same command"
+
+
+def test_the_end_tells_a_lineage_that_was_stopped(capsys):
+    lineage_of(Console(), upto=2)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("stopped early, after 2 of 4")
+
+
+def test_a_floor_that_comes_late_and_metrics_that_change_get_a_head(capsys):
+    console, lineage = Console(), info(floor={})
+    console.on_lineage_start(lineage, [])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    for each in (record(1), record(2, {"w2": 0.25}), record(3, {"w2": float("nan")})):
+        console.on_generation_end(each, lineage.generation_directory(each.generation))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line[:5].strip()] == [
+        *("n", "gen", "floor", "1"),
+        *("n", "gen", "floor", "2", "3"),
+    ]
+    assert lines[-2].split()[4:6] == ["0.250", "600.0"]
+    assert lines[-1].split()[4] == "nan"
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """What a terminal of 120 columns is sent."""
+    file = io.StringIO()
+    terminal = Terminal(
+        file=file, force_terminal=True, width=120, color_system=None, legacy_windows=False
+    )
+    monkeypatch.setattr(rich, "_console", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return file
+
+
+def test_a_terminal_gets_bars_below_the_table(screen):
+    lineage_of(Console(bars=True), have=1, upto=3)
+    text = screen.getvalue()
+    for each in ("generations", "train", "sample", "evaluate", "━", "3/3", "1/4", "2/4"):
+        assert each in text
+    assert "about 30 min left" in text  # three generations to go, by the first one's time
+    rows = [line for line in text.replace("\r", "\n").splitlines() if "60000" in line]
+    assert len(rows) == 3
+    assert text.rstrip().endswith("(ledger: lineage.jsonl)")
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_ten_thousand_batches_cost_next_to_nothing(screen):
+    console = Console(bars=True)
+    console.on_lineage_start(info(), [])
+    console.on_generation_start(1, Mix(1, (Part("real", 0, 1),)))
+    before, started = len(screen.getvalue()), time.monotonic()
+    for done in range(10_000):
+        console.on_generation_progress(1, "train", done, 10_000)
+    seconds = time.monotonic() - started
+    redraws = screen.getvalue()[before:].count("generations")
+    console.on_lineage_end([], finished=False)
+    assert redraws <= 2 + 10 * seconds
+    assert seconds < 2
+
+
+def test_an_output_without_greek_letters(monkeypatch):
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(rich, "_console", Terminal(file=file))
+    lineage_of(Console(), upto=1)
+    file.seek(0)
+    assert "lambda = 0.66" in file.readline()

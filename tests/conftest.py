@@ -1,0 +1,30 @@
+"""Small lineages for all tests, hermetic: no network, no W&B account, two threads."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """Arguments of a lineage that takes a second: Gaussians on real digits."""
+    return [
+        "--lineage.root", str(tmp_path / "runs"),
+        "--lineage.name", "tiny",
+        "--lineage.generations", "3",
+        "--lineage.block_size", "32",
+        "--policy", "FullySynthetic",
+        "--policy.n_initial", "200",
+        "--data.source", "Digits",
+        "--data.n_reference", "100",
+        "--data.cache", str(tmp_path / "cache"),
+        "--generator", "Gaussian",
+        "--evaluator.extractor", "Identity",
+        "--evaluator.metrics", '[{"class_path": "Neighbours"}, {"class_path": "Frechet"}]',
+        "--callbacks", '[{"class_path": "SampleGrids"}]',
+        "--trainer.accelerator", "cpu",
+    ]  # fmt: skip

@@ -1,0 +1,317 @@
+"""Precision, recall, density, coverage: not one decision may differ from float64 brute force."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mad_lightning.metrics.functional import squared_radii, two_sample
+
+NAMES = ("precision", "recall", "density", "coverage")
+
+
+def distances(x, y):
+    """Squared distances by differences in float64, the definition and nothing else."""
+    return np.stack([((row - y) ** 2).sum(axis=1) for row in x])
+
+
+def brute_radii(x, k):
+    x = x.double().numpy()
+    own = distances(x, x)
+    np.fill_diagonal(own, np.inf)
+    return np.sort(own, axis=1)[:, k - 1]
+
+
+def brute(real, synthetic, k, balls="closed"):
+    inside = np.less_equal if balls == "closed" else np.less
+    cross = distances(real.double().numpy(), synthetic.double().numpy())
+    in_real = inside(cross, brute_radii(real, k)[:, None])
+    in_synthetic = inside(cross, brute_radii(synthetic, k)[None, :])
+    return {
+        "precision": float(in_real.any(axis=0).mean()),
+        "recall": float(in_synthetic.any(axis=1).mean()),
+        "density": int(in_real.sum()) / (k * len(synthetic)),
+        "coverage": float(in_real.any(axis=1).mean()),
+    }
+
+
+def normal(n, d, seed):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def mixture(n, d, spread, seed, kinds=8, centre_seed=99):
+    """Near-point masses: where a mixture drifts whose components shrink."""
+    which = torch.randint(kinds, (n,), generator=torch.Generator().manual_seed(seed))
+    return normal(kinds, d, centre_seed)[which] + spread * normal(n, d, seed + 1)
+
+
+def lattice(n, d, levels, seed):
+    return torch.randint(levels, (n, d), generator=torch.Generator().manual_seed(seed)).float()
+
+
+def pair(n=400, m=400, d=64):
+    """An ordinary real set and a synthetic one that has lost some diversity."""
+    return normal(n, d, 1), 0.9 * normal(m, d, 2)
+
+
+N, D = 400, 64
+REAL, SYNTHETIC = pair()
+CONSTANT = torch.full((N, D), 0.1)  # its mean, summed in float32, is not 0.1
+TENFOLD = REAL[:40].repeat(10, 1)
+OUTLIER = torch.cat([REAL[1:], REAL[:1] * 1e6])
+TWO_SCALES = torch.cat([normal(200, D, 5), 1e-5 * normal(200, D, 6)])
+WIDE = torch.logspace(-20, 15, N)[:, None] * normal(N, D, 7)
+
+DEGENERATE = {
+    "both constant, equal": (CONSTANT, CONSTANT),
+    "both constant, different": (CONSTANT, CONSTANT + 1e-7),
+    "every sample 10 times": (TENFOLD, TENFOLD),
+    "every sample 10 times, in one set": (REAL, TENFOLD),
+    "copy": (REAL, REAL.clone()),
+    "half copied": (REAL, torch.cat([REAL[:200], SYNTHETIC[:200]])),
+    "constant at a real sample": (REAL, REAL[7].expand(N, D)),
+    "constant at the mean": (REAL, REAL.mean(dim=0).expand(N, D)),
+    "offset 100": (REAL + 100, SYNTHETIC + 100),
+    "offset 1000": (REAL + 1000, SYNTHETIC + 1000),
+    "far apart": (REAL, SYNTHETIC + 1e6),
+    "masses 1e-2": (mixture(N, D, 1e-2, 1), mixture(N, D, 1e-2, 3)),
+    "masses 1e-4": (mixture(N, D, 1e-4, 1), mixture(N, D, 1e-4, 3)),
+    "masses 1e-6": (mixture(N, D, 1e-6, 1), mixture(N, D, 1e-6, 3)),
+    "masses of single roundings": (mixture(N, D, 6e-8, 1), mixture(N, D, 6e-8, 3)),
+    "masses 1e-6, synthetic only": (REAL, mixture(N, D, 1e-6, 3)),
+    "masses 1e-6, moved": (mixture(N, D, 1e-6, 1) + 100, mixture(N, D, 1e-6, 3) + 100),
+    "collapsed 1e-2": (REAL, REAL[3] + 1e-2 * SYNTHETIC),
+    "collapsed 1e-4": (REAL, REAL[3] + 1e-4 * SYNTHETIC),
+    "scale 1e4": (1e4 * REAL, 1e4 * SYNTHETIC),
+    "scale 1e-6": (1e-6 * REAL, 1e-6 * SYNTHETIC),
+    "scale 1e30: squares overflow": (1e30 * REAL, 1e30 * SYNTHETIC),
+    "scale 1e-30: squares vanish": (1e-30 * REAL, 1e-30 * SYNTHETIC),
+    "scale 1e-43: subnormal": (1e-43 * REAL, 1e-43 * SYNTHETIC),
+    "one outlier": (OUTLIER, SYNTHETIC),
+    "two scales": (TWO_SCALES, TWO_SCALES.flip(0) + 1e-6 * SYNTHETIC),
+    "all scales": (WIDE, WIDE.flip(1)),
+    "lattice: ties between different samples": (lattice(N, 6, 3, 1), lattice(N, 6, 3, 2)),
+    "binary": (lattice(N, D, 2, 1), lattice(N, D, 2, 2)),
+    "dead features": (REAL * (torch.arange(D) < 9), SYNTHETIC * (torch.arange(D) < 5)),
+    "one feature": (normal(N, 1, 1), normal(N, 1, 2)),
+    "bfloat16": (REAL.bfloat16(), SYNTHETIC.bfloat16()),
+    "float64 of float32": (REAL.double(), SYNTHETIC.double()),
+    "float64, offset 1e6": (REAL.double() / 3 + 1e6, SYNTHETIC.double() / 3 + 1e6),
+    "float64, masses 1e-12": (mixture(N, D, 1e-12, 1), mixture(N, D, 1e-12, 3).double() / 3),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_sets_agree_with_brute_force(name):
+    real, synthetic = DEGENERATE[name]
+    for k in (1, 3):
+        for balls in ("closed", "open"):
+            expected = brute(real, synthetic, k, balls)
+            for tile in (96, 1024):
+                assert two_sample(real, synthetic, k, balls, tile=tile) == expected
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "values"),
+    [
+        ("both constant, equal", None, (1.0, 1.0, N / 3, 1.0)),
+        ("every sample 10 times", None, (1.0, 1.0, 10 / 3, 1.0)),
+        # each sample lies on the surface of the balls it defines: its own and those around it
+        ("copy", None, (1.0, 1.0, 4 / 3, 1.0)),
+        ("both constant, different", None, (0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_values_known_by_hand(real, synthetic, values):
+    assert two_sample(*DEGENERATE[real], k=3) == dict(zip(NAMES, values, strict=True))
+
+
+def test_a_line_by_hand():
+    real = torch.tensor([[0.0], [1.0], [3.0], [7.0]])  # radii 1, 1, 2, 4
+    synthetic = torch.tensor([[2.0], [2.5], [20.0]])  # radii 0.5, 0.5, 17.5
+    assert squared_radii(real, 1).tolist() == [1.0, 1.0, 4.0, 16.0]
+    # 2 lies in the balls of 1 (surface) and 3; 2.5 in that of 3; 20 in none
+    # of the real samples, 3 lies on the surface around 2.5, and 3 and 7 within 17.5 of 20
+    assert two_sample(real, synthetic, 1) == {
+        "precision": 2 / 3,
+        "recall": 2 / 4,
+        "density": 3 / 3,
+        "coverage": 2 / 4,
+    }
+    assert two_sample(real, synthetic, 1, "open")["density"] == 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "k"),
+    [
+        (4, 4, 3, 3),  # N = k + 1
+        (2, 2, 1, 1),
+        (6, 500, 10, 5),
+        (500, 6, 10, 5),
+        (33, 31, 5, 2),  # around the run length
+        (257, 513, 40, 4),  # around a tile of 256
+        (300, 200, 700, 5),
+        (120, 90, 8, 60),  # k beyond the number of runs in a tile
+    ],
+)
+def test_sizes(n, m, d, k):
+    real, synthetic = pair(n, m, d)
+    expected = brute(real, synthetic, k)
+    for tile in (1, 64, 256, 1000, 4096):
+        assert two_sample(real, synthetic, k, tile=tile) == expected
+    np.testing.assert_allclose(squared_radii(real, k), brute_radii(real, k), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["masses 1e-4", "half copied", "lattice", "outliers"])
+def test_larger_sets_over_many_tiles(name):
+    """Enough tiles for bounds to be carried along, and for candidates to be settled early."""
+    real, synthetic = {
+        "masses 1e-4": (mixture(1500, 30, 1e-4, 1), mixture(1100, 30, 1e-4, 3)),
+        "half copied": (normal(1500, 30, 1), torch.cat([normal(1500, 30, 1)[::2], pair()[1][:, :30]])),
+        "lattice": (lattice(1500, 5, 3, 1), lattice(1100, 5, 3, 2)),
+        "outliers": (normal(1500, 30, 1) ** 5, normal(1100, 30, 2) ** 5),
+    }[name]  # fmt: skip
+    expected = brute(real, synthetic, 5)
+    assert all(two_sample(real, synthetic, 5, tile=tile) == expected for tile in (128, 512, 2048))
+
+
+def test_row_order_and_threads_do_not_matter():
+    real, synthetic = DEGENERATE["masses 1e-4"]
+    expected = two_sample(real, synthetic, 3)
+    shuffle = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    assert two_sample(real[shuffle], synthetic.flip(0), 3) == expected
+    assert torch.equal(squared_radii(real[shuffle], 3), squared_radii(real, 3)[shuffle])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        assert two_sample(real, synthetic, 3) == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_radii_tie_with_distances_to_copies():
+    """The k-th neighbour itself, as a synthetic sample, lies on the surface: in, or out, never by luck."""  # noqa: E501
+    real = 0.1 * normal(300, 777, 4)
+    radii = brute_radii(real, 1)
+    nearest = distances(real.double().numpy(), real.double().numpy())
+    np.fill_diagonal(nearest, np.inf)
+    place = int(nearest[11].argmin())
+    synthetic = real[[place, place]]
+    closed = two_sample(real, synthetic, 1)["density"]
+    opened = two_sample(real, synthetic, 1, "open")["density"]
+    assert closed == int((nearest[:, place] <= radii).sum()) + 1
+    assert opened == int((nearest[:, place] < radii).sum()) + 1
+    assert closed > opened
+
+
+def test_kept_real_radii_change_nothing():
+    real, synthetic = DEGENERATE["every sample 10 times, in one set"][::-1]
+    radii = squared_radii(real, 3)
+    assert two_sample(real, synthetic, 3, real_radii=radii) == two_sample(real, synthetic, 3)
+    smaller = two_sample(real, synthetic, 3, real_radii=radii / 1e6)
+    assert smaller["density"] == 0.0  # they are used
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_reduced_precision_of_the_caller_is_neither_used_nor_changed(precision):
+    """bfloat16 products move distances by a hundredth, which ordinary samples must notice."""
+    real, synthetic = pair(600, 600, 200)
+    expected = brute(real, synthetic, 3)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert two_sample(real, synthetic, 3) == expected
+            assert (real @ real.T).dtype == torch.bfloat16
+        with pytest.raises(RuntimeError):
+            two_sample(real, synthetic, 3, real_radii=torch.empty(600, device="meta"))
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.mkldnn.matmul.fp32_precision != "ieee"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_agrees_with_prdc_where_there_are_no_ties(capsys):
+    """prdc takes open balls and float64."""
+    prdc = pytest.importorskip("prdc")
+    for n, m, k in ((500, 300, 5), (200, 450, 1)):
+        real, synthetic = pair(n, m, 20)
+        theirs = prdc.compute_prdc(real.numpy(), synthetic.numpy(), nearest_k=k)
+        ours = two_sample(real, synthetic, k, "open")
+        assert ours == pytest.approx({name: float(theirs[name]) for name in NAMES}, abs=1e-12)
+
+
+def test_agrees_with_torch_fidelity():
+    """torch-fidelity takes closed balls and float32, synthetic samples first."""
+    theirs = pytest.importorskip("torch_fidelity.metric_prc")
+    real, synthetic = pair(500, 300, 20)
+    precision, recall = theirs.calculate_precision_recall_full(synthetic, real, neighborhood=5)
+    ours = two_sample(real, synthetic, 5)
+    assert (ours["precision"], ours["recall"]) == pytest.approx((precision, recall), abs=1e-7)
+    assert precision != recall
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_are_left_as_they_are(dtype):
+    real, synthetic = (x.to(dtype) for x in pair(50, 50, 4))
+    before = real.clone(), synthetic.clone()
+    real.requires_grad_()
+    two_sample(real, synthetic, 3)
+    assert not squared_radii(real, 3).requires_grad
+    assert torch.equal(real, before[0])
+    assert torch.equal(synthetic, before[1])
+
+
+def bad(real=REAL, synthetic=SYNTHETIC, **arguments):
+    return real, synthetic, arguments
+
+
+NAN, INF = REAL.clone(), SYNTHETIC.clone()
+NAN[[3, 9], 5] = torch.nan
+INF[2, 0] = -torch.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (bad(real=NAN), ["real", "2 of 400", "NaN"]),
+        (bad(synthetic=INF), ["synthetic", "1 of 400", "infinite"]),
+        (bad(real=REAL[:3], k=3), ["real", "3 samples", "k = 3"]),
+        (bad(synthetic=SYNTHETIC[:0]), ["synthetic", "0 samples", "k = 5"]),
+        (bad(k=0), ["k = 0"]),
+        (bad(synthetic=SYNTHETIC[:, :9]), ["64", "9"]),
+        (bad(real=REAL[0]), ["real", "(64,)"]),
+        (bad(real=REAL.long()), ["real", "int64"]),
+        (bad(synthetic=SYNTHETIC[:, :0]), ["synthetic", "(400, 0)"]),
+        (bad(balls="half"), ["half"]),
+        (bad(real_radii=torch.ones(399)), ["real_radii", "399", "400"]),
+    ],
+)
+def test_refusals_name_what_is_wrong(arguments, words):
+    real, synthetic, rest = arguments
+    with pytest.raises(ValueError) as refusal:
+        two_sample(real, synthetic, **rest)
+    assert all(word in str(refusal.value) for word in words)
+
+
+def test_radii_refuse_too():
+    with pytest.raises(ValueError, match="x has 5 samples, more than k = 5"):
+        squared_radii(REAL[:5], 5)
+
+
+def test_memory_has_no_square_in_it():
+    """One float32 matrix of these pairs would take 576 MB."""
+    code = """
+import resource, torch
+from mad_lightning.metrics.functional import two_sample
+x, y = torch.randn(12_000, 8), torch.randn(12_000, 8)
+two_sample(x[:300], y[:300])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+two_sample(x, y)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    if sys.platform != "linux":
+        pytest.skip("ru_maxrss is in KiB on Linux only")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(out.stdout) < 100

@@ -1,0 +1,162 @@
+"""The table of the paper's definitions, and what a schedule may ask."""
+
+import pytest
+
+from mad_lightning.policies import (
+    FreshData,
+    FullySynthetic,
+    LoopPolicy,
+    Mix,
+    Part,
+    SyntheticAugmentation,
+    schedule,
+)
+from mad_lightning.refusal import Refused
+
+POLICIES = [
+    FullySynthetic(n_initial=70),
+    FullySynthetic(n_initial=70, n_synthetic=30, synthetic_from="all"),
+    FullySynthetic(n_initial=70, n_synthetic=31, synthetic_from="last_k", k=3),
+    SyntheticAugmentation(n_real=70),
+    SyntheticAugmentation(n_real=70, n_synthetic="(t-1) * 70", synthetic_from="all"),
+    SyntheticAugmentation(n_real=70, n_synthetic=10, n_initial=90, synthetic_from="last_k", k=4),
+    FreshData(n_initial=100, n_fresh=10, n_synthetic=90),
+    FreshData(n_initial=100, n_fresh=10, n_synthetic=91, synthetic_from="last_k", k=5),
+    FreshData(n_initial=100, n_fresh=10, n_synthetic="t x 9", synthetic_from="all"),
+]
+
+
+def counts(policy, generations):
+    mixes = [policy.mix(t) for t in range(1, generations + 1)]
+    return [(m.n_real, m.n_fresh, m.n_synthetic) for m in mixes]
+
+
+def test_fully_synthetic_is_the_papers():
+    policy = FullySynthetic(n_initial=70_000)
+    assert counts(policy, 3) == [(70_000, 0, 0), (0, 0, 70_000), (0, 0, 70_000)]
+    assert policy.mix(3).parts == (Part("synthetic", 0, 70_000, 2),)
+
+
+def test_stylegan_augmentation_keeps_every_earlier_shard():
+    """E7: the fixed 70k and a pool that grows by 70k a generation."""
+    policy = SyntheticAugmentation(70_000, "(t-1) x 70k", synthetic_from="all")
+    assert counts(policy, 4)[-1] == (70_000, 0, 210_000)
+    assert [(p.generation, p.start, p.count) for p in policy.mix(4).parts[1:]] == [
+        (1, 0, 70_000),
+        (2, 0, 70_000),
+        (3, 0, 70_000),
+    ]
+    assert policy.n_draw(2) == 70_000
+
+
+def test_mnist_augmentation_draws_from_the_last():
+    """E8: 60k fixed real and 60k of the last generator."""
+    policy = SyntheticAugmentation(60_000)
+    assert policy.mix(5).parts == (Part("real", 0, 60_000), Part("synthetic", 0, 60_000, 4))
+
+
+def test_fresh_data_is_the_papers():
+    """E9: n_ini, then 100 fresh beside 900 synthetic."""
+    policy = FreshData(n_initial=1000, n_fresh=100, n_synthetic=900)
+    assert counts(policy, 3) == [(1000, 0, 0), (0, 100, 900), (0, 100, 900)]
+    assert policy.n_pool(40) == 1000 + 39 * 100
+    assert "1000 + 39 x 100 = 4900" in policy.arithmetic(40)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: f"{p.token}-{p.synthetic_from}")
+class TestContract:
+    def test_generation_1_is_real_only(self, policy):
+        assert {part.origin for part in policy.mix(1).parts} == {"real"}
+
+    def test_no_fresh_sample_is_used_twice(self, policy):
+        seen: set[int] = set()
+        for t in range(1, 20):
+            for part in policy.mix(t).parts:
+                if part.origin == "fresh" or (t == 1 and policy.token == "fresh"):
+                    places = set(range(part.start, part.stop))
+                    assert not places & seen
+                    seen |= places
+
+    def test_synthetic_parts_come_from_earlier_generations_and_exist(self, policy):
+        policy.check(20)
+        for t in range(2, 20):
+            for part in policy.mix(t).parts:
+                if part.generation is not None:
+                    assert 1 <= part.generation < t
+                    assert part.stop <= policy.n_draw(part.generation)
+
+    def test_counts_are_what_was_asked(self, policy):
+        for t in range(2, 20):
+            assert policy.mix(t).n_synthetic == policy.n_synthetic(t)
+
+    def test_is_pure(self, policy):
+        assert policy.mix(7) == policy.mix(7)
+        assert policy.n_pool(9) >= policy.n_pool(8)
+
+
+def test_last_k_takes_new_samples_at_every_age():
+    policy = FreshData(n_initial=9, n_fresh=1, n_synthetic=12, synthetic_from="last_k", k=3)
+    used = [
+        (p.start, p.stop) for t in range(2, 30) for p in policy.mix(t).parts if p.generation == 10
+    ]
+    assert used == [(0, 4), (4, 8), (8, 12)]
+    assert policy.n_draw(10) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (5, [5, 5, 5]),
+        ("(t-1) * 70_000", [0, 70_000, 140_000]),
+        ("(t-1) x 70k", [0, 70_000, 140_000]),
+        ("(t-1)×70k", [0, 70_000, 140_000]),
+        ("max(100, 10*t)", [100, 100, 100]),
+        ("2**t", [2, 4, 8]),
+    ],
+)
+def test_schedule(text, values):
+    assert [schedule(text)(t) for t in (1, 2, 3)] == values
+
+
+@pytest.mark.parametrize(
+    "text", ["", "t.__class__", "n*2", "1.5*t", "(t", "__import__('os')", "True"]
+)
+def test_schedule_refuses_what_is_not_arithmetic(text):
+    with pytest.raises(ValueError, match="arithmetic"):
+        schedule(text)
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: FullySynthetic(0), "policy.n_initial"),
+        (lambda: FullySynthetic(10, -1), "policy.n_synthetic"),
+        (lambda: FullySynthetic(10, "ten"), "policy.n_synthetic"),
+        (lambda: FullySynthetic(10, synthetic_from="first"), "policy.synthetic_from"),
+        (lambda: SyntheticAugmentation(-5), "policy.n_real"),
+        (lambda: FreshData(10, 0, 5), "policy.n_fresh"),
+        (lambda: FreshData(10, 1, 5, synthetic_from="last_k", k=0), "policy.k"),
+        (lambda: FullySynthetic(10, 0).check(3), "policy"),
+        (
+            lambda: SyntheticAugmentation(10, "t*t*t", synthetic_from="all").check(9),
+            "policy.n_synthetic",
+        ),
+    ],
+)
+def test_bad_counts_are_refused_by_field(build, field):
+    with pytest.raises(Refused) as caught:
+        build()
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+def test_a_new_policy_is_one_small_class():
+    class RealForever(LoopPolicy):
+        token = "real"
+
+        def mix(self, t):
+            return Mix(t, (Part("real", 0, 10),))
+
+    policy = RealForever()
+    policy.check(5)
+    assert (policy.n_draw(3), policy.n_pool(5)) == (0, 10)

@@ -1,0 +1,70 @@
+"""Addressed randomness: same address, same draw; and the draws are what they claim."""
+
+import torch
+from scipy import stats
+
+from mad_lightning.seeds import normal, permutation, reseed, sample_seeds, seed_for, uniform
+
+
+def test_addresses_do_not_collide_and_repeat():
+    addresses = [
+        (s, t, p, i) for s in range(3) for t in range(5) for p in ("a", "b") for i in range(9)
+    ]
+    seeds = {seed_for(*address) for address in addresses}
+    assert len(seeds) == len(addresses)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert seed_for(1, "x") == seed_for(1, "x") != seed_for("1", "x")
+
+
+def test_reseed_makes_global_draws_repeat():
+    draws = []
+    for _ in range(2):
+        reseed(0, 1, "train")
+        draws.append(torch.randn(4))
+        torch.randn(3)
+    assert torch.equal(*draws)
+
+
+def test_sample_seeds_agree_where_ranges_overlap():
+    assert torch.equal(sample_seeds(0, 10, 5, "x")[4:], sample_seeds(4, 6, 5, "x"))
+    assert len(sample_seeds(0, 100_000, 5, "x").unique()) == 100_000
+
+
+def test_a_row_does_not_depend_on_the_others():
+    seeds = sample_seeds(0, 64, 0, "x")
+    whole = normal(seeds, 3, 5, 7)
+    assert whole.shape == (64, 3, 5, 7)
+    assert torch.equal(whole[10:20], normal(seeds[10:20], 3, 5, 7))
+    assert torch.equal(whole.flip(0), normal(seeds.flip(0), 3, 5, 7))
+
+
+def test_streams_differ():
+    seeds = sample_seeds(0, 1000, 0, "x")
+    draws = [normal(seeds, 10, stream=stream).flatten() for stream in (0, 1, 2, 3, 999)]
+    correlations = torch.corrcoef(torch.stack(draws)) - torch.eye(5)
+    assert correlations.abs().max() < 0.04
+
+
+def test_normal_draws_are_standard_normal_and_independent():
+    x = normal(sample_seeds(0, 4000, 3, "x"), 50)
+    assert stats.kstest(x.flatten()[:100_000].numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(x[:, 7].numpy(), "norm").pvalue > 1e-3
+    covariance = torch.cov(x.T)
+    assert (covariance - torch.eye(50)).abs().max() < 0.1
+    assert abs(stats.kurtosis(x.flatten().numpy())) < 0.05
+    # the pairs of Box-Muller share a radius: their squares must not be correlated
+    assert abs(torch.corrcoef(x.square().T)[0, 25]) < 0.06
+
+
+def test_uniform_draws_are_uniform():
+    u = uniform(sample_seeds(0, 2000, 3, "u"), 50)
+    assert u.min() >= 0.0
+    assert u.max() < 1.0
+    assert stats.kstest(u.flatten()[:100_000].numpy(), "uniform").pvalue > 1e-3
+
+
+def test_permutation_is_one_and_addressed():
+    order = permutation(100, 0, 1, "order", 2)
+    assert torch.equal(order.sort().values, torch.arange(100))
+    assert torch.equal(order, permutation(100, 0, 1, "order", 2))
+    assert not torch.equal(order, permutation(100, 0, 1, "order", 3))
