@@ -12,6 +12,8 @@ Bad input ends here, on one screen: the field, what is wrong, the remedy, exit c
 from __future__ import annotations
 
 import difflib
+import importlib
+import inspect
 import logging
 import os
 import re
@@ -19,6 +21,7 @@ import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,10 +195,6 @@ def build(args: Sequence[str]) -> MetaTrainer:
     except (ValueError, TypeError) as error:
         cause = error.__cause__ or error.__context__
         raise cause if isinstance(cause, Refused) else error from None
-    import yaml
-
-    plain = yaml.safe_load(cli.parser.dump(config, format="yaml", skip_validation=True))
-    plain.pop("config", None)
     return MetaTrainer(
         settings=objects.lineage,
         policy=objects.policy,
@@ -206,8 +205,19 @@ def build(args: Sequence[str]) -> MetaTrainer:
         build_trainer_arguments=lambda: dict(fresh("trainer")),
         callbacks=objects.callbacks,
         seed=seed,
-        config=plain,
+        config={key: value for key, value in _plain(config.as_dict()).items() if key != "config"},
     )
+
+
+def _plain(value: Any) -> Any:
+    """Parsed values as YAML knows them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _quieten() -> None:
@@ -244,50 +254,70 @@ def _name(args: Sequence[str], seed: int) -> str:
 
 
 def _explain(message: str, parser: Any) -> Refused:
-    """Turns the parser's words into field, problem and remedy."""
+    """Turns the parser's words, which nest, into field, problem and remedy."""
     text = re.sub(r"\s+", " ", message).strip()
-    missing = re.search(
-        r"(?:Unable to load config|Config file|file path).*?[\"']?([^\s\"']+\.ya?ml)", text
+    keys = re.findall(r"Parser key [\"']([\w.]+)[\"']", text)
+    field = ".".join(keys) or "configuration"
+    listing = "python train.py --full_help lists all fields, --<group>.help CLASS those of a class"
+
+    if missing := re.search(r"(?:File does not exist|Unable to open file)[^']*'([^']+)'", text):
+        path = Path(missing[1])
+        there = [str(each.name) for each in path.parent.glob("*.y*ml")]
+        near = difflib.get_close_matches(path.name, there, 3, 0.5)
+        hint = f"did you mean {_either(near)}?" if near else "configs/ holds those that come along"
+        return Refused(field, f"there is no file {path}", hint)
+    unknown = re.search(r"[Oo]ption '([\w.+]+)' is not accepted", text) or re.search(
+        r"[Uu]nrecognized arguments: (?:--)?([\w.+]+)", text
     )
-    if missing and not Path(missing[1]).exists():
-        near = difflib.get_close_matches(
-            missing[1], [str(each) for each in Path(missing[1]).parent.glob("*.yaml")], 3, 0.3
-        )
-        hint = f"did you mean {' or '.join(near)}?" if near else "see configs/ for what there is"
-        return Refused("config", f"there is no file {missing[1]}", hint)
-    unknown = (
-        re.search(r"[Oo]ption '([\w.+]+)' is not accepted", text)
-        or re.search(r"[Uu]nrecognized arguments: (?:--)?([\w.+]+)", text)
-        or re.search(r"[Kk]ey '?\"?([\w.]+)'?\"? is not expected", text)
-        or re.search(r"[Uu]nexpected (?:key|option)s?:? ['\"]?([\w.]+)", text)
-    )
-    where = re.findall(r"key [\"']([\w.]+)[\"']", text)
-    field = ".".join(where[:1]) if where else "configuration"
-    if unknown:
-        key = unknown[1].removeprefix("--")
-        known = _known_keys(parser, text)
-        near = difflib.get_close_matches(key.split(".")[-1], known, 3, 0.6)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return Refused(
-            key if not where or key.startswith(where[0]) else f"{where[0]}.{key}",
-            "there is no such field",
-            f"{hint}python train.py --full_help lists all, --<group>.help CLASS those of a class",
-        )
-    return Refused(field, text[:600], "python train.py --full_help lists every field and its type")
+    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    if unknown or group:
+        key = group[2] if group else unknown[1] if unknown else ""
+        field = ".".join([*keys, *([group[1]] if group else []), key])
+        near = difflib.get_close_matches(key.split(".")[-1], _known_fields(parser, text), 3, 0.6)
+        hint = f"did you mean {_either(near)}? " if near else ""
+        return Refused(field, "there is no such field", hint + listing)
+    if name := re.search(r"Expected a dot import path string: (\S+)", text):
+        known = _known_classes(text)
+        near = difflib.get_close_matches(name[1], known, 3, 0.5) or known
+        hint = f"choose {_either(near)}" if near else listing
+        return Refused(field, f"there is no class {name[1]}", hint)
+    if value := re.search(r"Expected a (.+?)\. Got value: (.*?)(?: - Expected|$)", text):
+        kinds = value[1].replace("typing.Literal", "one of ").replace("<class ", "")
+        return Refused(field, f"{value[2]} is not accepted", "give " + kinds.strip("'>"))
+    if value := re.search(r"Subtypes: \[(.+?)\] .*Given value: (.*)$", text):
+        kinds = re.sub(r"<class '([\w.]+)'>", r"\1", value[1]).replace("NoneType", "null")
+        return Refused(field, f"{value[2]} is not accepted", f"give {kinds}")
+    return Refused(field, text[:500], listing)
 
 
-def _known_keys(parser: Any, text: str) -> list[str]:
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _known_fields(parser: Any, text: str) -> list[str]:
     """Names of fields that could have been meant."""
-    import importlib
-    import inspect
-
     names = {action.dest.split(".")[-1] for action in parser._actions}
-    for path in re.findall(r"class_path '([\w.]+)'|class_path='([\w.]+)'", text):
-        module, _, name = max(path, key=len).rpartition(".")
+    inner: set[str] = set()
+    for path in re.findall(r"class_path ?[=']+ ?'?([\w.]+)'", text):
+        module, _, name = path.rpartition(".")
         try:
-            names |= set(
-                inspect.signature(getattr(importlib.import_module(module), name)).parameters
-            )
+            known = inspect.signature(getattr(importlib.import_module(module), name)).parameters
         except (ImportError, AttributeError, ValueError):
             continue
-    return sorted(names)
+        inner |= set(known)  # the classes at fault know best
+    return sorted(inner or names)
+
+
+def _known_classes(text: str) -> list[str]:
+    """Concrete classes below those that a message names as acceptable."""
+    found: list[str] = []
+    for path in re.findall(r"<class '([\w.]+)'>", text):
+        module, _, name = path.rpartition(".")
+        if module.startswith("mad_lightning"):
+            bases = [getattr(importlib.import_module(module), name)]
+            while bases:
+                base = bases.pop()
+                bases += base.__subclasses__()
+                if not inspect.isabstract(base) and not base.__name__.startswith("_"):
+                    found.append(base.__name__)
+    return sorted(set(found))

@@ -253,12 +253,12 @@ class MetaTrainer:
         real = self.data.open(self.seed)
         n_pool = self.policy.n_pool(self.settings.generations)
         if real.size is not None and n_pool > real.size:
-            held_out = f", {self.data.n_reference} held out" if real.splits else ""
+            arithmetic = self.policy.arithmetic(self.settings.generations)
+            held_out = f" ({self.data.n_reference} more are held out)" if real.splits else ""
             raise Refused(
-                f"policy.{self.policy.arithmetic(self.settings.generations).split()[0]}",
-                f"{self.settings.generations} generations need "
-                f"{self.policy.arithmetic(self.settings.generations)} real samples, the pool of "
-                f"{self.data.source.name} has {real.size}{held_out}",
+                f"policy.{self.policy.pool_field}",
+                f"{self.settings.generations} generations need {arithmetic} real samples, "
+                f"the pool of {self.data.source.name} has {real.size}{held_out}",
                 "lower the counts, train fewer generations, or hold out fewer with "
                 "data.n_reference; no real sample is used twice as fresh",
             )
@@ -298,7 +298,9 @@ class MetaTrainer:
         try:
             return L.Trainer(**arguments).world_size
         except (MisconfigurationException, ValueError) as error:
-            raise Refused("trainer", str(error), "see the Trainer's flags: --full_help") from error
+            names = ("strategy", "devices", "accelerator", "precision", "num_nodes")
+            said = next((name for name in names if f"{name}=" in str(error)), "accelerator")
+            raise Refused(f"trainer.{said}", str(error), "--full_help lists its flags") from None
 
     def check_unchanged(self) -> None:
         """Refuses to go on with a lineage under another configuration."""

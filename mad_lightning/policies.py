@@ -156,6 +156,9 @@ class LoopPolicy(ABC):
     """For how many generations ahead a shard is drawn (more than 1 only where each later
     generation takes other samples of it)."""
 
+    pool_field: str = "n_real"
+    """The field to look at when the real pool is too small."""
+
     @abstractmethod
     def mix(self, t: int) -> Mix:
         """Prescribes what generation ``t`` >= 1 trains on."""
@@ -267,6 +270,7 @@ class FullySynthetic(_SyntheticPolicy):
     """
 
     token = "full_synth"
+    pool_field = "n_initial"
 
     def __init__(
         self,
@@ -345,6 +349,7 @@ class FreshData(_SyntheticPolicy):
     """
 
     token = "fresh"
+    pool_field = "n_fresh"
 
     def __init__(
         self,

@@ -42,6 +42,9 @@ class Diffusion(Generator):
             with class index ``spec.classes`` for "no class".
         timesteps: T of the forward process; the paper's MNIST experiments use 500.
         beta_schedule: Noise schedule, as diffusers names it: ``linear``, ``squaredcos_cap_v2``, ...
+        prediction: What the network's output is: the noise ``epsilon``, or the ``velocity``
+            :math:`v = \sqrt{\bar\alpha_t}\epsilon - \sqrt{1-\bar\alpha_t}x_0` (Salimans & Ho, 2022),
+            from which the same noise follows without dividing by a vanishing signal.
         sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2), ``dpm_solver``
             solves the probability-flow equation in a few steps (DPM-Solver++ 2M, Lu et al., 2022).
         sampling_steps: Steps of the sampler; None takes all T.
@@ -60,6 +63,7 @@ class Diffusion(Generator):
         network: Callable[[SampleSpec], nn.Module] = UNet,
         timesteps: int = 1000,
         beta_schedule: str = "linear",
+        prediction: Literal["epsilon", "velocity"] = "epsilon",
         sampler: Literal["ddpm", "dpm_solver"] = "dpm_solver",
         sampling_steps: int | None = 15,
         clip: bool = True,
@@ -80,6 +84,7 @@ class Diffusion(Generator):
             )
         self.network = network
         self.timesteps, self.beta_schedule = timesteps, beta_schedule
+        self.prediction = prediction
         self.sampler_name, self.sampling_steps, self.clip = sampler, sampling_steps, clip
         self.condition_drop = condition_drop
         self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
@@ -122,7 +127,7 @@ class Diffusion(Generator):
     # training
 
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
-        """Mean squared error of the noise estimate (Ho et al., 2020, equation 14)."""
+        """Mean squared error of what the network predicts (Ho et al., 2020, equation 14)."""
         x_0, labels = to_floats(batch.values), batch.labels
         if labels is not None and self.spec.classes is not None:
             drop = torch.rand(len(labels), device=self.device) < self.condition_drop
@@ -131,7 +136,10 @@ class Diffusion(Generator):
         noise = torch.randn_like(x_0)
         alpha_bar = self.alphas_cumprod[t].view(-1, 1, 1, 1)
         x_t = alpha_bar.sqrt() * x_0 + (1.0 - alpha_bar).sqrt() * noise
-        loss = F.mse_loss(self.net(x_t, t, labels), noise)
+        target = noise
+        if self.prediction == "velocity":
+            target = alpha_bar.sqrt() * noise - (1.0 - alpha_bar).sqrt() * x_0
+        loss = F.mse_loss(self.net(x_t, t, labels), target)
         self._loss = self._loss.to(loss.device) + loss.detach()
         self._batches += 1
         return loss
@@ -172,13 +180,18 @@ class Diffusion(Generator):
         def noise_estimate(x: Tensor, t: int) -> Tensor:
             time = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
             if sampling_bias == 1.0 or labels is None:
-                return self.ema(x, time, labels).float()
-            nothing = torch.full_like(labels, self.spec.classes or 0)
-            both = self.ema(
-                torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, labels])
-            )
-            without, given = both.float().chunk(2)
-            return without + (given - without) / sampling_bias
+                out = self.ema(x, time, labels).float()
+            else:
+                nothing = torch.full_like(labels, self.spec.classes or 0)
+                both = self.ema(
+                    torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, labels])
+                )
+                without, given = both.float().chunk(2)
+                out = without + (given - without) / sampling_bias
+            if self.prediction == "epsilon":
+                return out
+            alpha_bar = self.alphas_cumprod[t]  # guidance commutes with this affine map
+            return alpha_bar.sqrt() * out + (1.0 - alpha_bar).sqrt() * x
 
         if self.sampler_name == "ddpm":
             return self._ancestral(x, seeds, noise_estimate)

@@ -233,7 +233,7 @@ class Inception(FeatureExtractor):
                         Path(partial).replace(home)
             except (OSError, RuntimeError) as error:
                 problem = f"no weights at {path}, and the download failed ({error})"
-        if path.exists():
+        if path.is_file():
             found = sha256(path.read_bytes()).hexdigest()
             if found.startswith(self.sha256_prefix):
                 return path

@@ -400,6 +400,8 @@ class _Neighbourhoods:
 
     def _settle(self) -> None:
         """Measures the candidates that still count and keeps the k nearest of each row."""
+        if not self.waiting:
+            return
         i, j, lower = (torch.cat(part) for part in zip(*self.waiting, strict=True))
         self.waiting.clear()
         alive = lower <= self._limit(slice(None), self.bound)[i]

@@ -1,0 +1,116 @@
+"""Pictures for looking at: every pixel where it belongs, the same window every time."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mad_lightning.callbacks.grids import SampleGrids, grid, scatter
+from mad_lightning.samples import Samples
+
+DOT, AXIS, PAPER = 40, 225, 255
+
+
+def flat_images(n, channels=1, height=40, width=50):
+    """Image i is filled with i + 1; channels count on."""
+    values = torch.arange(1, n * channels + 1).reshape(n, channels, 1, 1).byte()
+    return values.expand(n, channels, height, width)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_lie_in_rows_with_white_between(channels):
+    images = flat_images(5, channels)
+    pixels = np.asarray(grid(images, columns=3, gap=2)).reshape(86, 158, channels)
+    expected = np.full((86, 158, channels), 255)
+    for place, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]):
+        top, left = 2 + 42 * row, 2 + 52 * column
+        expected[top : top + 40, left : left + 50] = images[place, :, 0, 0].numpy()
+    assert np.array_equal(pixels, expected)
+
+
+def test_an_image_is_not_turned():
+    image = torch.arange(40 * 50).reshape(1, 1, 40, 50).remainder(251).byte()
+    pixels = np.asarray(grid(image, columns=1, gap=3))
+    assert np.array_equal(pixels[3:-3, 3:-3], image[0, 0].numpy())
+
+
+@pytest.mark.parametrize(("side", "zoom"), [(8, 4), (9, 4), (31, 2), (32, 1), (64, 1), (1, 32)])
+def test_small_images_are_magnified_pixel_by_pixel(side, zoom):
+    image = torch.arange(side * side).reshape(1, 1, side, side).remainder(251).byte()
+    pixels = np.asarray(grid(image, columns=1, least=32, gap=0))
+    assert np.array_equal(pixels, np.kron(image[0, 0].numpy(), np.ones((zoom, zoom))))
+
+
+def test_colours_are_red_green_and_blue():
+    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    images[torch.arange(3), torch.arange(3)] = 200
+    picture = grid(images, columns=3, gap=0)
+    assert picture.mode == "RGB"
+    assert [picture.getpixel((x, 5)) for x in (5, 37, 69)] == [
+        (200, 0, 0),
+        (0, 200, 0),
+        (0, 0, 200),
+    ]
+
+
+# --- vectors ------------------------------------------------------------------------------------
+
+
+def dots(vectors, **arguments):
+    """Where the middles of dots are, in units of the window's half side, y upward."""
+    pixels = np.asarray(scatter(torch.tensor(vectors).float(), **arguments)) == DOT
+    side = len(pixels)
+    found = [
+        (column, side - 1 - row)
+        for row in range(1, side - 1)
+        for column in range(1, side - 1)
+        if pixels[row - 1 : row + 2, column - 1 : column + 2].all()
+    ]
+    return [(x / (side / 2) - 1, y / (side / 2) - 1) for x, y in found]
+
+
+@pytest.mark.parametrize("at", [(0.0, 0.0), (2.0, 1.0), (-3.0, 2.0), (1.0, -3.9), (-3.9, -3.9)])
+def test_a_vector_is_one_dot_at_its_first_two_coordinates(at):
+    (found,) = dots([[*at, 17.0]], reach=4.0)
+    assert found == pytest.approx((at[0] / 4, at[1] / 4), abs=2 / 320)
+
+
+def test_a_line_of_numbers_lies_on_the_middle():
+    found = dots([[-2.0], [0.0], [3.0]])
+    assert [x for x, _ in found] == pytest.approx([-0.5, 0.0, 0.75], abs=2 / 320)
+    assert [y for _, y in found] == pytest.approx([0.0, 0.0, 0.0], abs=2 / 320)
+
+
+@pytest.mark.parametrize("far", [4.1, -4.1, 1e6, float("inf"), float("nan")])
+def test_what_lies_outside_the_window_is_not_drawn(far):
+    inside = np.asarray(scatter(torch.tensor([[1.0, 1.0]])))
+    for outside in ([far, 0.0], [0.0, far], [far, far]):
+        with_it = np.asarray(scatter(torch.tensor([[1.0, 1.0], outside])))
+        assert np.array_equal(with_it, inside)
+
+
+def test_the_window_does_not_follow_the_samples():
+    empty = np.asarray(scatter(torch.empty(0, 2)))
+    crowd = np.asarray(scatter(torch.linspace(-0.01, 0.01, 100).reshape(50, 2)))
+    assert empty.shape == crowd.shape == (320, 320)
+    assert set(np.unique(empty)) == {AXIS, PAPER}
+    assert (crowd == DOT).sum() < 60
+    assert np.array_equal(crowd[crowd != DOT], empty[crowd != DOT])
+
+
+# --- the callback -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "draw"),
+    [
+        (flat_images(5, 3), lambda values: grid(values, 4)),
+        (torch.linspace(-3, 3, 20).reshape(10, 2), scatter),
+    ],
+    ids=["images", "vectors"],
+)
+def test_samples_become_a_picture_of_the_generation(tmp_path, values, draw):
+    SampleGrids().on_samples_ready(3, tmp_path, Samples(values), 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(draw(values)))

@@ -1,0 +1,196 @@
+"""Nobody trains on the reference; the split follows one seed, the order of the pool another."""
+
+import pytest
+import torch
+
+from mad_lightning.data.laws import StandardNormal
+from mad_lightning.data.real import RealData
+from mad_lightning.data.sources import Digits, RealSet, Source
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import Samples
+
+
+def numbered(start, count):
+    """Images of two pixels that spell their own place, with the place as label."""
+    places = torch.arange(start, start + count)
+    pixels = torch.stack([places // 256, places % 256], dim=1).byte()
+    return Samples(pixels.reshape(count, 1, 1, 2), places)
+
+
+class Numbered(Source):
+    name = "numbered"
+
+    def __init__(self, n=400, n_held_out=0):
+        self.n, self.n_held_out = n, n_held_out
+
+    def load(self, cache):
+        held_out = numbered(self.n, self.n_held_out) if self.n_held_out else None
+        return RealSet(numbered(0, self.n), held_out, self.n + self.n_held_out)
+
+
+class Unlabelled(Numbered):
+    def load(self, cache):
+        loaded = super().load(cache)
+        return RealSet(Samples(loaded.samples.values), None, None)
+
+
+SOURCES = {
+    "digits": (Digits, 300),
+    "numbered": (Numbered, 100),
+    "official_split": (lambda: Numbered(400, 120), 100),
+    "law": (lambda: StandardNormal(dim=3), 100),
+}
+
+
+def content(samples):
+    """What is in a set, whatever its order."""
+    return {value.numpy().tobytes() for value in samples.values}
+
+
+@pytest.fixture(params=SOURCES)
+def opened(request, tmp_path):
+    build, n_reference = SOURCES[request.param]
+
+    def opened(seed=0, split_seed=0, n_reference=n_reference):
+        return RealData(build(), n_reference, split_seed, seed, tmp_path)
+
+    return opened
+
+
+class TestContract:
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_the_reference_is_never_trained_on(self, opened, seed):
+        real = opened(seed, split_seed=1)
+        reference = content(real.reference)
+        assert len(reference) == real.n_reference
+        n = 5000 if real.size is None else real.size
+        for used in (real.read(0, n), real.pool(), real.floor):
+            assert not content(used) & reference
+
+    def test_reference_pool_and_floor_do_not_depend_on_the_lineage_seed(self, opened):
+        for role in (lambda real: real.reference, lambda real: real.floor, RealData.pool):
+            assert role(opened(seed=0)).digest() == role(opened(seed=1)).digest()
+
+    def test_the_split_depends_on_its_own_seed(self, opened):
+        first, second = opened(split_seed=0), opened(split_seed=1)
+        assert content(first.reference) != content(second.reference)
+
+    def test_the_order_of_the_pool_depends_on_the_lineage_seed(self, opened):
+        first, second = opened(seed=0), opened(seed=1)
+        assert first.read(0, 50).digest() == opened(seed=0).read(0, 50).digest()
+        assert first.read(0, 50).digest() != second.read(0, 50).digest()
+
+    def test_no_place_is_like_another(self, opened):
+        real = opened()
+        n = 5000 if real.size is None else real.size
+        assert len(content(real.read(0, n))) == n
+
+    def test_places_may_be_read_in_pieces(self, opened):
+        real = opened()
+        pieces = Samples.cat([real.read(0, 5), real.read(5, 1), real.read(6, 94)])
+        assert pieces.digest() == real.read(0, 100).digest()
+
+    def test_the_floor_is_as_large_as_the_reference(self, opened):
+        real = opened()
+        assert len(content(real.floor)) == len(real.floor) == real.n_reference
+
+    def test_the_digest_names_data_and_split_and_nothing_else(self, opened):
+        assert opened(seed=0).digest == opened(seed=1).digest
+        others = [opened(), opened(split_seed=1), opened(n_reference=99)]
+        assert len({real.digest for real in others}) == 3
+
+
+def test_what_is_not_held_out_is_the_pool(tmp_path):
+    real = RealData(Numbered(400), 100, 0, 0, tmp_path)
+    everything = content(numbered(0, 400))
+    assert (
+        content(real.pool()) == content(real.read(0, 300)) == everything - content(real.reference)
+    )
+    assert (real.size, real.splits) == (300, True)
+
+
+def test_an_official_split_leaves_all_training_samples_in_the_pool(tmp_path):
+    real = RealData(Numbered(400, 120), 100, 0, 0, tmp_path)
+    assert content(real.read(0, 400)) == content(numbered(0, 400))
+    assert content(real.reference) < content(numbered(400, 120))
+    assert (real.size, real.splits) == (400, False)
+
+
+def test_labels_stay_with_their_images(tmp_path):
+    real = RealData(Numbered(400), 100, 0, 7, tmp_path)
+    for samples in (real.reference, real.pool(), real.floor, real.read(20, 200)):
+        spelled = samples.values.flatten(1).long() @ torch.tensor([256, 1])
+        assert torch.equal(samples.labels, spelled)
+
+
+def test_data_without_labels_stay_without(tmp_path):
+    real = RealData(Unlabelled(), 100, 0, 0, tmp_path)
+    assert real.spec.classes is None
+    assert all(each.labels is None for each in (real.reference, real.floor, real.read(0, 9)))
+
+
+def test_a_small_pool_makes_a_small_floor(tmp_path):
+    real = RealData(Numbered(400), 390, 0, 0, tmp_path)
+    assert content(real.floor) == content(real.pool())
+    assert len(real.floor) == 10
+
+
+@pytest.mark.parametrize(
+    ("n_held_out", "n_reference", "choice"),
+    [(0, 0, "1 to 399"), (0, -1, "1 to 399"), (0, 400, "1 to 399"), (120, 121, "1 to 120")],
+)
+def test_a_reference_that_cannot_be_held_out_is_refused(tmp_path, n_held_out, n_reference, choice):
+    with pytest.raises(Refused, match=choice) as caught:
+        RealData(Numbered(400, n_held_out), n_reference, 0, 0, tmp_path)
+    assert caught.value.field == "data.n_reference"
+
+
+@pytest.mark.parametrize(("n_held_out", "n_reference"), [(0, 1), (0, 399), (120, 120)])
+def test_the_largest_reference_is_allowed(tmp_path, n_held_out, n_reference):
+    real = RealData(Numbered(400, n_held_out), n_reference, 0, 0, tmp_path)
+    assert len(real.reference) == n_reference
+    assert real.size >= 1
+
+
+# --- laws ---------------------------------------------------------------------------------------
+
+
+def from_law(seed=0, dim=6, n_reference=2000, split_seed=0):
+    return RealData(StandardNormal(dim), n_reference, split_seed, seed, None)
+
+
+def test_a_law_never_runs_out():
+    real = from_law()
+    assert real.size is None
+    assert real.read(10**11, 3).values.shape == (3, 6)
+    assert content(real.read(10**11, 3)).isdisjoint(content(real.read(0, 1000)))
+
+
+@pytest.mark.parametrize("role", ["reference", "floor", "training"])
+def test_samples_of_the_law_have_its_moments(role):
+    real = from_law(n_reference=20_000)
+    samples = real.read(0, 20_000) if role == "training" else getattr(real, role)
+    x, law = samples.values.double(), StandardNormal(6).law
+    assert samples.values.dtype == torch.float32
+    assert (x.mean(dim=0) - law.mean).abs().max() < 4 / 20_000**0.5
+    assert (x.T.cov() - law.covariance).abs().max() < 5 * (2 / 20_000) ** 0.5
+
+
+def test_lineages_and_roles_of_a_law_are_independent():
+    draws = [from_law(seed).read(0, 2000) for seed in (0, 1)]
+    draws += [from_law().reference, from_law().floor, from_law(split_seed=1).reference]
+    flat = torch.stack([each.values.flatten() for each in draws])
+    assert (torch.corrcoef(flat) - torch.eye(5)).abs().max() < 5 / 12_000**0.5
+
+
+def test_only_a_law_knows_its_law(tmp_path):
+    law = from_law().law
+    assert torch.equal(law.mean, torch.zeros(6).double())
+    assert torch.equal(law.covariance, torch.eye(6).double())
+    assert RealData(Numbered(), 10, 0, 0, tmp_path).law is None
+
+
+def test_a_law_without_dimensions_is_refused():
+    with pytest.raises(Refused) as caught:
+        StandardNormal(0)
+    assert caught.value.field == "data.source.dim"

@@ -1,0 +1,197 @@
+"""The loop: what goes where, from scratch each time, the same numbers again."""
+
+import json
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from mad_lightning.callbacks.base import LineageCallback
+from mad_lightning.cli import build
+from mad_lightning.data.shards import Shard
+from mad_lightning.generators import Gaussian
+from mad_lightning.lineage import Ledger
+from mad_lightning.metrics.functional import frechet_distance, two_sample
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import to_floats
+
+
+def numbers(records):
+    return [(r.metrics, r.digests) for r in records]
+
+
+def test_a_lineage_leaves_what_was_promised(arguments, tmp_path):
+    records = build(arguments).fit()
+    directory = tmp_path / "runs" / "tiny"
+    assert [r.generation for r in records] == [1, 2, 3]
+    assert Ledger(directory).records() == records
+    assert [(r.n_real, r.n_fresh, r.n_synthetic) for r in records] == [
+        (200, 0, 0),
+        (0, 0, 200),
+        (0, 0, 200),
+    ]
+    for record in records:
+        path = directory / f"generation_{record.generation:03d}"
+        kept = {each.name for each in path.iterdir()}
+        assert kept == {
+            "mix.json", "train", "generator.ckpt", "shard.safetensors", "shard.json",
+            "samples.png", "metrics.json", "seconds.json",
+        }  # fmt: skip
+        assert set(record.metrics) == {
+            "precision", "recall", "density", "coverage", "fd_identity",
+        }  # fmt: skip
+        assert set(record.floor) == set(record.metrics)
+        assert record.protocol["n"] == 100
+        assert record.protocol["k"] == 5
+        assert record.protocol["extractor"] == "identity"
+        assert record.images == max(record.n_real, record.n_synthetic)
+        assert set(record.seconds) == {"train", "sample", "evaluate"}
+        assert Shard(path).samples.digest() == record.digests["shard"]
+    assert (directory / "config.yaml").exists()
+
+
+def test_values_are_those_of_the_functions_on_stored_samples(arguments):
+    meta = build(arguments)
+    record = meta.fit()[1]
+    shard = Shard(meta.path(2)).samples
+    real, synthetic = (
+        to_floats(each.values).flatten(1) for each in (meta.data.real.reference, shard[:100])
+    )
+    assert record.metrics["fd_identity"] == pytest.approx(frechet_distance(real, synthetic))
+    assert record.metrics["recall"] == two_sample(real, synthetic, k=5)["recall"]
+
+
+def test_the_same_command_gives_the_same_numbers_and_another_seed_others(arguments, tmp_path):
+    first = numbers(build(arguments).fit())
+    elsewhere = [*arguments, "--lineage.root", str(tmp_path / "elsewhere")]
+    assert numbers(build(elsewhere).fit()) == first
+    other = [*arguments, "--lineage.name", "other", "--seed_everything", "1"]
+    assert numbers(build(other).fit())[0] != first[0]
+
+
+def test_a_lineage_can_be_made_longer_and_is_the_same_as_one_made_at_once(arguments):
+    build([*arguments, "--lineage.generations", "1"]).fit()
+    grown = build(arguments).fit()
+    at_once = build([*arguments, "--lineage.name", "at_once"]).fit()
+    assert numbers(grown) == numbers(at_once)
+    assert numbers(build(arguments).fit()) == numbers(grown)  # nothing left to do
+
+
+def test_generations_differ_in_initial_weights_noise_and_order(arguments):
+    meta = build([*arguments, *DIFFUSION])
+    seen = {}
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            key = (watch.t, trainer.current_epoch, batch_idx)
+            seen[key] = (batch.values.float().mean().item(), torch.rand(()).item())
+
+    watch = Watch()
+    plain = meta.build_trainer_arguments
+    meta.build_trainer_arguments = lambda: {**plain(), "callbacks": [watch]}
+    weights = {}
+    fresh = meta.fresh_generator
+
+    def fresh_generator(t):
+        watch.t = t
+        generator = fresh(t)
+        weights[t] = generator.digest()
+        return generator
+
+    meta.fresh_generator = fresh_generator
+    records = meta.fit()
+    assert len(set(weights.values())) == 3
+    assert len({noise for _, noise in seen.values()}) == len(seen) == 3 * 2 * 4
+    assert all(r.digests["generator"] != weights[r.generation] for r in records)
+
+
+DIFFUSION = [
+    "--generator", "Diffusion",
+    "--generator.network", "mad_lightning.nets.unet.UNet",
+    "--generator.network.widths", "[8,8]",
+    "--generator.sampling_steps", "3",
+    "--data.batch_size", "32",
+    "--data.images_per_epoch", "128",
+    "--trainer.max_epochs", "2",
+]  # fmt: skip
+
+
+def test_a_generation_that_meets_a_stray_checkpoint_does_not_continue_it(arguments):
+    refused = [*arguments, "--trainer.callbacks", "OnExceptionCheckpoint"]
+    with pytest.raises(Refused, match="OnExceptionCheckpoint"):
+        build([*refused, "--trainer.callbacks.dirpath", "x"]).fit()
+
+
+def test_weights_that_do_not_move_are_an_error(arguments, monkeypatch):
+    monkeypatch.setattr(Gaussian, "training_step", lambda self, batch, batch_idx: None)
+    with pytest.raises(RuntimeError, match="did not move"):
+        build(arguments).fit()
+
+
+def test_sample_seeds_and_grid_are_addressed(arguments):
+    meta = build(arguments)
+    meta.fit()
+    grids = []
+
+    class Keep(LineageCallback):
+        def on_samples_ready(self, t, directory, samples, columns):
+            grids.append((t, samples, columns))
+
+    longer = build([*arguments, "--lineage.generations", "5"])
+    longer.callbacks = [Keep()]
+    longer.fit()
+    assert [(t, columns) for t, _, columns in grids] == [(4, 10), (5, 10)]
+    assert grids[0][1].labels.tolist() == [i % 10 for i in range(80)]
+    manifest = json.loads((longer.path(4) / "shard.json").read_text())
+    assert manifest["seeds"] == [0, 4, "sample"]
+    assert manifest["count"] == 200
+
+
+def test_reference_is_never_trained_on(arguments):
+    meta = build(arguments)
+    meta.check()
+    reference = {each.numpy().tobytes() for each in meta.data.real.reference.values}
+    meta.data.feed(meta.policy.mix(1), {})
+    trained = [each.numpy().tobytes() for part in meta.data.parts for each in part.values]
+    # digits hold a few exact duplicates, so compare places instead of contents where they meet
+    assert len(reference & set(trained)) <= 3
+    assert len(trained) == 200
+
+
+def test_a_callback_that_says_stop_stops_the_lineage_also_when_resumed(arguments):
+    rule = '[{"class_path": "StopWhenMAD", "init_args": {"metric": "recall", "below": 2.0}}]'
+    place = arguments.index("--callbacks")
+    arguments[place + 1] = rule
+    assert len(build(arguments).fit()) == 1
+    assert len(build(arguments).fit()) == 1
+
+
+def test_lambda_below_one_loses_recall_faster(arguments):
+    recalls = {}
+    for bias in ("1.0", "0.6"):
+        options = [*arguments, "--lineage.name", bias, "--sampling_bias", bias]
+        options += ["--policy.n_initial", "500", "--data.n_reference", "400"]
+        recalls[bias] = [r.metrics["recall"] for r in build(options).fit()]
+    assert recalls["1.0"][0] > recalls["1.0"][2]
+    assert all(b < u for b, u in zip(recalls["0.6"], recalls["1.0"], strict=True))
+
+
+def test_fresh_data_lineage_on_a_law_measures_the_fitted_law(tmp_path):
+    meta = build(
+        [
+            "--config", "configs/gaussian_fresh.yaml",
+            "--lineage.root", str(tmp_path),
+            "--lineage.name", "e9",
+            "--lineage.generations", "3",
+            "--data.cache", str(tmp_path / "cache"),
+            "--callbacks", "[]",
+        ]
+    )  # fmt: skip
+    records = meta.fit()
+    assert records[0].metrics["w2_squared"] == pytest.approx(31.9, rel=0.1)  # paper-facts: n = 100
+    assert [(r.n_real, r.n_fresh, r.n_synthetic) for r in records][1] == (0, 100, 900)
+    state = torch.load(Path(meta.path(1)) / "generator.ckpt", weights_only=True)["state_dict"]
+    law_mean = state["mean"][0]
+    real = meta.data.real.read(0, 100).values.double()
+    assert torch.allclose(law_mean, real.mean(dim=0), atol=1e-12)
