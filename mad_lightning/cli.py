@@ -188,6 +188,12 @@ def build(args: Sequence[str]) -> MetaTrainer:
         """Instantiates one group of the configuration anew."""
         return cli.parser.instantiate(config)[key]
 
+    def trainer_arguments() -> dict[str, Any]:
+        """Lightning takes one callback or a list; here it is always a list."""
+        arguments = dict(fresh("trainer"))
+        given = arguments.get("callbacks") or []
+        return arguments | {"callbacks": given if isinstance(given, list) else [given]}
+
     try:
         objects = cli.parser.instantiate(config)
     except Refused:
@@ -202,7 +208,7 @@ def build(args: Sequence[str]) -> MetaTrainer:
         data=objects.data,
         evaluator=objects.evaluator,
         build_generator=lambda: fresh("generator"),
-        build_trainer_arguments=lambda: dict(fresh("trainer")),
+        build_trainer_arguments=trainer_arguments,
         callbacks=objects.callbacks,
         seed=seed,
         config={key: value for key, value in _plain(config.as_dict()).items() if key != "config"},

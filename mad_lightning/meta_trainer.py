@@ -202,8 +202,8 @@ class MetaTrainer:
             features = self.features(t, {"synthetic": synthetic}, self.path(t) / "features")
             if self.is_first:
                 values = self.evaluator.compare(
-                    self.real_features.get("reference"),
-                    features.get("synthetic"),
+                    self.real_features["reference"],
+                    features["synthetic"],
                     self.data.real.law,
                     generator.law(),
                 )
@@ -273,7 +273,7 @@ class MetaTrainer:
         for callback in self.callbacks:
             callback.check()
         self.fresh_generator(1).check_bias(self.sampling_bias)
-        if len(self.ledger.records()) < self.settings.generations and self.evaluator.needs_features:
+        if len(self.ledger.records()) < self.settings.generations:
             self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
 
     def check_trainer(self) -> int:
@@ -328,8 +328,8 @@ class MetaTrainer:
                 self.data.cache / f"features-{self.features_key()}",
             )
             self.floor = self.evaluator.compare(
-                self.real_features.get("reference"),
-                self.real_features.get("floor"),
+                self.real_features["reference"],
+                self.real_features["floor"],
                 self.data.real.law,
             )
             if self.is_first:
@@ -377,10 +377,10 @@ class MetaTrainer:
             lambda images, values: self.announce("on_generation_curves", t, images, values),
         )
         arguments["callbacks"] = [
-            *(arguments.get("callbacks") or []),
-            AddressedRandomness(self.seed, t),
+            AddressedRandomness(self.seed, t),  # first, so that all others draw by address too
             FromScratch(resumes),
             CrashOnly(),
+            *(arguments.get("callbacks") or []),
             curves,
             self.progress(t, "train"),
             *([] if arguments.get("fast_dev_run") else [checkpoints]),
@@ -430,8 +430,6 @@ class MetaTrainer:
         self, t: int, sides: Mapping[str, Samples], directory: Path
     ) -> dict[str, torch.Tensor]:
         """Features of sample sets by name, in full precision; kept in ``directory``."""
-        if not self.evaluator.needs_features:
-            sides = {}
 
         def make(samples: Samples) -> Callable[[int, slice], SampleBlock]:
             return lambda job, rows: SampleBlock(job, samples[rows])

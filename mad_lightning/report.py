@@ -362,6 +362,11 @@ def _svg(
     height: int,
 ) -> str:
     """A drawing of its own, on white: legend, what was drawn, how it was measured."""
+    seeds = sorted({len(group.lineages) for group in groups})
+    over = "to".join(f" {n} " for n in dict.fromkeys((seeds[0], seeds[-1])))
+    note = ["one seed" if seeds == [1] else f"mean over{over}seeds (band: ± s.d.)"]
+    note += [f"{key} = {protocol[key]}" for key in ("n", "k", "extractor") if key in protocol]
+    width = max(width, 28 + 6 * len(", ".join(note)), *(80 + 7 * len(each.name) for each in groups))
     real = ["real vs real"] * any(each.records[0].floor for each in _lineages(groups))
     x, y, legend = 14.0, 22.0, []
     for index, name in enumerate([*(group.name for group in groups), *real]):
@@ -375,10 +380,6 @@ def _svg(
             legend.append(_line(x, y - 4, x + 24, y - 4, _GREY, _DASHED))
         legend.append(_text(x + 30, y, name))
         x += room
-    seeds = sorted({len(group.lineages) for group in groups})
-    over = "to".join(f" {n} " for n in dict.fromkeys((seeds[0], seeds[-1])))
-    note = ["one seed" if seeds == [1] else f"mean ± s.d. over{over}seeds"]
-    note += [f"{key} = {protocol[key]}" for key in ("n", "k", "extractor") if key in protocol]
     size = f'viewBox="0 0 {width} {y + height + 40:.0f}" width="{width}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-size="12" {_FONT}>',
@@ -409,11 +410,13 @@ def plane(groups: Sequence[Group]) -> str:
     for group in groups:
         precision, recall = dict(group.curve("precision")), dict(group.curve("recall"))
         walks.append([(recall[t].mean, precision[t].mean) for t in recall if t in precision])
-    x, y = (_ticks(min([0.9, *(each[k] for each in chain(*walks))]), 1) for k in (0, 1))
+    floor = _floor(groups, "recall").mean, _floor(groups, "precision").mean
+    known = [(0.9, 0.9), *(each for each in chain([floor], *walks) if math.isfinite(sum(each)))]
+    x, y = (_ticks(min(each[k] for each in known), 1) for k in (0, 1))
     axes = _Axes(46, 26, 380, 320, x, y)
     drawn = [
         *axes.frame("precision (fidelity)", "dots grow by generation", "recall (diversity)"),
-        *axes.floor(_floor(groups, "recall").mean, _floor(groups, "precision").mean),
+        *axes.floor(*floor),
         *chain(*(axes.path(walk, index, grow=3) for index, walk in enumerate(walks))),
     ]
     return _svg(groups, protocol, drawn, 450, 396)
@@ -439,8 +442,13 @@ _ROOM = 1_400_000
 """Bytes for all pictures of a page; in text they take a third more."""
 
 
+def _pictures(lineage: Lineage) -> list[Path]:
+    places = (lineage.directory / f"generation_{t:03d}" for t in _thin(len(lineage.records), 12))
+    return [path for path in (place / "samples.png" for place in places) if path.exists()]
+
+
 def _picture(path: Path, room: float) -> str:
-    """A picture as a data URI; one that is too large becomes a small JPEG."""
+    """A picture inside the page; one that is too large becomes a small JPEG."""
     data, kind = path.read_bytes(), "png"
     if len(data) > room:
         from PIL import Image
@@ -467,15 +475,14 @@ def page(groups: Sequence[Group]) -> str:
     ]
     if {"precision", "recall"} <= set(metrics):
         parts.append(f"<h2>Fidelity and diversity</h2>\n{plane(groups)}")
-    shown = [(lineage, _thin(len(lineage.records), 12)) for lineage in lineages]
-    room = _ROOM / sum(len(generations) for _, generations in shown)
-    parts.append("<h2>Samples</h2>")
-    for lineage, generations in shown:
-        parts.append(f"<h3>{escape(str(lineage.directory))}</h3>\n<div class='strip'>")
-        for t in generations:
-            path = lineage.directory / f"generation_{t:03d}" / "samples.png"
-            picture = _picture(path, room) if path.exists() else "no samples.png"
-            parts.append(f"<figure>{picture}<figcaption>generation {t}</figcaption></figure>")
+    strips = [(each.directory, paths) for each in lineages if (paths := _pictures(each))]
+    room = _ROOM / max(1, sum(len(paths) for _, paths in strips))
+    parts += ["<h2>Samples</h2>"] if strips else []
+    for directory, paths in strips:
+        parts.append(f"<h3>{escape(str(directory))}</h3>\n<div class='strip'>")
+        for path in paths:
+            caption = f"<figcaption>{path.parent.name.replace('_', ' ')}</figcaption>"
+            parts.append(f"<figure>{_picture(path, room)}{caption}</figure>")
         parts.append("</div>")
     base = groups[0]
     for group in groups[1:]:

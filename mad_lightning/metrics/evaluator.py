@@ -31,11 +31,6 @@ class Evaluator:
         self.extractor = extractor
         self.metrics = metrics
 
-    @property
-    def needs_features(self) -> bool:
-        """Whether any metric looks at features."""
-        return any(metric.needs_features for metric in self.metrics)
-
     def protocol(self, n: int) -> dict[str, Any]:
         """What the values depend on, with n samples on each side."""
         protocol: dict[str, Any] = {"n": n, **self.extractor.protocol()}
@@ -45,8 +40,8 @@ class Evaluator:
 
     def compare(
         self,
-        real: Tensor | None,
-        synthetic: Tensor | None,
+        real: Tensor,
+        synthetic: Tensor,
         real_law: Law | None = None,
         synthetic_law: Law | None = None,
     ) -> dict[str, float]:

@@ -24,26 +24,18 @@ class View:
     """One of the two sets, as a measure sees it.
 
     Attributes:
-        features: Features (N, D), float32; None if no metric asked for them.
+        features: Features (N, D), float32.
         extractor: Name of what made them.
         law: Exact mean and covariance behind the set, where they are known.
     """
 
-    features: Tensor | None
+    features: Tensor
     extractor: str = "identity"
     law: Law | None = None
 
 
-def _features(view: View) -> Tensor:
-    assert view.features is not None
-    return view.features
-
-
 class Metric(ABC):
     """Abstract comparison of two sets."""
-
-    needs_features: bool = True
-    """Whether it looks at features (else at the laws alone)."""
 
     @abstractmethod
     def __call__(self, real: View, synthetic: View) -> dict[str, float]:
@@ -73,7 +65,7 @@ class Neighbours(Metric):
 
     def __call__(self, real: View, synthetic: View) -> dict[str, float]:
         """``precision``, ``recall``, ``density``, ``coverage``; all but density lie in [0, 1]."""
-        return two_sample(_features(real), _features(synthetic), k=self.k, balls=self.balls)
+        return two_sample(real.features, synthetic.features, k=self.k, balls=self.balls)
 
     def protocol(self) -> dict[str, Any]:
         """k and the kind of balls."""
@@ -98,7 +90,7 @@ class Frechet(Metric):
     def __call__(self, real: View, synthetic: View) -> dict[str, float]:
         """``fid`` for Inception features, else ``fd_<extractor>``; at least 0, lower is better."""
         name = "fid" if real.extractor == "inception" else f"fd_{real.extractor}"
-        return {name: frechet_distance(_features(real), _features(synthetic))}
+        return {name: frechet_distance(real.features, synthetic.features)}
 
     def check(self, n: int) -> None:
         """A covariance needs two samples."""
@@ -115,8 +107,6 @@ class GaussianW2(Metric):
     as on the real side of the floor, stands in with its sample moments.
     """
 
-    needs_features = False
-
     def __call__(self, real: View, synthetic: View) -> dict[str, float]:
         """``w2_squared``, at least 0."""
         laws = [self._law(view) for view in (real, synthetic)]
@@ -130,5 +120,11 @@ class GaussianW2(Metric):
     def _law(view: View) -> Law:
         if view.law is not None:
             return view.law
-        x = _features(view).double()
+        if view.extractor != "identity":
+            raise Refused(
+                "evaluator.metrics",
+                f"GaussianW2 compares samples themselves, not {view.extractor} features",
+                "use it with the extractor Identity",
+            )
+        x = view.features.double()
         return Law(x.mean(dim=0), x.T.cov())

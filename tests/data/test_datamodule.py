@@ -1,5 +1,6 @@
 """A mix becomes batches: every sample its turn, whatever the devices, wherever one resumes."""
 
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -42,11 +43,13 @@ def epoch(number, **arguments):
     return [places(batch) for batch in loader(epoch=lambda: number, **arguments)]
 
 
+def flat(lists):
+    return list(chain.from_iterable(lists))
+
+
 def stream(epochs, **arguments):
     """The places of several epochs in a row."""
-    return [
-        place for number in range(epochs) for batch in epoch(number, **arguments) for place in batch
-    ]
+    return flat(flat(epoch(number, **arguments) for number in range(epochs)))
 
 
 # --- order --------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ def test_the_ranks_share_each_batch_of_one_process(world_size, batch_size, exact
     arguments = {"batch_size": batch_size, "images": 40, "exact": exact}
     ranks = [epoch(1, **arguments, rank=r, world_size=world_size) for r in range(world_size)]
     whole = epoch(1, **arguments)
-    assert [sum(shares, []) for shares in zip(*ranks, strict=True)] == whole
+    assert [flat(shares) for shares in zip(*ranks, strict=True)] == whole
 
 
 def test_a_batch_that_can_be_is_shared_equally():
@@ -110,7 +113,7 @@ def test_images_are_rounded_up_to_whole_batches(batch_size, images, rounded):
 def test_an_exact_pass_meets_each_sample_once_and_ends_short(number):
     batches = epoch(number, batch_size=5, images=1000, exact=True)
     assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
-    assert sorted(sum(batches, [])) == list(range(N))
+    assert sorted(flat(batches)) == list(range(N))
     assert len(loader(batch_size=5, images=1000, exact=True)) == 5
 
 
@@ -125,7 +128,7 @@ def test_labels_stay_with_their_samples():
 def test_labels_are_dropped_unless_every_part_has_them():
     mixed = list(MixLoader(parts(labelled=(True, False, True)), 4, None, ADDRESS))
     assert all(batch.labels is None for batch in mixed)
-    assert sum(map(places, mixed), []) == stream(1)
+    assert flat(map(places, mixed)) == stream(1)
 
 
 # --- from a mix ---------------------------------------------------------------------------------
@@ -184,14 +187,14 @@ def test_batches_hold_the_mix_and_never_the_reference(data, shards):
     reference = set(places(data.real.reference))
     for t in (1, 2):
         data.feed(policy.mix(t), shards, exact=True)
-        found = [place for batch in data.loader() for place in places(batch)]
-        assert sorted(found) == sorted(sum(fed(data), []))
+        found = flat(map(places, data.loader()))
+        assert sorted(found) == sorted(flat(fed(data)))
         assert not set(found) & reference
 
 
 def test_the_order_is_addressed_by_seed_and_generation(data, shards):
     data.feed(FreshData(60, 20, 30).mix(2), shards)
-    whole = torch.tensor(sum(fed(data), []))
+    whole = torch.tensor(flat(fed(data)))
     first = places(next(iter(data.loader())))
     assert first == whole[permutation(50, 5, 2, "order", 0)[:4]].tolist()
 

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mad_lightning.metrics.functional import squared_radii, two_sample
 
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Tiles are small here: two threads wait for each other longer than they work."""
@@ -76,6 +77,8 @@ TENFOLD = REAL[:40].repeat(10, 1)
 OUTLIER = torch.cat([REAL[1:], REAL[:1] * 1e6])
 TWO_SCALES = torch.cat([normal(200, D, 5), 1e-5 * normal(200, D, 6)])
 WIDE = torch.logspace(-20, 15, N)[:, None] * normal(N, D, 7)
+
+HALF_ZERO = 0.1 * (torch.arange(900)[:, None] % 2)
 
 DEGENERATE = {
     "both constant, equal": (CONSTANT, CONSTANT),
@@ -179,13 +182,13 @@ def test_sizes(n, m, d, k):
 def test_larger_sets_over_many_tiles(name):
     """Enough tiles for bounds to be carried along, and for candidates to be settled early."""
     real, synthetic = {
-        "masses 1e-3": (mixture(1500, 30, 1e-3, 1), mixture(1100, 30, 1e-3, 3)),
-        "half copied": (normal(1500, 30, 1), torch.cat([normal(1500, 30, 1)[::2], pair()[1][:, :30]])),
-        "lattice": (lattice(1500, 5, 3, 1), lattice(1100, 5, 3, 2)),
-        "outliers": (normal(1500, 30, 1) ** 5, normal(1100, 30, 2) ** 5),
+        "masses 1e-3": (mixture(1200, 30, 1e-3, 1), mixture(900, 30, 1e-3, 3)),
+        "half copied": (normal(1200, 30, 1), normal(1200, 30, 1).roll(600, 0)[:900] + HALF_ZERO),
+        "lattice": (lattice(1200, 5, 3, 1), lattice(900, 5, 3, 2)),
+        "outliers": (normal(1200, 30, 1) ** 5, normal(900, 30, 2) ** 5),
     }[name]  # fmt: skip
     expected = Brute(real, synthetic).values(5)
-    assert all(two_sample(real, synthetic, 5, tile=tile) == expected for tile in (128, 512, 2048))
+    assert all(two_sample(real, synthetic, 5, tile=tile) == expected for tile in (128, 512))
 
 
 def test_row_order_and_threads_do_not_matter():
@@ -323,7 +326,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-7])
 def test_memory_has_no_square_in_it(spread):
     """Even where every synthetic sample lies in every real ball, or none can be told apart."""
-    real = normal(2000, 50, 1)
+    real = normal(1200, 50, 1)
     with Largest() as largest:
-        two_sample(real, spread * normal(2000, 50, 2), 5, tile=128)
-    assert 128**2 <= largest.numbers <= 10 * 128**2  # all pairs would be 244 times the tile
+        two_sample(real, spread * normal(1200, 50, 2), 5, tile=128)
+    assert 128**2 <= largest.numbers <= 10 * 128**2  # all pairs would be 88 times the tile

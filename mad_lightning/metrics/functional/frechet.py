@@ -4,13 +4,13 @@ For means m, n and covariances S, T it is, squared (Dowson and Landau, 1982),
 
     d² = ‖m - n‖² + tr S + tr T - 2 tr (S T)^½,
 
-the squared 2-Wasserstein distance between them. FID is this number for Gaussians fitted to Inception
-features of two sample sets; nothing about it is tied to Inception, or to samples.
+the squared 2-Wasserstein distance between them. FID is this number for Gaussians fitted to the
+Inception features of two sample sets; nothing about it is tied to Inception, or to samples.
 
 All the work is in the last term, and so are the errors: the root turns a rounding error of 1e-16
-into one of 1e-8, and the square root of the matrix ``S T`` itself need not even come out real. For
-any factors ``S = A'A`` and ``T = B'B`` the term is the nuclear norm, the sum of the singular values,
-of ``A B'``. Factors that come straight from the samples never square anything, which makes this the
+into one of 1e-8, and the root of the matrix ``S T`` itself need not even come out real. For any
+factors ``S = A'A`` and ``T = B'B`` the term is the nuclear norm, the sum of the singular values, of
+``A B'``. Factors that come straight from the samples never square anything, which makes this the
 most accurate route; with fewer samples than features it is the cheapest too. Else we take the
 eigenvalues of ``L' T L`` with Cholesky's ``S = L L'``, several times as fast, wherever an estimate
 of the error of their roots says that they will do.
@@ -147,7 +147,8 @@ def _root(cov: Tensor, name: str) -> Tensor:
         raise ValueError(f"{name} has a covariance with a negative variance, {float(values[0]):g}")
     # A variance below the rounding of the largest is none; its root would not be small.
     values[values < len(values) * torch.finfo(values.dtype).eps * largest] = 0.0
-    return values.sqrt()[:, None] * vectors.T
+    root: Tensor = values.sqrt()[:, None] * vectors.T
+    return root
 
 
 def _overlap(a: Tensor, b: Tensor) -> float:

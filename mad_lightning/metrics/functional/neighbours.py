@@ -140,7 +140,8 @@ def _checked(x: Tensor, name: str, k: int) -> Tensor:
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """No autocast, no TF32, no bfloat16 inside products: the slack covers float32 only."""
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    mkldnn = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    backends = (torch.backends.cuda.matmul, mkldnn)
     found = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
@@ -246,7 +247,8 @@ def _factor(samples: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) ->
         points[part] = centred
         norm[part] = centred.square_().sum(dim=1)
     kind = torch.finfo(dtype)
-    slack = (d + 64) * (kind.eps / 2 * norm + 64 * kind.tiny)
+    roundoff = (d + 64) * kind.eps / 2
+    slack = roundoff / (1 - roundoff) * norm + 64 * (d + 64) * kind.tiny
     low = norm - slack
     low[n:] = math.inf
     return _Factor(points, low.to(dtype), slack)
@@ -283,7 +285,7 @@ class _Tile(NamedTuple):
         limit = limit.clamp(max=torch.finfo(limit.dtype).max)  # padding never lies within
         minima = self._run_minima(_RUN)
         row, run = (minima <= limit[:, None]).nonzero(as_tuple=True)
-        near = self.lower.unflatten(1, (_RUN, -1))[row, :, run]
+        near = torch.unflatten(self.lower, 1, (_RUN, -1))[row, :, run]
         hit, member = (near <= limit[row, None]).nonzero(as_tuple=True)
         return row[hit], member * minima.shape[1] + run[hit], near[hit, member].double()
 
@@ -298,7 +300,7 @@ class _Tile(NamedTuple):
         """
         columns = self.lower.shape[1]
         run = next(r for r in (_RUN, 16, 8, 4, 2, 1) if r == 1 or columns // r >= 4 * k)
-        slack = self.slack_columns.unflatten(0, (run, -1)).amax(dim=0)
+        slack = self.slack_columns.view(run, -1).amax(dim=0)
         return self._run_minima(run) + 2 * (self.slack_rows[:, None] + slack)
 
     def settled(self, i: Tensor, j: Tensor) -> Tensor:
@@ -312,9 +314,11 @@ class _Tile(NamedTuple):
         Run c is every (C / run)-th column, starting at c. Samples come sorted, so that neighbours
         in feature space tend to be neighbours in a tile; this spreads them over the runs.
         """
+        rows, columns = self.lower.shape
         if self.lower.is_contiguous():
-            return self.lower.unflatten(1, (run, -1)).amin(dim=1)
-        return self.lower.T.unflatten(0, (run, -1)).amin(dim=0).T  # ten times as fast
+            return self.lower.view(rows, run, -1).amin(dim=1)
+        # Turned, the rows lie in memory as columns do; torch is ten times slower unless told.
+        return self.lower.T.view(run, columns // run, rows).amin(dim=0).T
 
 
 def _squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:

@@ -1,0 +1,133 @@
+"""Two processes: one ledger, one set of samples, no noise in common."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mad_lightning.data.shards import Shard
+from mad_lightning.lineage import Ledger
+
+ROOT = Path(__file__).parents[1]
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+DIFFUSION = [
+    "--generator", "Diffusion",
+    "--generator.network", "mad_lightning.nets.unet.UNet",
+    "--generator.network.widths", "[8,8]",
+    "--generator.sampling_steps", "3",
+    "--data.batch_size", "32",
+    "--data.images_per_epoch", "96",
+    "--trainer.max_epochs", "2",
+    "--trainer.callbacks", "ddp_watch.Watch",
+]  # fmt: skip
+WATCH = '''
+import json, os
+import lightning as L
+import torch
+
+class Watch(L.Callback):
+    """Writes down what each rank sees and draws, and with which weights it starts and ends."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        row = {
+            "generation": trainer.default_root_dir, "rank": trainer.global_rank,
+            "place": [trainer.current_epoch, batch_idx], "step": trainer.global_step,
+            "images": [hash(v.numpy().tobytes()) for v in batch.values],
+            "noise": torch.rand(()).item(), "weights": pl_module.digest(),
+        }
+        with open(os.environ["WATCH"] + f".{trainer.global_rank}", "a") as file:
+            file.write(json.dumps(row) + "\\n")
+'''
+
+pytestmark = pytest.mark.ddp
+
+
+def train(arguments, tmp_path, *, command=("train.py",)):
+    (tmp_path / "ddp_watch.py").write_text(WATCH)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+        "WATCH": str(tmp_path / "watch"),
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "offline",
+    }
+    done = subprocess.run(
+        [sys.executable, *command, *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def watched(tmp_path):
+    rows = []
+    for rank in (0, 1):
+        path = tmp_path / f"watch.{rank}"
+        rows += [json.loads(line) for line in path.read_text().splitlines()]
+    return rows
+
+
+def test_two_processes_make_one_lineage(arguments, tmp_path):
+    place = arguments.index("--callbacks")
+    arguments[place + 1] = '[{"class_path": "SampleGrids"}, {"class_path": "WandB"}]'
+    train([*arguments, *DIFFUSION, *TWO], tmp_path)
+    directory = tmp_path / "runs" / "tiny"
+    records = Ledger(directory).records()
+    assert [r.generation for r in records] == [1, 2, 3]
+    assert {r.world_size for r in records} == {2}
+    assert len(list((directory / "wandb").glob("offline-run-*"))) == 1
+    shard = Shard(directory / "generation_001").samples
+    assert len(shard) == 200
+    assert len({v.numpy().tobytes() for v in shard.values}) == 200  # no sample drawn twice
+
+    rows = watched(tmp_path)
+    assert len(rows) == 3 * 2 * 3 * 2  # generations, epochs, batches, ranks
+    assert len({row["noise"] for row in rows}) == len(rows)
+    by_place = {}
+    for row in rows:
+        by_place.setdefault((row["generation"], *row["place"]), []).append(row)
+    for pair in by_place.values():
+        assert pair[0]["weights"] == pair[1]["weights"]
+        assert len(pair[0]["images"]) == len(pair[1]["images"]) == 16
+    starts = [row for row in rows if row["place"] == [0, 0]]
+    assert {row["step"] for row in starts} == {0}
+    assert len({row["weights"] for row in starts}) == 3  # one start a generation, both ranks
+    ends = {record.digests["generator"] for record in records}
+    assert len(ends) == 3
+    assert not ends & {row["weights"] for row in starts}
+
+
+def test_the_same_weights_give_the_same_shard_on_one_and_two_processes(arguments, tmp_path):
+    plain = [*arguments, *DIFFUSION[:-2], "--lineage.generations", "1"]
+    train([*plain, "--lineage.name", "one"], tmp_path)
+    one, two = (tmp_path / "runs" / name for name in ("one", "two"))
+    (two / "generation_001").mkdir(parents=True)
+    shutil.copy(one / "generation_001" / "generator.ckpt", two / "generation_001")
+    train([*plain, "--lineage.name", "two", *TWO], tmp_path)
+    digests = [Ledger(each).records()[0].digests["shard"] for each in (one, two)]
+    assert digests[0] == digests[1]
+    assert Ledger(two).records()[0].world_size == 2
+
+
+def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
+    import torch
+
+    plain = [*arguments, "--lineage.generations", "1", "--policy.n_initial", "151"]
+    train([*plain, "--lineage.name", "one", "--data.batch_size", "40"], tmp_path)
+    train([*plain, "--lineage.name", "two", "--data.batch_size", "40", *TWO], tmp_path)
+    states = [
+        torch.load(
+            tmp_path / "runs" / name / "generation_001" / "generator.ckpt", weights_only=True
+        )["state_dict"]
+        for name in ("one", "two")
+    ]
+    assert states[0]["n"].sum() == 151
+    for moment in ("n", "mean", "scatter"):
+        torch.testing.assert_close(states[0][moment], states[1][moment], rtol=1e-11, atol=1e-11)
+    records = [Ledger(tmp_path / "runs" / name).records()[0] for name in ("one", "two")]
+    assert records[0].digests["shard"] == records[1].digests["shard"]
