@@ -184,7 +184,10 @@ class LineageSettings:
 
 
 _MAY_CHANGE = (
-    "lineage.",  # where it lives, how long it is
+    "lineage.generations",
+    "lineage.n_grid",
+    "lineage.name",
+    "lineage.root",
     "callbacks",
     "data.cache",
     "trainer.enable_",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
@@ -112,8 +114,7 @@ class MetaTrainer:
             Refused: Before anything is written, if the lineage cannot be trained as configured.
         """
         self.check()
-        records = self.ledger.records()
-        with self.observed(records):
+        with self.alone(), self.observed() as records:
             for t in range(len(records) + 1, self.settings.generations + 1):
                 if self.stops(records):
                     break
@@ -318,14 +319,41 @@ class MetaTrainer:
             )
 
     @contextmanager
-    def observed(self, records: Sequence[GenerationRecord]) -> Iterator[None]:
-        """Measures the floor, keeps the configuration, and tells the callbacks start and end."""
+    def alone(self) -> Iterator[None]:
+        """Holds the lineage against a second program, and sweeps what a killed one left half."""
+        if not self.is_first:
+            yield
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.directory / ".lock")  # the system drops it at any death
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Refused(
+                "lineage.name",
+                f"another program is training {self.directory} at this moment",
+                "wait for it, or give this lineage its own --lineage.name",
+            ) from None
+        with lock:
+            for torn in self.directory.rglob(".*.tmp"):
+                torn.unlink(missing_ok=True)
+            yield
+
+    @contextmanager
+    def observed(self) -> Iterator[list[GenerationRecord]]:
+        """Measures the floor, keeps the configuration, and tells the callbacks start and end.
+
+        Yields:
+            The finished generations, to which the loop adds.
+        """
+        records = self.ledger.records()
         self.floor: dict[str, float] = records[0].floor if records else {}
         if len(records) < self.settings.generations:
             self.real_features = self.features(
                 0,
                 {"reference": self.data.real.reference, "floor": self.data.real.floor},
                 self.data.cache / f"features-{self.features_key()}",
+                enable_progress_bar=sys.stdout.isatty(),  # nobody observes the lineage yet
             )
             self.floor = self.evaluator.compare(
                 self.real_features["reference"],
@@ -349,7 +377,7 @@ class MetaTrainer:
         self.announce("on_lineage_start", info, tuple(records))
         finished = False
         try:
-            yield
+            yield records
             finished = True
         finally:
             self.announce("on_lineage_end", tuple(records), finished)
@@ -427,7 +455,7 @@ class MetaTrainer:
         self.barrier()
 
     def features(
-        self, t: int, sides: Mapping[str, Samples], directory: Path
+        self, t: int, sides: Mapping[str, Samples], directory: Path, **arguments: Any
     ) -> dict[str, torch.Tensor]:
         """Features of sample sets by name, in full precision; kept in ``directory``."""
 
@@ -444,6 +472,7 @@ class MetaTrainer:
             self.evaluator.extractor,
             [(blocks[name], make(samples)) for name, samples in sides.items()],
             precision="32-true",
+            **arguments,
         )
         return {name: each.join()["features"] for name, each in blocks.items()}
 

@@ -195,3 +195,27 @@ def test_fresh_data_lineage_on_a_law_measures_the_fitted_law(tmp_path):
     law_mean = state["mean"][0]
     real = meta.data.real.read(0, 100).values.double()
     assert torch.allclose(law_mean, real.mean(dim=0), atol=1e-12)
+
+
+def test_a_second_program_on_the_same_lineage_is_refused(arguments):
+    class Second(LineageCallback):
+        def on_generation_start(self, t, mix):
+            with pytest.raises(Refused, match="another program"):
+                build(arguments).fit()
+
+    meta = build([*arguments, "--lineage.generations", "1"])
+    meta.callbacks = [Second()]
+    assert len(meta.fit()) == 1
+
+
+def test_what_a_kill_left_half_written_is_swept(arguments, tmp_path):
+    torn = tmp_path / "runs" / "tiny" / "generation_001" / "blocks" / ".00000.safetensors.7.tmp"
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"half")
+    build([*arguments, "--lineage.generations", "1"]).fit()
+    assert not list((tmp_path / "runs").rglob("*.tmp"))
+
+
+def test_fast_dev_run_is_a_smoke_run(arguments):
+    records = build([*arguments, *DIFFUSION, "--trainer.fast_dev_run", "true"]).fit()
+    assert [r.generation for r in records] == [1, 2, 3]

@@ -89,6 +89,10 @@ class Console(LineageCallback):
         """One more row."""
         self._row(record, live=True)
 
+    def on_lineage_stop(self, reason: str) -> None:
+        """Why there will be no more rows."""
+        say(f"gone MAD: {reason}", "bold")
+
     def on_lineage_end(self, records: Sequence[GenerationRecord], finished: bool) -> None:
         """Takes the bars away; says where things are, or how to go on."""
         if self._progress is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from filelock import FileLock
+from rich.progress import track
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -152,7 +154,13 @@ class Classifier(FeatureExtractor):
             net = _lenet(spec)
             optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
             step = 0
-            for lap in range(passes):
+            laps = track(
+                range(passes),
+                "classifier on real data",
+                transient=True,
+                disable=not sys.stdout.isatty(),
+            )
+            for lap in laps:
                 order = permutation(len(pool), self.seed, "classifier", lap)
                 for index in order.split(batch_size):
                     for group in optimizer.param_groups:

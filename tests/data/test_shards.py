@@ -130,6 +130,18 @@ def test_a_failure_while_writing_leaves_what_stood_before(tmp_path, monkeypatch)
     assert shards.load_tensors(old.path(0))["features"].sum() == 4
 
 
+@pytest.mark.parametrize(("owner", "step"), [(shards.os, "fsync"), (Path, "replace")])
+def test_a_block_stands_only_when_it_was_flushed_and_renamed(tmp_path, monkeypatch, owner, step):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        together([process(tmp_path)])
+    monkeypatch.undo()
+    assert sorted(together([process(tmp_path)])) == list(range(8))
+
+
 # --- shards -------------------------------------------------------------------------------------
 
 SAMPLES = {

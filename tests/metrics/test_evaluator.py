@@ -64,14 +64,6 @@ def test_the_protocol_names_weights_and_resize(extractor):
     assert json.loads(json.dumps(protocol)) == protocol
 
 
-@pytest.mark.parametrize(
-    ("metrics", "needs"),
-    [([GaussianW2()], False), ([GaussianW2(), Frechet()], True), ([Neighbours()], True)],
-)
-def test_features_are_made_only_for_metrics_that_look_at_them(metrics, needs):
-    assert Evaluator(Identity(), metrics).needs_features is needs
-
-
 # --- the floor ----------------------------------------------------------------------------------
 
 

@@ -307,6 +307,19 @@ def torch_fidelity(weights_file):
     return FeatureExtractorInceptionV3("own", ["2048"], str(weights_file))
 
 
+def test_torch_fidelity_which_unpickles_never_opens_the_file(weights_file, monkeypatch):
+    opened, load = [], torch.load
+
+    def watched(file, *arguments, weights_only, **more):
+        opened.append((str(file) == str(weights_file), weights_only))
+        return load(file, *arguments, weights_only=weights_only, **more)
+
+    monkeypatch.setattr(torch, "load", watched)
+    prepare(weights_path=str(weights_file), sha256_prefix="")
+    assert (True, True) in opened
+    assert (True, False) not in opened
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_features_are_those_of_torch_fidelity(inception, torch_fidelity, channels):
     images = pixels(2, channels, 32, 24)

@@ -126,15 +126,24 @@ def test_w2_from_the_standard_normal_has_a_closed_form(variances):
     mean, spectrum = torch.tensor(rng.normal(size=3)), torch.tensor(variances).double()
     covariance = turn @ spectrum.diag() @ turn.T
     normal = Law(torch.zeros(3).double(), torch.eye(3).double())
-    laws = View(None, law=normal), View(None, law=Law(mean, (covariance + covariance.T) / 2))
+    real = View(cloud(dim=3), law=normal)
+    fitted = View(cloud(dim=3, seed=1), law=Law(mean, (covariance + covariance.T) / 2))
     expected = sum(mean.numpy() ** 2) + sum((1 - np.sqrt(variances)) ** 2)
-    assert GaussianW2()(*laws) == {"w2_squared": pytest.approx(expected, rel=1e-6)}
-    assert not GaussianW2.needs_features
+    assert GaussianW2()(real, fitted) == {"w2_squared": pytest.approx(expected, rel=1e-6)}
 
 
 def test_w2_prefers_the_law_to_the_samples():
     law = Law(torch.ones(4).double(), torch.eye(4).double())
     assert GaussianW2()(View(cloud(), law=law), View(cloud(seed=1), law=law))["w2_squared"] == 0.0
+
+
+def test_w2_stands_in_for_a_law_with_samples_and_never_with_their_features():
+    law = Law(torch.zeros(4).double(), torch.eye(4).double())
+    known, samples = View(cloud(), law=law), View(cloud(seed=1))
+    assert GaussianW2()(known, samples) == GaussianW2()(known, view(cloud(seed=1)))
+    with pytest.raises(Refused, match="Identity") as caught:
+        GaussianW2()(known, View(cloud(seed=1), "classifier"))
+    assert caught.value.field == "evaluator.metrics"
 
 
 @pytest.mark.parametrize(
