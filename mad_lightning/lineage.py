@@ -164,6 +164,8 @@ class LineageSettings:
         block_size: Samples drawn and stored at a time: the unit that is spread over devices and
             that survives a kill.
         n_grid: Samples in the picture of each generation.
+        threads: CPU threads of each process; None leaves it to torch. Small networks are as fast on
+            one thread, unharmed by a busy machine, and give the same bits on any number of cores.
     """
 
     name: str | None = None
@@ -171,11 +173,13 @@ class LineageSettings:
     generations: int = 6
     block_size: int = 256
     n_grid: int = 80
+    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("generations", "block_size", "n_grid"):
-            if getattr(self, name) < 1:
-                raise Refused(f"lineage.{name}", f"{getattr(self, name)}", "take at least 1")
+        for name in ("generations", "block_size", "n_grid", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Refused(f"lineage.{name}", f"{value}", "take at least 1")
 
     @property
     def directory(self) -> Path:

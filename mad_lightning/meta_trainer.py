@@ -113,6 +113,8 @@ class MetaTrainer:
         Raises:
             Refused: Before anything is written, if the lineage cannot be trained as configured.
         """
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
         self.check()
         with self.alone(), self.observed() as records:
             for t in range(len(records) + 1, self.settings.generations + 1):

@@ -17,6 +17,7 @@ def arguments(tmp_path):
         "--lineage.name", "tiny",
         "--lineage.generations", "3",
         "--lineage.block_size", "32",
+        "--lineage.threads", "1",
         "--policy", "FullySynthetic",
         "--policy.n_initial", "200",
         "--data.source", "Digits",

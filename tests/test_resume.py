@@ -48,7 +48,7 @@ def crash(tmp_path, places, arguments):
 
 @pytest.mark.parametrize("family", ["Gaussian", "Diffusion"])
 def test_sigkill_in_every_phase_changes_nothing(tmp_path, arguments, family):
-    options = arguments[: arguments.index("--callbacks")] + ["--trainer.accelerator", "cpu"]
+    options = [*arguments[: arguments.index("--callbacks")], "--trainer.accelerator", "cpu"]
     places = PLACES
     if family == "Diffusion":
         options += DIFFUSION

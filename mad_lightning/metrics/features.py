@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import math
 import os
-import sys
 import pickle
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,6 +1,5 @@
 """Extractors: the same weights for everybody, found or made before anything is trained."""
 
-import shutil
 import unittest.mock
 from hashlib import sha256
 from pathlib import Path
@@ -228,6 +227,21 @@ def test_weights_with_another_hash_are_refused(hub, tmp_path):
     assert f"has SHA-256 {sha256(b'other').hexdigest()[:8]}..., not 6726825d" in message
 
 
+def test_weights_are_downloaded_once_and_checked(hub, monkeypatch):
+    calls, prefix = [], sha256(b"downloaded").hexdigest()[:8]
+
+    def download(url, dst, hash_prefix):
+        calls.append((url, hash_prefix))
+        Path(dst).write_bytes(b"downloaded")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        assert "does not hold the weights" in refusal(sha256_prefix=prefix)
+    assert calls == [(Inception.URL, prefix)]
+    files = {path.name for path in hub.rglob("*") if path.is_file()}
+    assert files - {f"{Inception.FILE}.lock"} == {Inception.FILE}
+
+
 @pytest.mark.parametrize("spec", [VECTORS, SampleSpec((2, 8, 8))], ids=str)
 def test_inception_refuses_what_is_no_picture_before_it_looks_for_weights(hub, spec):
     with pytest.raises(Refused, match="Identity for vectors") as caught:
@@ -296,7 +310,10 @@ def weights_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inception(weights_file):
     digest = sha256(weights_file.read_bytes()).hexdigest()
-    return prepare(weights_path=str(weights_file), sha256_prefix=digest[:8])
+    with unittest.mock.patch.object(torch, "load", wraps=torch.load) as load:
+        prepared = prepare(weights_path=str(weights_file), sha256_prefix=digest[:8])
+    prepared.loads = load.call_args_list
+    return prepared
 
 
 @pytest.fixture(scope="module")
@@ -307,17 +324,11 @@ def torch_fidelity(weights_file):
     return FeatureExtractorInceptionV3("own", ["2048"], str(weights_file))
 
 
-def test_torch_fidelity_which_unpickles_never_opens_the_file(weights_file, monkeypatch):
-    opened, load = [], torch.load
-
-    def watched(file, *arguments, weights_only, **more):
-        opened.append((str(file) == str(weights_file), weights_only))
-        return load(file, *arguments, weights_only=weights_only, **more)
-
-    monkeypatch.setattr(torch, "load", watched)
-    prepare(weights_path=str(weights_file), sha256_prefix="")
-    assert (True, True) in opened
-    assert (True, False) not in opened
+def test_torch_fidelity_which_unpickles_never_opens_the_file(inception, weights_file):
+    opened = [(call.args[0], call.kwargs["weights_only"]) for call in inception.loads]
+    assert (weights_file, True) in opened
+    assert (weights_file, False) not in opened
+    assert (str(weights_file), False) not in opened
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -337,20 +348,3 @@ def test_inception_is_frozen_and_names_its_weights(inception, weights_file):
     assert protocol["extractor"] == "inception"
     assert protocol["weights"] == sha256(weights_file.read_bytes()).hexdigest()[:12]
     assert "299 px" in protocol["resize"]
-
-
-def test_weights_are_downloaded_once(hub, weights_file, monkeypatch):
-    calls = []
-
-    def download(url, dst, hash_prefix):
-        calls.append((url, hash_prefix))
-        shutil.copy(weights_file, dst)
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    digest = sha256(weights_file.read_bytes()).hexdigest()
-    for _ in range(2):
-        assert prepare(sha256_prefix=digest[:8]).weights == digest[:12]
-    assert calls == [(Inception.URL, digest[:8])]
-    files = {path.name for path in hub.rglob("*") if path.is_file()}
-    assert files - {f"{Inception.FILE}.lock"} == {Inception.FILE}
-    shutil.rmtree(hub)
