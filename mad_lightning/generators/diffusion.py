@@ -43,9 +43,8 @@ class Diffusion(Generator):
         timesteps: T of the forward process; the paper's MNIST experiments use 500.
         beta_schedule: Noise schedule, as diffusers names it: ``linear``, ``squaredcos_cap_v2``, ...
         prediction: What the network's output is: the noise ``epsilon``, or the ``velocity``
-            
-            :math:`v = \sqrt{\bar\alpha_t}\epsilon - \sqrt{1-\bar\alpha_t}x_0` (Salimans & Ho, 2022), from
-            which the same noise follows without dividing by a vanishing signal.
+            :math:`\sqrt{\bar\alpha_t}\epsilon - \sqrt{1-\bar\alpha_t}x_0` (Salimans & Ho, 2022),
+            from which the same noise follows without dividing by a vanishing signal.
         sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2), ``dpm_solver``
             solves the probability-flow equation in a few steps (DPM-Solver++ 2M, Lu et al., 2022).
         sampling_steps: Steps of the sampler; None takes all T.

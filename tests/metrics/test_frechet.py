@@ -69,6 +69,7 @@ SPECTRA = {
     "constant synthetic": (ONES, 0 * ONES),
     "both variance 1e-12": (1e-6 * ONES, 2e-6 * ONES),
     "both tiny": (1e-100 * ONES, 3e-100 * ONES),
+    "both huge": (1e100 * ONES, 3e100 * ONES),
     "nearly equal": (ONES, (1 + 1e-3) * ONES),
 }
 
@@ -161,12 +162,22 @@ def test_identical_and_constant_sets():
     assert 0 <= gaussian_w2_squared(zero, torch.eye(3), zero, torch.eye(3)) < 1e-14
 
 
-def test_a_common_offset_and_the_order_of_rows_cost_no_digits():
-    """Float32 sees only whole steps at 1e6; what is left of the features must count exactly."""
-    x, y = (1000 * normal(300, 20, 1)).round().float(), (900 * normal(200, 20, 2)).round().float()
+@pytest.mark.parametrize(("dtype", "offset"), [(torch.float32, 2**20), (torch.float64, 2**40)])
+def test_a_common_offset_and_the_order_of_rows_cost_no_digits(dtype, offset):
+    """Whole numbers survive the offset, so what is left of the features must count exactly."""
+    x, y = (z.round().to(dtype) for z in (1000 * normal(300, 20, 1), 900 * normal(200, 20, 2)))
     expected = frechet_distance(x, y)
-    assert frechet_distance(x + 2**20, y + 2**20) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(x + offset, y + offset) == pytest.approx(expected, rel=1e-12)
     assert frechet_distance(x.flip(0), y.flip(0)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_slow_route_is_kept_for_those_who_need_it(monkeypatch):
+    x, y = normal(300, 20, 1), 0.9 * normal(200, 20, 2)
+    monkeypatch.delattr(torch.linalg, "svdvals")
+    assert frechet_distance(x, y) > 0
+    assert gaussian_w2_squared(*moments(x), *moments(y)) > 0
+    with pytest.raises(AttributeError, match="svdvals"):
+        frechet_distance(x[:20], y)
 
 
 def test_tiny_variances_far_from_the_origin():

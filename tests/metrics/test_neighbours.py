@@ -223,19 +223,34 @@ def test_kept_real_radii_change_nothing():
     assert smaller["density"] == 0.0  # they are used
 
 
+class Precisions(TorchDispatchMode):
+    """Remembers in which dtype and with which permission matrices were multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.addmm.default:
+            backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+            self.seen |= {(result.dtype, backend.fp32_precision) for backend in backends}
+        return result
+
+
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_reduced_precision_of_the_caller_is_neither_used_nor_changed(precision):
-    """bfloat16 products move distances by a hundredth, which ordinary samples must notice."""
-    real, synthetic = pair(600, 600, 200)
+    real, synthetic = pair(100, 100, 20)
     expected = Brute(real, synthetic).values(3)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(precision)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16), Precisions() as precisions:
             assert two_sample(real, synthetic, 3) == expected
+            assert precisions.seen == {(torch.float32, "ieee")}
             assert (real @ real.T).dtype == torch.bfloat16
         with pytest.raises(RuntimeError):
-            two_sample(real, synthetic, 3, real_radii=torch.empty(600, device="meta"))
+            two_sample(real, synthetic, 3, real_radii=torch.empty(100, device="meta"))
         assert torch.get_float32_matmul_precision() == precision
         assert torch.backends.mkldnn.matmul.fp32_precision != "ieee"
     finally:
@@ -323,10 +338,21 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-7])
-def test_memory_has_no_square_in_it(spread):
-    """Even where every synthetic sample lies in every real ball, or none can be told apart."""
-    real = normal(1200, 50, 1)
+CENTRE = 1e-3 * normal(1200, 50, 2)
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic"),
+    [
+        (normal(1200, 50, 1), normal(1200, 50, 2)),
+        (normal(1200, 50, 1), CENTRE),  # every synthetic sample lies in every real ball
+        # half of all pairs can be told apart by differences only
+        (mixture(1200, 50, 6e-8, 1, kinds=2), mixture(1200, 50, 6e-8, 3, kinds=2)),
+    ],
+    ids=["ordinary", "centre", "masses"],
+)
+def test_memory_has_no_square_in_it(real, synthetic):
     with Largest() as largest:
-        two_sample(real, spread * normal(1200, 50, 2), 5, tile=128)
+        density = two_sample(real, synthetic, 5, tile=128)["density"]
+    assert density == 240 or synthetic is not CENTRE
     assert 128**2 <= largest.numbers <= 10 * 128**2  # all pairs would be 88 times the tile
