@@ -272,7 +272,7 @@ class MetaTrainer:
                 "choose a multiple of the number of processes",
             )
         for metric in self.evaluator.metrics:
-            metric.check(self.data.n_reference)
+            metric.check(self.data.n_reference, self.evaluator.extractor.name)
         for callback in self.callbacks:
             callback.check()
         self.fresh_generator(1).check_bias(self.sampling_bias)

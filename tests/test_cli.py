@@ -46,7 +46,7 @@ BAD = {
     "lambda too large": (["--sampling_bias", "1.5"], "sampling_bias", "1"),
     "lambda text": (["--sampling_bias", "abc"], "sampling_bias", "float"),
     "pool too small": (["--policy.n_initial", "5000"], "policy.n_initial", "n_reference"),
-    "reference too large": (["--data.n_reference", "1797"], "data.n_reference", "1796"),
+    "reference too large": (["--data.n_reference", "1797"], "data.n_reference", "at most 898"),
     "reference below k": (["--data.n_reference", "5"], "data.n_reference", "k = 5"),
     "spawn": (["--trainer.strategy", "ddp_spawn"], "trainer.strategy", "ddp"),
     "fork": (["--trainer.strategy", "ddp_fork"], "trainer.strategy", "ddp"),

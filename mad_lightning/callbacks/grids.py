@@ -45,7 +45,7 @@ def scatter(vectors: Tensor, side: int = 320, reach: float = 4.0) -> Image.Image
     same for every generation, so that shrinking and wandering show.
     """
     canvas = torch.full((side, side), 255).byte()
-    canvas[side // 2, :] = canvas[:, side // 2] = 225
+    canvas[side - 1 - side // 2, :] = canvas[:, side // 2] = 225
     xy = torch.zeros(len(vectors), 2)
     xy[:, : min(2, vectors.shape[1])] = vectors[:, :2]
     place = ((xy / reach + 1.0) * (side / 2)).round().long()

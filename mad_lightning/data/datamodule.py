@@ -133,6 +133,8 @@ class GenerationDataModule(L.LightningDataModule):
         for field, value in (("batch_size", batch_size), ("images_per_epoch", images_per_epoch)):
             if value is not None and value < 1:
                 raise Refused(f"data.{field}", f"{value}", "take at least 1")
+        if n_reference < 2:
+            raise Refused("data.n_reference", f"{n_reference}", "hold out at least 2 samples")
         self.source = source
         self.batch_size = batch_size
         self.images_per_epoch = images_per_epoch

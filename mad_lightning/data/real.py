@@ -37,7 +37,7 @@ class RealData:
         cache: Directory for decoded data sets.
 
     Raises:
-        Refused: If the reference would leave nothing to train on.
+        Refused: If the reference leaves fewer samples than it has.
     """
 
     def __init__(
@@ -52,13 +52,16 @@ class RealData:
             loaded = source.load(cache)
             self.spec = SampleSpec(tuple(loaded.samples.values.shape[1:]), loaded.classes)
             self._samples, self._held_out = loaded.samples, loaded.held_out
-            available = len(self._samples if self._held_out is None else self._held_out)
-            spare = 0 if self._held_out is None else 1
-            if not 1 <= n_reference < available + spare:
+            # The floor compares the reference with as many other real samples.
+            n = len(self._samples)
+            most = n // 2 if self._held_out is None else min(n, len(self._held_out))
+            if n_reference > most:
                 raise Refused(
                     "data.n_reference",
-                    f"{n_reference} of {available} samples that could be held out",
-                    f"choose 1 to {available - 1 + spare}",
+                    f"{n_reference} samples cannot be held out and as many be left to compare with",
+                    f"{source.name} has {n} samples"
+                    + (f" and {len(self._held_out)} held out" if self._held_out else "")
+                    + f": choose at most {most}",
                 )
             self.size = len(self._samples) - (n_reference if self._held_out is None else 0)
             identity = loaded.digest
@@ -106,7 +109,7 @@ class RealData:
 
     @cached_property
     def floor(self) -> Samples:
-        """Real samples to compare with the reference: as many, or as many as the pool has."""
+        """Real samples to compare with the reference, as many as it has."""
         if self.size is None:
             return self.pool()
         order = permutation(self.size, self.split_seed, "floor")[: self.n_reference]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -42,9 +42,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads tensors by memory map."""
-    with safe_open(str(path), framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    """Reads tensors by memory map.
+
+    Raises:
+        OSError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise OSError(f"{path} is damaged: {error}") from error
 
 
 class Blocks:
@@ -166,7 +173,8 @@ class Shard:
     @cached_property
     def manifest(self) -> ShardManifest:
         """Where the samples come from."""
-        return ShardManifest(**json.loads((self.directory / "shard.json").read_text()))
+        plain = json.loads((self.directory / "shard.json").read_text())
+        return ShardManifest(**plain | {"seeds": tuple(plain["seeds"])})
 
     @property
     def spec(self) -> SampleSpec:

@@ -45,8 +45,8 @@ class Metric(ABC):
         """What the values depend on besides n and the features."""
         return {}
 
-    def check(self, n: int) -> None:  # noqa: B027 - most metrics take any number
-        """Refuses a number of samples that the metric cannot work with."""
+    def check(self, n: int, extractor: str) -> None:  # noqa: B027 - most metrics take any number
+        """Refuses a number of samples, or an extractor, that the metric cannot work with."""
 
 
 class Neighbours(Metric):
@@ -71,7 +71,7 @@ class Neighbours(Metric):
         """k and the kind of balls."""
         return {"k": self.k, "balls": self.balls}
 
-    def check(self, n: int) -> None:
+    def check(self, n: int, extractor: str) -> None:
         """n must exceed k."""
         if n <= self.k:
             raise Refused(
@@ -92,11 +92,6 @@ class Frechet(Metric):
         name = "fid" if real.extractor == "inception" else f"fd_{real.extractor}"
         return {name: frechet_distance(real.features, synthetic.features)}
 
-    def check(self, n: int) -> None:
-        """A covariance needs two samples."""
-        if n < 2:
-            raise Refused("data.n_reference", f"{n}", "hold out at least 2 samples")
-
 
 class GaussianW2(Metric):
     """Squared 2-Wasserstein distance between the law of the real data and the generator's.
@@ -116,15 +111,18 @@ class GaussianW2(Metric):
             )
         }
 
+    def check(self, n: int, extractor: str) -> None:
+        """Sample moments stand in for a law only in the space of the samples."""
+        if extractor != "identity":
+            raise Refused(
+                "evaluator.metrics",
+                f"GaussianW2 compares samples themselves, not {extractor} features",
+                "use it with the extractor Identity",
+            )
+
     @staticmethod
     def _law(view: View) -> Law:
         if view.law is not None:
             return view.law
-        if view.extractor != "identity":
-            raise Refused(
-                "evaluator.metrics",
-                f"GaussianW2 compares samples themselves, not {view.extractor} features",
-                "use it with the extractor Identity",
-            )
         x = view.features.double()
         return Law(x.mean(dim=0), x.T.cov())

@@ -129,27 +129,20 @@ def test_data_without_labels_stay_without(tmp_path):
     assert all(each.labels is None for each in (real.reference, real.floor, real.read(0, 9)))
 
 
-def test_a_small_pool_makes_a_small_floor(tmp_path):
-    real = RealData(Numbered(400), 390, 0, 0, tmp_path)
-    assert content(real.floor) == content(real.pool())
-    assert len(real.floor) == 10
-
-
 @pytest.mark.parametrize(
-    ("n_held_out", "n_reference", "choice"),
-    [(0, 0, "1 to 399"), (0, -1, "1 to 399"), (0, 400, "1 to 399"), (120, 121, "1 to 120")],
+    ("n_held_out", "n_reference", "most"), [(0, 400, 200), (0, 201, 200), (120, 121, 120)]
 )
-def test_a_reference_that_cannot_be_held_out_is_refused(tmp_path, n_held_out, n_reference, choice):
-    with pytest.raises(Refused, match=choice) as caught:
+def test_a_reference_that_leaves_no_floor_is_refused(tmp_path, n_held_out, n_reference, most):
+    with pytest.raises(Refused, match=f"at most {most}") as caught:
         RealData(Numbered(400, n_held_out), n_reference, 0, 0, tmp_path)
     assert caught.value.field == "data.n_reference"
 
 
-@pytest.mark.parametrize(("n_held_out", "n_reference"), [(0, 1), (0, 399), (120, 120)])
-def test_the_largest_reference_is_allowed(tmp_path, n_held_out, n_reference):
+@pytest.mark.parametrize(("n_held_out", "n_reference"), [(0, 2), (0, 200), (120, 120)])
+def test_the_largest_reference_is_allowed_and_has_its_floor(tmp_path, n_held_out, n_reference):
     real = RealData(Numbered(400, n_held_out), n_reference, 0, 0, tmp_path)
-    assert len(real.reference) == n_reference
-    assert real.size >= 1
+    assert len(real.reference) == len(real.floor) == n_reference
+    assert not content(real.reference) & content(real.floor)
 
 
 # --- laws ---------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def test_a_common_offset_and_the_order_of_rows_cost_no_digits(dtype, offset):
     assert frechet_distance(x.flip(0), y.flip(0)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_slow_route_is_kept_for_those_who_need_it(monkeypatch):
+def test_singular_values_are_computed_only_where_they_are_needed(monkeypatch):
     x, y = normal(300, 20, 1), 0.9 * normal(200, 20, 2)
     monkeypatch.delattr(torch.linalg, "svdvals")
     assert frechet_distance(x, y) > 0

