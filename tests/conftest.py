@@ -29,3 +29,17 @@ def arguments(tmp_path):
         "--callbacks", '[{"class_path": "SampleGrids"}]',
         "--trainer.accelerator", "cpu",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def diffusion():
+    """Further arguments that make it a lineage of diffusion models: 2 epochs of 4 steps."""
+    return [
+        "--generator", "Diffusion",
+        "--generator.network", "mad_lightning.nets.unet.UNet",
+        "--generator.network.widths", "[8,8]",
+        "--generator.sampling_steps", "3",
+        "--data.batch_size", "32",
+        "--data.images_per_epoch", "128",
+        "--trainer.max_epochs", "2",
+    ]  # fmt: skip

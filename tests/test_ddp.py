@@ -13,17 +13,8 @@ from mad_lightning.data.shards import Shard
 from mad_lightning.lineage import Ledger
 
 ROOT = Path(__file__).parents[1]
+WATCHED = ["--trainer.callbacks", "ddp_watch.Watch"]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-DIFFUSION = [
-    "--generator", "Diffusion",
-    "--generator.network", "mad_lightning.nets.unet.UNet",
-    "--generator.network.widths", "[8,8]",
-    "--generator.sampling_steps", "3",
-    "--data.batch_size", "32",
-    "--data.images_per_epoch", "96",
-    "--trainer.max_epochs", "2",
-    "--trainer.callbacks", "ddp_watch.Watch",
-]  # fmt: skip
 WATCH = '''
 import json, os
 import lightning as L
@@ -72,10 +63,10 @@ def watched(tmp_path):
     return rows
 
 
-def test_two_processes_make_one_lineage(arguments, tmp_path):
+def test_two_processes_make_one_lineage(arguments, diffusion, tmp_path):
     place = arguments.index("--callbacks")
     arguments[place + 1] = '[{"class_path": "SampleGrids"}, {"class_path": "WandB"}]'
-    train([*arguments, *DIFFUSION, *TWO], tmp_path)
+    train([*arguments, *diffusion, *WATCHED, *TWO], tmp_path)
     directory = tmp_path / "runs" / "tiny"
     records = Ledger(directory).records()
     assert [r.generation for r in records] == [1, 2, 3]
@@ -86,7 +77,7 @@ def test_two_processes_make_one_lineage(arguments, tmp_path):
     assert len({v.numpy().tobytes() for v in shard.values}) == 200  # no sample drawn twice
 
     rows = watched(tmp_path)
-    assert len(rows) == 3 * 2 * 3 * 2  # generations, epochs, batches, ranks
+    assert len(rows) == 3 * 2 * 4 * 2  # generations, epochs, batches, ranks
     assert len({row["noise"] for row in rows}) == len(rows)
     by_place = {}
     for row in rows:
@@ -102,8 +93,10 @@ def test_two_processes_make_one_lineage(arguments, tmp_path):
     assert not ends & {row["weights"] for row in starts}
 
 
-def test_the_same_weights_give_the_same_shard_on_one_and_two_processes(arguments, tmp_path):
-    plain = [*arguments, *DIFFUSION[:-2], "--lineage.generations", "1"]
+def test_the_same_weights_give_the_same_shard_on_one_and_two_processes(
+    arguments, diffusion, tmp_path
+):
+    plain = [*arguments, *diffusion, "--lineage.generations", "1"]
     train([*plain, "--lineage.name", "one"], tmp_path)
     one, two = (tmp_path / "runs" / name for name in ("one", "two"))
     (two / "generation_001").mkdir(parents=True)

@@ -78,8 +78,8 @@ def test_a_lineage_can_be_made_longer_and_is_the_same_as_one_made_at_once(argume
     assert numbers(build(arguments).fit()) == numbers(grown)  # nothing left to do
 
 
-def test_generations_differ_in_initial_weights_noise_and_order(arguments):
-    meta = build([*arguments, *DIFFUSION])
+def test_generations_differ_in_initial_weights_noise_and_order(arguments, diffusion):
+    meta = build([*arguments, *diffusion])
     seen = {}
 
     class Watch(L.Callback):
@@ -104,17 +104,6 @@ def test_generations_differ_in_initial_weights_noise_and_order(arguments):
     assert len(set(weights.values())) == 3
     assert len({noise for _, noise in seen.values()}) == len(seen) == 3 * 2 * 4
     assert all(r.digests["generator"] != weights[r.generation] for r in records)
-
-
-DIFFUSION = [
-    "--generator", "Diffusion",
-    "--generator.network", "mad_lightning.nets.unet.UNet",
-    "--generator.network.widths", "[8,8]",
-    "--generator.sampling_steps", "3",
-    "--data.batch_size", "32",
-    "--data.images_per_epoch", "128",
-    "--trainer.max_epochs", "2",
-]  # fmt: skip
 
 
 def test_a_generation_that_meets_a_stray_checkpoint_does_not_continue_it(arguments):
@@ -216,6 +205,6 @@ def test_what_a_kill_left_half_written_is_swept(arguments, tmp_path):
     assert not list((tmp_path / "runs").rglob("*.tmp"))
 
 
-def test_fast_dev_run_is_a_smoke_run(arguments):
-    records = build([*arguments, *DIFFUSION, "--trainer.fast_dev_run", "true"]).fit()
+def test_fast_dev_run_is_a_smoke_run(arguments, diffusion):
+    records = build([*arguments, *diffusion, "--trainer.fast_dev_run", "true"]).fit()
     assert [r.generation for r in records] == [1, 2, 3]

@@ -22,15 +22,6 @@ PLACES = [
     ["torn", 0],  # in the middle of the ledger's line
     ["after", 0],
 ]
-DIFFUSION = [
-    "--generator", "Diffusion",
-    "--generator.network", "mad_lightning.nets.unet.UNet",
-    "--generator.network.widths", "[8,8]",
-    "--generator.sampling_steps", "3",
-    "--data.batch_size", "32",
-    "--data.images_per_epoch", "128",
-    "--trainer.max_epochs", "3",
-]  # fmt: skip
 
 
 def crash(tmp_path, places, arguments):
@@ -47,11 +38,11 @@ def crash(tmp_path, places, arguments):
 
 
 @pytest.mark.parametrize("family", ["Gaussian", "Diffusion"])
-def test_sigkill_in_every_phase_changes_nothing(tmp_path, arguments, family):
+def test_sigkill_in_every_phase_changes_nothing(tmp_path, arguments, diffusion, family):
     options = [*arguments[: arguments.index("--callbacks")], "--trainer.accelerator", "cpu"]
     places = PLACES
     if family == "Diffusion":
-        options += DIFFUSION
+        options += [*diffusion, "--trainer.max_epochs", "3"]
     else:
         places = [["sample", 2], ["record", 0]]
     results = crash(tmp_path / "lineages", places, options)
