@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from mad_lightning.metrics.functional import frechet_distance, gaussian_w2_squared, two_sample
@@ -125,4 +126,4 @@ class GaussianW2(Metric):
         if view.law is not None:
             return view.law
         x = view.features.double()
-        return Law(x.mean(dim=0), x.T.cov())
+        return Law(x.mean(dim=0), torch.atleast_2d(x.T.cov()))

@@ -325,7 +325,8 @@ def _squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
     """Squared distances (P,) between rows i (P,) of x and rows j (P,) of y, float64.
 
     The one formula behind radii and settled pairs. A pair gives the same bits wherever it stands:
-    terms are added by halves, element by element, which no kernel can reorder.
+    terms are added by halves, element by element, which no kernel can reorder. Different pairs that
+    are equally far in exact arithmetic only, as on a lattice of thirds, are told apart by rounding.
     """
     settled = torch.empty(len(i), dtype=torch.float64, device=x.device)
     step = max(1, _ROOM // x.shape[1])
