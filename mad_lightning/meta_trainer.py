@@ -450,6 +450,7 @@ class MetaTrainer:
             }
             | arguments
         )
+        module.allow_zero_length_dataloader_with_multiple_devices = True  # blocks may be few
         # Every process enters, also one without work: the Trainer's start holds collectives.
         if jobs.share(trainer.global_rank, trainer.world_size) or trainer.world_size > 1:
             trainer.predict(module, jobs, return_predictions=False)

@@ -111,6 +111,7 @@ def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
     import torch
 
     plain = [*arguments, "--lineage.generations", "1", "--policy.n_initial", "151"]
+    plain += ["--lineage.block_size", "256"]  # one block of features: a process has none
     train([*plain, "--lineage.name", "one", "--data.batch_size", "40"], tmp_path)
     train([*plain, "--lineage.name", "two", "--data.batch_size", "40", *TWO], tmp_path)
     states = [

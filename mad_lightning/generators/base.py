@@ -35,8 +35,6 @@ class Generator(L.LightningModule, ABC):
     exact_pass: bool = False
     """Whether an epoch must be one exact pass over the mix (families with a closed form)."""
 
-    allow_zero_length_dataloader_with_multiple_devices = True  # fewer blocks than processes
-
     @abstractmethod
     def build(self, spec: SampleSpec) -> None:
         """Makes the networks for samples of this kind and sets ``self.spec``.

@@ -41,8 +41,6 @@ class FeatureExtractor(L.LightningModule, ABC):
     name: ClassVar[str]
     """Part of every metric's name."""
 
-    allow_zero_length_dataloader_with_multiple_devices = True  # fewer blocks than processes
-
     def prepare(
         self, pool: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
     ) -> None:
