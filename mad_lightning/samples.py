@@ -7,7 +7,6 @@ way, so here only :func:`to_floats` and :func:`to_stored` do, and they invert ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -72,15 +71,6 @@ class Samples:
         """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch."""
         labels = None if self.labels is None else self.labels.to(*args, **kwargs)
         return Samples(self.values.to(*args, **kwargs), labels)
-
-    @staticmethod
-    def cat(sets: Sequence[Samples]) -> Samples:
-        """Joins sets in order; labels are kept if every set has them."""
-        labels = [each.labels for each in sets if each.labels is not None]
-        return Samples(
-            torch.cat([each.values for each in sets]),
-            torch.cat(labels) if len(labels) == len(sets) else None,
-        )
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, without labels where there are none: ``Samples(**samples.tensors())``."""

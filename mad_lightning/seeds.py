@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["normal", "permutation", "reseed", "sample_seeds", "seed_for", "uniform"]
+__all__ = ["normal", "permutation", "reseed", "sample_seeds", "seed_for"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -95,18 +95,6 @@ def _bits(seeds: Tensor, n: int, stream: int) -> Tensor:
     start = _mix(seeds + _signed(stream * _MIX_1 % 2**64))
     counters = torch.arange(1, n + 1, dtype=torch.int64, device=seeds.device)
     return _mix(start[:, None] + counters * _signed(_GOLDEN))
-
-
-def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
-    """Uniform draws in [0, 1) with shape (N, *shape), float64, one independent row for each seed.
-
-    Args:
-        seeds: Sample seeds with shape (N,), int64.
-        shape: Shape of one sample's draw.
-        stream: Which draw of the sample: equal streams repeat, different ones are independent.
-    """
-    bits = _shift(_bits(seeds, math.prod(shape), stream), 11)
-    return (bits.double() * 2.0**-53).reshape(len(seeds), *shape)
 
 
 def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:

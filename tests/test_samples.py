@@ -46,9 +46,9 @@ def test_digest_sees_every_change(change):
     assert Samples(values, labels).digest() != before
 
 
-def test_cat_and_index():
-    a = Samples(torch.zeros(2, 3), torch.tensor([0, 1]))
-    b = Samples(torch.ones(1, 3), torch.tensor([2]))
-    both = Samples.cat([a, b])
+def test_an_index_takes_labels_along():
+    both = Samples(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2]))
     assert both[1:].labels.tolist() == [1, 2]
-    assert Samples.cat([a, Samples(torch.ones(1, 3))]).labels is None
+    assert both[torch.tensor([2, 0])].values[:, 0].tolist() == [4.0, 0.0]
+    assert Samples(both.values)[:1].labels is None
+    assert Samples(**both.tensors()).digest() == both.digest()

@@ -13,7 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mad_lightning.metrics.functional import frechet_distance, gaussian_w2_squared, two_sample
+from mad_lightning.metrics.functional import (
+    frechet_distance,
+    gaussian_w2_squared,
+    squared_radii,
+    two_sample,
+)
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Law
 
@@ -63,10 +68,23 @@ class Neighbours(Metric):
         if k < 1:
             raise Refused("evaluator.metrics.k", f"{k}", "take at least 1; the paper takes 5")
         self.k, self.balls = k, balls
+        self._known: tuple[Tensor, Tensor] | None = None  # the reference outlives generations
+
+    def _radii(self, real: Tensor) -> Tensor:
+        """Squared radii of the real balls, kept while the real features stay the same object."""
+        if self._known is None or self._known[0] is not real:
+            self._known = (real, squared_radii(real, self.k))
+        return self._known[1]
 
     def __call__(self, real: View, synthetic: View) -> dict[str, float]:
         """``precision``, ``recall``, ``density``, ``coverage``; all but density lie in [0, 1]."""
-        return two_sample(real.features, synthetic.features, k=self.k, balls=self.balls)
+        return two_sample(
+            real.features,
+            synthetic.features,
+            k=self.k,
+            balls=self.balls,
+            real_radii=self._radii(real.features),
+        )
 
     def protocol(self) -> dict[str, Any]:
         """k and the kind of balls."""

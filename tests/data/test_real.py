@@ -87,8 +87,10 @@ class TestContract:
 
     def test_places_may_be_read_in_pieces(self, opened):
         real = opened()
-        pieces = Samples.cat([real.read(0, 5), real.read(5, 1), real.read(6, 94)])
-        assert pieces.digest() == real.read(0, 100).digest()
+        whole = real.read(0, 100)
+        for start, count in ((0, 5), (5, 1), (6, 94)):
+            piece = real.read(start, count)
+            assert piece.digest() == whole[start : start + count].digest()
 
     def test_the_floor_is_as_large_as_the_reference(self, opened):
         real = opened()

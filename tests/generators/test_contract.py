@@ -100,9 +100,9 @@ class TestContract:
         generator = generators[family]
         whole = draw(generator)
         reseed(99, "elsewhere")
-        parts = Samples.cat([draw(generator, 5), draw(generator, 7, start=5)])
+        parts = torch.cat([draw(generator, 5).values, draw(generator, 7, start=5).values])
         # other batch shapes may round differently in the last bit of a float: a grey level
-        assert (whole.values.int() - parts.values.int()).abs().max() <= 1
+        assert (whole.values.int() - parts.int()).abs().max() <= 1
         assert torch.equal(whole.values, draw(generator).values)
         assert not torch.equal(whole.values[:3], draw(generator, 3, start=3).values)
 

@@ -159,3 +159,11 @@ def test_a_neighbour_that_is_none_is_refused():
     with pytest.raises(Refused) as caught:
         Neighbours(0)
     assert caught.value.field == "evaluator.metrics.k"
+
+
+def test_a_reference_that_changes_is_not_measured_with_the_old_radii():
+    metric, synthetic = Neighbours(3), view(cloud(seed=9))
+    first, second = view(cloud()), view(3.0 * cloud(seed=5))
+    for real in (first, first, second, first):
+        assert metric(real, synthetic) == Neighbours(3)(real, synthetic)
+    assert metric(first, synthetic) != metric(second, synthetic)
