@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mad_lightning.refusal import Refused
 
@@ -28,11 +28,14 @@ __all__ = [
     "GenerationRecord",
     "Ledger",
     "LineageSettings",
+    "Start",
     "differences",
     "read_json",
     "write_atomically",
     "write_json",
 ]
+
+Start = Literal["scratch", "base", "previous"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class GenerationRecord:
         seconds: Wall seconds by phase.
         digests: SHA-256 by artefact (``generator``, ``shard``, ``metrics``).
         world_size: Processes that trained it.
+        start: Where its first weights came from: ``scratch``, ``base`` or ``previous``.
     """
 
     generation: int
@@ -70,6 +74,7 @@ class GenerationRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     world_size: int = 1
+    start: Start = "scratch"
 
     def to_json(self) -> str:
         """One line of JSON; values that are not finite become null."""
@@ -166,6 +171,12 @@ class LineageSettings:
         n_grid: Samples in the picture of each generation.
         threads: CPU threads of each process; None leaves it to torch. Small networks are as fast on
             one thread, unharmed by a busy machine, and give the same bits on any number of cores.
+        start: The weights that training starts from: ``scratch``, new ones in each generation, as
+            in the paper; ``base``, the same checkpoint each time; ``previous``, those that the
+            generation before ended with. The last two are what the literature on fine-tuning loops
+            does (Bertrand et al., 2024; Gillman et al., 2024). Optimisers always start anew.
+        base: A ``generator.ckpt`` to start from: every generation for ``base``, the first one for
+            ``previous``. None: generation 1 starts from scratch, and is the base of later ones.
     """
 
     name: str | None = None
@@ -174,8 +185,22 @@ class LineageSettings:
     block_size: int = 256
     n_grid: int = 80
     threads: int | None = None
+    start: Start = "scratch"
+    base: str | None = None
 
     def __post_init__(self) -> None:
+        if self.base is not None and self.start == "scratch":
+            raise Refused(
+                "lineage.base",
+                f"{self.base} would not be used: every generation starts from scratch",
+                "set lineage.start to base or previous, or leave lineage.base out",
+            )
+        if self.base is not None and not Path(self.base).is_file():
+            raise Refused(
+                "lineage.base",
+                f"there is no file {self.base}",
+                "name a generator.ckpt, e.g. runs/<lineage>/generation_001/generator.ckpt",
+            )
         for name in ("generations", "block_size", "n_grid", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -185,6 +210,18 @@ class LineageSettings:
     def directory(self) -> Path:
         """The lineage's directory."""
         return Path(self.root) / (self.name or "lineage")
+
+    def starts_from(self, t: int) -> int | Path | None:
+        """Where the first weights of generation ``t`` come from.
+
+        Returns:
+            An earlier generation, a checkpoint's file, or None for new weights.
+        """
+        if self.start == "scratch":
+            return None
+        if t == 1 or (self.start == "base" and self.base is not None):
+            return None if self.base is None else Path(self.base)
+        return 1 if self.start == "base" else t - 1
 
 
 _MAY_CHANGE = (

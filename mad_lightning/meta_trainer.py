@@ -15,6 +15,7 @@ while the first one is writing. The first process alone writes and announces.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 import time
@@ -140,8 +141,7 @@ class MetaTrainer:
         """Trains from scratch on the mix -> ``generator.ckpt``."""
         final, directory = self.path(t) / "generator.ckpt", self.path(t) / "train"
         if final.exists():
-            checkpoint = torch.load(final, map_location="cpu", weights_only=True)
-            generator.load_state_dict(checkpoint["state_dict"])
+            load_weights(generator, final)
             return
         with self.phase(t, "train"):
             if self.is_first:
@@ -151,6 +151,8 @@ class MetaTrainer:
             last = directory / "last.ckpt"
             resumes = last.exists()
             trainer = self.trainer_for_fit(t, directory, resumes)
+            if not resumes:
+                self.start(t, generator)
             untrained = generator.digest()
             trainer.fit(generator, datamodule=self.data, ckpt_path=str(last) if resumes else None)
             if not resumes and generator.digest() == untrained:
@@ -237,6 +239,7 @@ class MetaTrainer:
                 "metrics": sha256(json.dumps(measured["values"]).encode()).hexdigest(),
             },
             world_size=self.world_size,
+            start=self.settings.start,
         )
         if self.is_first:
             self.ledger.append(record)
@@ -275,7 +278,24 @@ class MetaTrainer:
             metric.check(self.data.n_reference, self.evaluator.extractor.name)
         for callback in self.callbacks:
             callback.check()
-        self.fresh_generator(1).check_bias(self.sampling_bias)
+        generator = self.fresh_generator(1)
+        generator.check_bias(self.sampling_bias)
+        if self.settings.start != "scratch" and generator.exact_pass:
+            raise Refused(
+                "lineage.start",
+                f"{type(generator).__name__} is fitted in closed form: its start changes nothing",
+                "use scratch",
+            )
+        if self.settings.base is not None:
+            try:
+                load_weights(generator, Path(self.settings.base))
+            except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+                raise Refused(
+                    "lineage.base",
+                    f"{self.settings.base} does not fit {type(generator).__name__} on "
+                    f"{self.data.source.name}: {str(error).strip().splitlines()[-1].strip()}",
+                    "name a generator.ckpt of this family, size and kind of data",
+                ) from None
         if len(self.ledger.records()) < self.settings.generations:
             self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
 
@@ -375,6 +395,7 @@ class MetaTrainer:
             self.floor,
             self.evaluator.protocol(self.data.n_reference),
             self.config,
+            self.settings.start,
         )
         self.announce("on_lineage_start", info, tuple(records))
         finished = False
@@ -390,6 +411,16 @@ class MetaTrainer:
         generator = self.build_generator()
         generator.build(self.data.real.spec)
         return generator
+
+    def start(self, t: int, generator: Generator) -> None:
+        """Gives a generator the weights that generation ``t`` starts from."""
+        origin = self.settings.starts_from(t)
+        if origin is None:
+            reseed(self.seed, t, "initialise")
+            generator.initialise(next(iter(self.data.loader())))
+        else:
+            path = self.path(origin) / "generator.ckpt" if isinstance(origin, int) else origin
+            load_weights(generator, path)
 
     def trainer_for_fit(self, t: int, directory: Path, resumes: bool) -> L.Trainer:
         """A new Trainer with new inner callbacks, in a directory of its own."""
@@ -546,3 +577,9 @@ class MetaTrainer:
         """Calls a hook of every callback, on the first process."""
         for callback in self.callbacks if self.is_first else ():
             getattr(callback, hook)(*arguments)
+
+
+def load_weights(generator: Generator, path: Path) -> None:
+    """Loads what :meth:`MetaTrainer.train` kept; nothing in it is unpickled."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    generator.load_state_dict(checkpoint["state_dict"])

@@ -5,7 +5,15 @@ import math
 
 import pytest
 
-from mad_lightning.lineage import GenerationRecord, Ledger, differences, read_json, write_json
+from mad_lightning.lineage import (
+    GenerationRecord,
+    Ledger,
+    LineageSettings,
+    differences,
+    read_json,
+    write_json,
+)
+from mad_lightning.refusal import Refused
 
 
 def record(t, **changes):
@@ -67,3 +75,25 @@ def test_differences_name_the_fields_that_matter():
         "evaluator.metrics.0.init_args.k: 5 -> 3",
         "policy.init_args.n_real: 5 -> 6",
     ]
+
+
+def test_starting_points(tmp_path):
+    base = tmp_path / "generator.ckpt"
+    base.touch()
+
+    def origins(**settings):
+        return [LineageSettings(**settings).starts_from(t) for t in (1, 2, 3, 4)]
+
+    assert origins() == [None, None, None, None]
+    assert origins(start="previous") == [None, 1, 2, 3]
+    assert origins(start="base") == [None, 1, 1, 1]
+    assert origins(start="previous", base=str(base)) == [base, 1, 2, 3]
+    assert origins(start="base", base=str(base)) == [base, base, base, base]
+
+
+def test_a_base_that_is_not_there_or_not_used_is_refused(tmp_path):
+    with pytest.raises(Refused, match=r"lineage.base.*no file"):
+        LineageSettings(start="base", base=str(tmp_path / "nowhere.ckpt"))
+    (tmp_path / "g.ckpt").touch()
+    with pytest.raises(Refused, match=r"lineage.base.*would not be used"):
+        LineageSettings(base=str(tmp_path / "g.ckpt"))

@@ -10,7 +10,7 @@ import torch
 from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.cli import build
 from mad_lightning.data.shards import Shard
-from mad_lightning.generators import Gaussian
+from mad_lightning.generators import Diffusion, Gaussian
 from mad_lightning.lineage import Ledger
 from mad_lightning.metrics.functional import frechet_distance, two_sample
 from mad_lightning.refusal import Refused
@@ -208,3 +208,80 @@ def test_what_a_kill_left_half_written_is_swept(arguments, tmp_path):
 def test_fast_dev_run_is_a_smoke_run(arguments, diffusion):
     records = build([*arguments, *diffusion, "--trainer.fast_dev_run", "true"]).fit()
     assert [r.generation for r in records] == [1, 2, 3]
+
+
+def starts(meta):
+    """Digest of the weights that each generation's training begins with."""
+    seen = {}
+    plain = meta.build_trainer_arguments
+
+    class Watch(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen[len(seen) + 1] = (pl_module.digest(), trainer.global_step)
+
+    meta.build_trainer_arguments = lambda: {**plain(), "callbacks": [Watch()]}
+    return seen
+
+
+def ends(records):
+    return [record.digests["generator"] for record in records]
+
+
+def test_start_previous_continues_and_start_base_returns(arguments, diffusion):
+    options = [*arguments, *diffusion]
+    seen, records = {}, {}
+    for start in ("scratch", "previous", "base"):
+        meta = build([*options, "--lineage.name", start, "--lineage.start", start])
+        seen[start] = starts(meta)
+        records[start] = meta.fit()
+        assert {record.start for record in records[start]} == {start}
+        assert {step for _, step in seen[start].values()} == {0}  # optimisers start anew
+    first = seen["scratch"][1][0]
+    assert all(each[1][0] == first for each in seen.values())
+    assert len({ends(each)[0] for each in records.values()}) == 1
+    previous, base = ends(records["previous"]), ends(records["base"])
+    assert [seen["previous"][t][0] for t in (2, 3)] == previous[:2]
+    assert [seen["base"][t][0] for t in (2, 3)] == [base[0], base[0]]
+    assert len({*previous, *base, *ends(records["scratch"])}) == 1 + 3 * 2 - 1
+
+
+def test_a_base_from_a_file_starts_every_generation(arguments, diffusion):
+    options = [*arguments, *diffusion, "--lineage.generations", "2"]
+    origin = build([*options, "--lineage.generations", "1"])
+    digest = ends(origin.fit())[0]
+    checkpoint = str(origin.path(1) / "generator.ckpt")
+    meta = build(
+        [*options, "--lineage.name", "on", "--lineage.start", "base", "--lineage.base", checkpoint]
+    )
+    seen = starts(meta)
+    meta.fit()
+    assert [each[0] for each in seen.values()] == [digest, digest]
+
+
+def test_a_base_of_another_size_or_without_use_is_refused(arguments, diffusion, tmp_path):
+    small = build([*arguments, *diffusion, "--lineage.generations", "1"])
+    small.fit()
+    base = ["--lineage.name", "other", "--lineage.start", "base", "--lineage.base"]
+    base.append(str(small.path(1) / "generator.ckpt"))
+    other = [*arguments, *diffusion, "--generator.network.widths", "[16,16]", *base]
+    with pytest.raises(Refused, match=r"lineage.base.*does not fit Diffusion"):
+        build(other).fit()
+    with pytest.raises(Refused, match=r"lineage.start.*closed form"):
+        build([*arguments, "--lineage.name", "g", "--lineage.start", "previous"]).fit()
+    base[-1] = str(small.path(1) / "shard.json")
+    with pytest.raises(Refused, match=r"lineage.base.*does not fit"):
+        build([*arguments, *diffusion, *base]).fit()
+
+
+def test_initialisation_from_data_happens_once_before_training(arguments, diffusion, monkeypatch):
+    met = []
+    monkeypatch.setattr(
+        Diffusion, "initialise", lambda self, samples: met.append((self.digest(), samples))
+    )
+    meta = build([*arguments, *diffusion, "--lineage.start", "previous"])
+    seen = starts(meta)
+    meta.fit()
+    assert len(met) == 1  # later generations start from weights that are initialised
+    assert met[0][0] == seen[1][0]
+    meta.data.feed(meta.policy.mix(1), {})
+    assert met[0][1].digest() == next(iter(meta.data.loader())).digest()

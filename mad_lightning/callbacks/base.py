@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mad_lightning.lineage import GenerationRecord
+from mad_lightning.lineage import GenerationRecord, Start
 from mad_lightning.policies import Mix
 from mad_lightning.samples import Samples
 
@@ -36,6 +36,7 @@ class LineageInfo:
         floor: Real-against-real values of its metrics.
         protocol: What the values depend on.
         config: The resolved configuration, as plain values.
+        start: Where the weights of a generation come from: ``scratch``, ``base``, ``previous``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LineageInfo:
     floor: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    start: Start = "scratch"
 
     def generation_directory(self, t: int) -> Path:
         """Where generation ``t`` keeps its artefacts."""

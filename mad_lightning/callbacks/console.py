@@ -47,8 +47,9 @@ class Console(LineageCallback):
         self._lineage = lineage
         self._metrics: tuple[str, ...] = ()
         self._seconds: list[float] = []
+        start = "" if lineage.start == "scratch" else f"start {lineage.start}, "
         say(
-            f"{lineage.name}: policy {lineage.policy}, λ = {lineage.sampling_bias:g}, "
+            f"{lineage.name}: policy {lineage.policy}, λ = {lineage.sampling_bias:g}, {start}"
             f"{lineage.generations} generations, seed {lineage.seed}",
             "bold",
         )

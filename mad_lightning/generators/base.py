@@ -7,8 +7,8 @@ and converts at both with :mod:`mad_lightning.samples`. It never writes a file a
 Weights & Biases.
 
 Life of a generator: ``__init__`` takes what the configuration says, :meth:`Generator.build` what
-the data says; then Lightning trains it, then :meth:`Generator.sample` draws. It is used for one
-generation and thrown away.
+the kind of data says, :meth:`Generator.initialise` what the first batch says; then Lightning trains
+it, then :meth:`Generator.sample` draws. It is used for one generation and thrown away.
 """
 
 from __future__ import annotations
@@ -41,6 +41,16 @@ class Generator(L.LightningModule, ABC):
 
         Raises:
             Refused: If the family cannot model them.
+        """
+
+    def initialise(self, samples: Samples) -> None:
+        """Sets initial weights that depend on data (ActNorm's, for one).
+
+        Called once before training, on every process with the same samples: were it left to the
+        first training step, each process would start from its own share of a batch.
+
+        Args:
+            samples: The first batch of the generation, of all processes together.
         """
 
     @abstractmethod

@@ -1,0 +1,142 @@
+"""What the adversarial families share: two networks that are trained by hand.
+
+One optimiser step of a GAN moves one of its two networks, so Lightning's automatic optimisation
+does not fit, and ``ddp`` finds "unused parameters" in each of the two backward passes. Here the
+gradients of the network that moves are averaged over the processes by the family itself, once for
+each step, which plain ``ddp`` allows.
+
+Noise has an address here as everywhere: a row of the *joined* batch of a step draws the same
+latent on whichever process it lies. Two processes therefore train the network that one would have
+trained, up to the order of sums, and gradient accumulation changes nothing but memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from mad_lightning.generators.base import Generator
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import Samples
+from mad_lightning.seeds import sample_seeds
+
+__all__ = ["Adversarial"]
+
+
+class Adversarial(Generator):
+    """Abstract generator whose networks have an optimiser each.
+
+    Args:
+        accumulate: Parts that a process's share of a batch is worked off in, to save memory.
+            (The Trainer's own ``accumulate_grad_batches`` wants automatic optimisation.)
+    """
+
+    def __init__(self, accumulate: int = 1) -> None:
+        super().__init__()
+        if accumulate < 1:
+            raise Refused("generator.accumulate", f"{accumulate}", "take at least 1")
+        self.automatic_optimization = False
+        self.accumulate = accumulate
+        self._address = 0
+        self._step = 0
+        self._noted: dict[str, tuple[Tensor, int]] = {}
+
+    def on_fit_start(self) -> None:
+        """Draws the address of all noise in training, where all processes still agree."""
+        self._address = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Counts batches by arithmetic: a resumed training goes on at its place."""
+        self._step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+
+    @property
+    def step(self) -> int:
+        """Batches before this one, from the start of training; what lazy terms count."""
+        return self._step
+
+    def parts(self, batch: Samples, purpose: str) -> Iterator[tuple[Samples, Tensor]]:
+        """This process's rows in ``accumulate`` equal parts.
+
+        Args:
+            batch: Samples (n, ...) of this process.
+            purpose: Names the update; each has noise of its own.
+
+        Yields:
+            Samples (m, ...), and one seed for each (m,), int64: the address of all that is random
+            about this row in this update. Draw with :func:`mad_lightning.seeds.normal`.
+
+        Raises:
+            Refused: If the rows cannot be shared out equally.
+        """
+        n, world_size = len(batch), self.trainer.world_size
+        if n % self.accumulate:
+            raise Refused(
+                "generator.accumulate",
+                f"{n} images of a process do not make {self.accumulate} equal parts",
+                f"choose data.batch_size as a multiple of {self.accumulate * world_size}",
+            )
+        first = self.trainer.global_rank * n
+        seeds = sample_seeds(first, n, self._address, purpose, self.step).to(self.device)
+        for start in range(0, n, n // self.accumulate):
+            rows = slice(start, start + n // self.accumulate)
+            yield batch[rows], seeds[rows]
+
+    @contextmanager
+    def updating(self, optimizer: LightningOptimizer, network: nn.Module) -> Iterator[None]:
+        """Takes one optimiser step on ``network`` with the gradients of the block.
+
+        Inside, call ``manual_backward(loss / accumulate)`` as often as needed. Gradients are
+        averaged over processes once, at the end.
+        """
+        self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        unsynchronised = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+        with unsynchronised():
+            yield
+        gradients = [each.grad for each in network.parameters() if each.grad is not None]
+        for gradient, mean in zip(gradients, self.mean_over_processes(*gradients), strict=True):
+            gradient.copy_(mean)
+        optimizer.step()
+        self.untoggle_optimizer(optimizer)
+        # Autocast would go on with half-precision copies of the weights as they were.
+        torch.clear_autocast_cache()
+
+    def mean_over_processes(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Averages tensors over all processes, in one message."""
+        world_size = self.trainer.world_size
+        if world_size == 1 or not values:
+            return values
+        flat = torch.cat([value.detach().flatten() for value in values])
+        dist.all_reduce(flat)
+        flat /= world_size
+        pieces = flat.split([value.numel() for value in values])
+        return tuple(piece.view_as(value) for piece, value in zip(pieces, values, strict=True))
+
+    def note(self, **values: Tensor) -> None:
+        """Adds to the means that are logged once an epoch: ``self.log`` is dear in small steps."""
+        for name, value in values.items():
+            total, n = self._noted.get(name, (torch.zeros((), device=value.device), 0))
+            self._noted[name] = (total + value.detach().float().mean(), n + 1)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the means of what was noted.
+
+        Raises:
+            FloatingPointError: On all processes alike, if one of them is not finite.
+        """
+        noted, self._noted = self._noted, {}
+        means = self.mean_over_processes(*(total / n for total, n in noted.values()))
+        for name, mean in zip(noted, means, strict=True):
+            if not bool(torch.isfinite(mean)):
+                raise FloatingPointError(
+                    f"{type(self).__name__} has diverged: the mean of {name} in epoch "
+                    f"{self.trainer.current_epoch} is {float(mean)} (try a lower learning rate, "
+                    "a stronger gradient penalty, or trainer.precision 32-true)"
+                )
+            self.log(name, mean)
