@@ -49,7 +49,7 @@ class SampleSpec:
         return cls(tuple(plain["shape"]), plain["classes"])
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: under precision 64-true Lightning rebuilds every batch field by field
 class Samples:
     """A set of stored samples.
 
@@ -112,10 +112,17 @@ class SampleBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Law:
-    """Mean (D,) and covariance (D, D) of a distribution that knows them exactly, float64."""
+    """What a distribution knows of itself exactly, float64.
+
+    Attributes:
+        mean: Mean (D,).
+        covariance: Covariance (D, D).
+        modes: Centres of its modes (K, D), where it has several and knows them.
+    """
 
     mean: Tensor
     covariance: Tensor
+    modes: Tensor | None = None
 
 
 def to_floats(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["normal", "permutation", "reseed", "sample_seeds", "seed_for"]
+__all__ = ["normal", "permutation", "reseed", "sample_seeds", "seed_for", "uniform"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -95,6 +95,23 @@ def _bits(seeds: Tensor, n: int, stream: int) -> Tensor:
     start = _mix(seeds + _signed(stream * _MIX_1 % 2**64))
     counters = torch.arange(1, n + 1, dtype=torch.int64, device=seeds.device)
     return _mix(start[:, None] + counters * _signed(_GOLDEN))
+
+
+def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
+    """Uniform draws in (0, 1) with shape (N, *shape), float64, one independent row for each seed.
+
+    Neither end is ever met: values are odd multiples of 2^-53, so a logarithm of them is finite.
+
+    Args:
+        seeds: Sample seeds with shape (N,), int64.
+        shape: Shape of one sample's draw.
+        stream: Which draw of the sample, counted together with those of :func:`normal`: equal
+            streams repeat the same bits, different ones are independent.
+    """
+    if seeds.device.type == "mps":
+        raise TypeError("uniform draws are float64, which this device does not have")
+    bits = _shift(_bits(seeds, math.prod(shape), stream), 12)
+    return ((bits.double() + 0.5) * 2.0**-52).reshape(len(seeds), *shape)
 
 
 def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from scipy import stats
 
-from mad_lightning.seeds import normal, permutation, reseed, sample_seeds, seed_for
+from mad_lightning.seeds import normal, permutation, reseed, sample_seeds, seed_for, uniform
 
 
 def test_addresses_do_not_collide_and_repeat():
@@ -54,6 +54,34 @@ def test_normal_draws_are_standard_normal_and_independent():
     assert abs(stats.kurtosis(x.flatten().numpy())) < 0.05
     # the pairs of Box-Muller share a radius: their squares must not be correlated
     assert abs(torch.corrcoef(x.square().T)[0, 25]) < 0.06
+
+
+def test_uniform_draws_are_uniform_and_never_meet_an_end(monkeypatch):
+    u = uniform(sample_seeds(0, 4000, 3, "u"), 50)
+    assert u.dtype == torch.float64
+    assert stats.kstest(u.flatten()[:100_000].numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(u[:, 7].numpy(), "uniform").pvalue > 1e-3
+    assert abs(u.mean() - 0.5) < 0.003
+    assert abs(u.var() - 1 / 12) < 0.001
+    correlations = torch.corrcoef(u.T) - torch.eye(50)
+    assert correlations.abs().max() < 0.08
+    ends = torch.tensor([[0, -1]])  # all bits 0, all bits 1
+    monkeypatch.setattr("mad_lightning.seeds._bits", lambda *_: ends)
+    low, high = uniform(torch.zeros(1).long(), 2)[0].tolist()
+    assert 0.0 < low < 1e-15
+    assert 1.0 - 1e-15 < high < 1.0
+
+
+def test_uniform_streams_are_independent_of_each_other_and_of_normal_ones():
+    seeds = sample_seeds(0, 2000, 0, "x")
+    draws = [uniform(seeds, 10, stream=stream).flatten() for stream in (0, 1, 2)]
+    draws += [normal(seeds, 10, stream=stream).flatten().double() for stream in (3, 4)]
+    correlations = torch.corrcoef(torch.stack(draws)) - torch.eye(5)
+    assert correlations.abs().max() < 0.03
+    whole = uniform(seeds, 3, 5)
+    assert whole.shape == (2000, 3, 5)
+    assert torch.equal(whole[10:20], uniform(seeds[10:20], 3, 5))
+    assert torch.equal(uniform(seeds), uniform(seeds, 1).squeeze(1))
 
 
 def test_permutation_is_one_and_addressed():

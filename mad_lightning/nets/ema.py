@@ -22,23 +22,24 @@ class EMA(nn.Module):
 
     Args:
         net: The network to follow; its present weights are the first average.
-        decay: d in [0, 1).
+        decay: d in [0, 1), unless each update brings its own.
     """
 
     updates: Tensor
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
+    def __init__(self, net: nn.Module, decay: float = 0.0) -> None:
         super().__init__()
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self.decay = decay
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Takes one step towards ``net``."""
+    def update(self, net: nn.Module, decay: float | None = None) -> None:
+        """Takes one step towards ``net``, with the decay given or the one that warms up."""
         self.updates += 1
-        n = int(self.updates)
-        decay = min(self.decay, (1 + n) / (10 + n))
+        if decay is None:
+            n = int(self.updates)
+            decay = min(self.decay, (1 + n) / (10 + n))
         average, followed = (list[Tensor](each.parameters()) for each in (self.net, net))
         torch._foreach_lerp_(average, followed, 1.0 - decay)
         for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
