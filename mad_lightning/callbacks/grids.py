@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.lineage import write_atomically
+from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
 __all__ = ["SampleGrids", "grid", "scatter"]
@@ -38,18 +40,25 @@ def grid(images: Tensor, columns: int, least: int = 32, gap: int = 2) -> Image.I
     return Image.fromarray(pixels[..., 0] if channels == 1 else pixels[..., :3])
 
 
-def scatter(vectors: Tensor, side: int = 320, reach: float = 4.0) -> Image.Image:
+def scatter(
+    vectors: Tensor, side: int = 320, reach: float = 4.0, centre: Sequence[float] = (0.0, 0.0)
+) -> Image.Image:
     """Draws vectors (N, D) as dots in their first two coordinates, on a fixed window.
 
-    One-dimensional vectors lie on a line. The window is [-reach, reach] in both directions, the
-    same for every generation, so that shrinking and wandering show.
+    One-dimensional vectors lie on a line. The window reaches from its centre by ``reach`` in both
+    directions, the same for every generation, so that shrinking and wandering show; grey lines
+    mark the zeros of both coordinates.
     """
     canvas = torch.full((side, side), 255).byte()
-    canvas[side - 1 - side // 2, :] = canvas[:, side // 2] = 225
-    xy = torch.zeros(len(vectors), 2)
-    xy[:, : min(2, vectors.shape[1])] = vectors[:, :2]
-    place = ((xy / reach + 1.0) * (side / 2)).round().long()
-    place = place[((place >= 1) & (place < side - 1)).all(dim=1)]
+    xy = torch.zeros(1 + len(vectors), 2)  # the origin comes first
+    xy[1:, : min(2, vectors.shape[1])] = vectors[:, :2]
+    place = (((xy - torch.tensor(centre)) / reach + 1.0) * (side / 2)).round().long()
+    column, row = place[0].tolist()
+    if 0 <= row < side:
+        canvas[side - 1 - row, :] = 225
+    if 0 <= column < side:
+        canvas[:, column] = 225
+    place = place[1:][((place[1:] >= 1) & (place[1:] < side - 1)).all(dim=1)]
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):
             canvas[side - 1 - place[:, 1] + dy, place[:, 0] + dx] = 40
@@ -57,12 +66,33 @@ def scatter(vectors: Tensor, side: int = 320, reach: float = 4.0) -> Image.Image
 
 
 class SampleGrids(LineageCallback):
-    """Writes ``samples.png`` into every generation's directory."""
+    """Writes ``samples.png`` into a generation's directory.
+
+    Args:
+        every: Generations from one picture to the next: 1 draws all of them, 100 those of
+            generations 1, 100, 200, ... in a lineage of thousands.
+        reach: Of vectors, how far the picture's window reaches from its centre.
+        centre: Middle of the window, (x, y).
+    """
+
+    def __init__(
+        self, every: int = 1, reach: float = 4.0, centre: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
+        if every < 1:
+            raise Refused("callbacks.SampleGrids.every", f"{every}", "take at least 1")
+        if not reach > 0.0:
+            raise Refused("callbacks.reach", f"{reach}", "choose above 0, e.g. 4")
+        self.every, self.reach, self.centre = every, reach, centre
 
     def on_samples_ready(self, t: int, directory: Path, samples: Samples, columns: int) -> None:
         """Images as a grid, vectors as a scatter plot."""
+        if t > 1 and t % self.every:
+            return
         values = samples.values
-        picture = grid(values, columns) if values.ndim == 4 else scatter(values)
+        if values.ndim == 4:
+            picture = grid(values, columns)
+        else:
+            picture = scatter(values, reach=self.reach, centre=self.centre)
         file = io.BytesIO()
         picture.save(file, "PNG")
         write_atomically(directory / "samples.png", file.getvalue())

@@ -8,7 +8,8 @@ dropped and drawn anew from the ledger, under its old id; an online run gets wha
 
 Keys of a run:
 
-    fidelity/{precision,density}  diversity/{recall,coverage}  distance/<any other metric>
+    fidelity/{precision,density}  diversity/{recall,coverage,modes,mode_variance,trace_identity}
+    distance/<any other metric>
     floor/<metric>  data/{n_real,n_fresh,n_synthetic}  seconds/<phase>  samples    over generation
     train/<what the generator logs>           over train/images, counted through all generations
 """
@@ -38,19 +39,27 @@ from mad_lightning.refusal import Refused
 
 __all__ = ["WandB", "history_row"]
 
-_SECTIONS = {"fidelity": ("precision", "density"), "diversity": ("recall", "coverage")}
+_SECTIONS = {
+    "fidelity": ("precision", "density"),
+    "diversity": ("recall", "coverage", "mode", "tail_mass", "trace"),
+}
 
 
 def history_row(record: GenerationRecord) -> dict[str, Any]:
     """What W&B gets for one generation, without its picture."""
-    section = {name: section for section, names in _SECTIONS.items() for name in names}
     return {
         "generation": record.generation,
-        **{f"{section.get(name, 'distance')}/{name}": v for name, v in record.metrics.items()},
+        **{f"{_section(name)}/{name}": value for name, value in record.metrics.items()},
         **{f"floor/{name}": v for name, v in record.floor.items()},
         **{f"data/{name}": getattr(record, name) for name in ("n_real", "n_fresh", "n_synthetic")},
         **{f"seconds/{name}": v for name, v in record.seconds.items()},
     }
+
+
+def _section(metric: str) -> str:
+    """Where W&B shows a metric; some are named after their extractor."""
+    named = (key for key, names in _SECTIONS.items() if metric.startswith(names))
+    return next(named, "distance")
 
 
 class WandB(LineageCallback):

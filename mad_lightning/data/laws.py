@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Law, Samples, SampleSpec
-from mad_lightning.seeds import normal
+from mad_lightning.seeds import normal, uniform
 
-__all__ = ["LawSource", "StandardNormal"]
+__all__ = ["Grid25", "LawSource", "Rosenbrock", "StandardNormal"]
 
 
 class LawSource(ABC):
@@ -34,6 +34,11 @@ class LawSource(ABC):
     def law(self) -> Law | None:
         """Mean and covariance, where they are known in closed form."""
         return None
+
+    @property
+    def identity(self) -> str:
+        """All that decides the samples beside their seeds: features are cached under it."""
+        return f"{self.name} {self.spec}"
 
     @abstractmethod
     def draw(self, seeds: Tensor) -> Samples:
@@ -67,3 +72,78 @@ class StandardNormal(LawSource):
     def draw(self, seeds: Tensor) -> Samples:
         """Independent standard normal vectors."""
         return Samples(normal(seeds, self.dim))
+
+
+class Grid25(LawSource):
+    r"""Equal shares of normal modes on a square grid: 25 of them, unless told otherwise.
+
+    The modes lie at :math:`\{-2, -1, 0, 1, 2\}^2` and have standard deviation 0.05 in both
+    directions, as in Che et al. (2020), whose grid the paper takes (appendix B.2).
+
+    Args:
+        side: Modes in a row; the grid has side² of them, a unit apart, centred at 0.
+        std: Standard deviation of a mode.
+    """
+
+    name = "grid25"
+
+    def __init__(self, side: int = 5, std: float = 0.05) -> None:
+        if side < 1:
+            raise Refused("data.source.side", f"{side}", "take at least 1; 5 makes 25 modes")
+        if not 0.0 < std < float("inf"):
+            raise Refused("data.source.std", f"{std}", "take a positive number, e.g. 0.05")
+        self.side, self.std = side, std
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Vectors (2,)."""
+        return SampleSpec((2,))
+
+    @property
+    def identity(self) -> str:
+        """Side and standard deviation, too."""
+        return f"{super().identity} {self.side} {self.std}"
+
+    @property
+    def modes(self) -> Tensor:
+        """Their centres (side², 2), float64, row by row."""
+        places = torch.arange(self.side).double() - (self.side - 1) / 2
+        return torch.cartesian_prod(places, places)
+
+    @property
+    def law(self) -> Law:
+        """Zero mean; variance of the centres, (side² - 1) / 12, plus that of a mode."""
+        variance = (self.side**2 - 1) / 12 + self.std**2
+        return Law(torch.zeros(2).double(), variance * torch.eye(2).double(), self.modes)
+
+    def draw(self, seeds: Tensor) -> Samples:
+        """A mode, each as likely as the others, and noise around it."""
+        which = (uniform(seeds, stream=1) * self.side**2).long()
+        noise = normal(seeds, 2) * self.std
+        return Samples(self.modes[which].float() + noise)
+
+
+class Rosenbrock(LawSource):
+    r"""The banana that the paper trains its flow on (appendix B.4).
+
+    Its density is proportional to :math:`\exp(-x_1^2/2 - (x_2 - x_1^2)^2)`, so that
+    :math:`x_1 \sim \mathcal N(0, 1)` and :math:`x_2 | x_1 \sim \mathcal N(x_1^2, 1/2)`. Its two
+    arms are tails: a hundredth of the samples has :math:`x_2 > 6.8`, far from the mean of 1.
+    """
+
+    name = "rosenbrock"
+
+    @property
+    def spec(self) -> SampleSpec:
+        """Vectors (2,)."""
+        return SampleSpec((2,))
+
+    @property
+    def law(self) -> Law:
+        """Mean (0, 1), variances 1 and 2 + 1/2, no correlation: odd moments of x_1 vanish."""
+        return Law(torch.tensor([0.0, 1.0]).double(), torch.diag(torch.tensor([1.0, 2.5])).double())
+
+    def draw(self, seeds: Tensor) -> Samples:
+        """The bend, applied to independent standard normal pairs."""
+        x_1, noise = normal(seeds, 2).unbind(dim=1)
+        return Samples(torch.stack([x_1, x_1.square() + noise / 2.0**0.5], dim=1))

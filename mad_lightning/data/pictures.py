@@ -41,7 +41,7 @@ from safetensors import SafetensorError, safe_open
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
-__all__ = ["Filter", "Framing", "Pictures", "StoredSamples", "decode", "load_once"]
+__all__ = ["Filter", "Framing", "Pictures", "StoredSamples", "decode", "load_once", "stream"]
 
 Filter = Literal["lanczos", "box", "bilinear", "bicubic"]
 Found = TypeVar("Found")
@@ -368,6 +368,34 @@ def _survey(pictures: Pictures, framing: Framing) -> tuple[int, int, int]:
     return depth, framing.resolution, framing.resolution
 
 
+def stream(
+    pictures: Pictures, framing: Framing, doing: str = "decoding"
+) -> tuple[tuple[int, int, int], Iterator[NDArray[np.uint8]]]:
+    """All pictures, one after the other, for whoever needs each only once.
+
+    Args:
+        pictures: Where they come from.
+        framing: What to make of each.
+        doing: Verb beside the bar that stands on a terminal's error stream.
+
+    Returns:
+        Shape (C, H, W) of every picture, known before any is decoded, and an iterator over pixels
+        of that shape in the order of ``pictures.names``.
+
+    Raises:
+        Refused: If the set is not uniform; later, from the iterator, if one cannot be read.
+    """
+    shape = _survey(pictures, framing)
+
+    def pixels() -> Iterator[NDArray[np.uint8]]:
+        for name, found in _each(pictures, lambda file: decode(file, framing), doing):
+            if found.shape != shape:
+                raise RuntimeError(f"{name} became {found.shape}, its header said {shape}")
+            yield found
+
+    return shape, pixels()
+
+
 def _header(shape: tuple[int, ...], labelled: bool, digest: str) -> bytes:
     """Opening of a safetensors file: length, JSON, then labels (N,) and values (N, C, H, W).
 
@@ -398,7 +426,7 @@ def _read(path: Path) -> StoredSamples | None:
 
 def _build(path: Path, pictures: Pictures, framing: Framing, labels: list[int] | None) -> None:
     """Decodes every picture into one file, which appears whole or not at all."""
-    shape = _survey(pictures, framing)
+    shape, decoded = stream(pictures, framing)
     whole = (len(pictures.names), *shape)
     temporary = path.with_name(f".{path.name}.tmp")  # one builder holds the lock: one name will do
     try:
@@ -406,9 +434,7 @@ def _build(path: Path, pictures: Pictures, framing: Framing, labels: list[int] |
             file.write(_header(whole, labels is not None, "0" * 64))
             if labels is not None:
                 file.write(np.asarray(labels, dtype="<i8").tobytes())
-            for name, pixels in _each(pictures, lambda file: decode(file, framing), "decoding"):
-                if pixels.shape != shape:
-                    raise RuntimeError(f"{name} became {pixels.shape}, its header said {shape}")
+            for pixels in decoded:
                 file.write(pixels.data)
             file.flush()
             stored = _read(temporary)

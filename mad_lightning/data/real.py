@@ -47,7 +47,7 @@ class RealData:
         self.split_seed = split_seed
         if isinstance(source, LawSource):
             self.spec, self.size = source.spec, None
-            identity = f"{source.name} {source.spec}"
+            identity = source.identity
         else:
             loaded = source.load(cache)
             self.spec = SampleSpec(tuple(loaded.samples.values.shape[1:]), loaded.classes)

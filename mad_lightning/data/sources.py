@@ -27,12 +27,24 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from mad_lightning.data.pictures import Filter, Framing, Pictures, load_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
+from mad_lightning.seeds import sample_seeds, uniform
 
-__all__ = ["CIFAR10", "MNIST", "Arrays", "Digits", "FashionMNIST", "Images", "RealSet", "Source"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Arrays",
+    "Digits",
+    "FashionMNIST",
+    "Images",
+    "Photos",
+    "RealSet",
+    "Source",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +113,48 @@ class Digits(Source):
         digits = load_digits()
         values = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8)[:, None]
         return RealSet(Samples(values, torch.from_numpy(digits.target).long()), None, 10)
+
+
+class Photos(Source):
+    """Random squares of the two photographs that scikit-learn ships: 3 channels, no download.
+
+    For trials of colour models. Squares overlap, so a held-out one shows nothing really new.
+
+    Args:
+        resolution: Height and width; squares of twice that are cut out and averaged 2 x 2.
+        n: How many squares, half of each photograph.
+        labels: Whether the photograph (0 a temple, 1 a flower) is the class.
+    """
+
+    name = "photos"
+
+    def __init__(self, resolution: int = 32, n: int = 4000, labels: bool = False) -> None:
+        if not 1 <= resolution <= 213:
+            raise Refused(
+                "data.source.resolution",
+                f"{resolution}",
+                "choose 1 to 213: the photographs are 427 px high",
+            )
+        if n < 2:
+            raise Refused("data.source.n", f"{n}", "take at least 2")
+        self.resolution, self.n, self.labels = resolution, n, labels
+
+    def load(self, cache: Path) -> RealSet:
+        """Cuts squares at places that are the same everywhere."""
+        from sklearn.datasets import load_sample_images
+
+        photos = [torch.tensor(each).permute(2, 0, 1) for each in load_sample_images().images]
+        side = 2 * self.resolution
+        labels = torch.arange(self.n) % len(photos)
+        places = uniform(sample_seeds(0, self.n, "photos"), 2)
+        squares = []
+        for label, (down, across) in zip(labels.tolist(), places.tolist(), strict=True):
+            _, height, width = photos[label].shape
+            top, left = int(down * (height - side + 1)), int(across * (width - side + 1))
+            squares.append(photos[label][:, top : top + side, left : left + side])
+        values = F.avg_pool2d(torch.stack(squares).float(), 2).round().to(torch.uint8)
+        classes = len(photos) if self.labels else None
+        return RealSet(Samples(values, labels if self.labels else None), None, classes)
 
 
 # --- data sets that torchvision knows -----------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from mad_lightning.callbacks.grids import SampleGrids, grid, scatter
+from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
 DOT, AXIS, PAPER = 40, 225, 255
@@ -98,6 +99,22 @@ def test_the_window_does_not_follow_the_samples():
     assert np.array_equal(crowd[crowd != DOT], empty[crowd != DOT])
 
 
+@pytest.mark.parametrize(
+    ("at", "place"), [((0.0, 5.0), (0.0, 0.0)), ((3.5, 12.0 - 0.1), (0.5, 0.98)), ((-7, 5), None)]
+)
+def test_a_window_may_lie_elsewhere(at, place):
+    found = dots([list(at)], reach=7.0, centre=(0.0, 5.0))
+    assert found == ([] if place is None else [pytest.approx(place, abs=2 / 320 + 0.01)])
+
+
+def test_the_axes_stay_where_zero_is():
+    pixels = np.asarray(scatter(torch.empty(0, 2), side=100, reach=10.0, centre=(5.0, -5.0)))
+    assert np.flatnonzero((pixels == AXIS).all(axis=0)).tolist() == [25]
+    assert np.flatnonzero((pixels == AXIS).all(axis=1)).tolist() == [99 - 75]
+    beyond = np.asarray(scatter(torch.empty(0, 2), reach=1.0, centre=(5.0, -5.0)))
+    assert set(np.unique(beyond)) == {PAPER}
+
+
 # --- the callback -------------------------------------------------------------------------------
 
 
@@ -114,3 +131,28 @@ def test_samples_become_a_picture_of_the_generation(tmp_path, values, draw):
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
     with Image.open(tmp_path / "samples.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(draw(values)))
+
+
+def test_a_long_lineage_has_a_picture_now_and_then(tmp_path):
+    drawn = []
+    for t in range(1, 13):
+        SampleGrids(every=5).on_samples_ready(t, tmp_path / f"{t}", Samples(torch.zeros(1, 2)), 4)
+        drawn += [t] * (tmp_path / f"{t}" / "samples.png").exists()
+    assert drawn == [1, 5, 10]
+    with pytest.raises(Refused, match="every"):
+        SampleGrids(every=0)
+
+
+def test_the_callback_draws_its_window(tmp_path):
+    values = torch.tensor([[0.0, 10.0], [1.0, 2.0]])
+    SampleGrids(reach=7.0, centre=(0.0, 5.0)).on_samples_ready(1, tmp_path, Samples(values), 4)
+    expected = np.asarray(scatter(values, reach=7.0, centre=(0.0, 5.0)))
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert np.array_equal(np.asarray(picture), expected)
+    assert not np.array_equal(expected, np.asarray(scatter(values)))
+
+
+@pytest.mark.parametrize("reach", [0.0, -1.0, float("nan")])
+def test_a_window_without_extent_is_refused(reach):
+    with pytest.raises(Refused, match=r"callbacks\.reach"):
+        SampleGrids(reach=reach)

@@ -24,6 +24,7 @@ from mad_lightning.data.sources import (
     Digits,
     FashionMNIST,
     Images,
+    Photos,
     RealSet,
     Source,
 )
@@ -749,3 +750,47 @@ def test_files_that_are_no_arrays_are_refused(tmp_path, cache):
     (tmp_path / "b.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:100])
     for name in ("a.npy", "text.npy", "empty.npy", "b.npz"):
         refused("path", Arrays(str(tmp_path / name)), cache, name, "plain")
+
+
+# --- photographs --------------------------------------------------------------------------------
+
+
+def test_photos_are_squares_of_the_two_photographs(cache):
+    """Every square is found in its photograph, averaged 2 x 2; most of each photograph is seen."""
+    from sklearn.datasets import load_sample_images
+
+    real = Photos(resolution=16, n=300, labels=True).load(cache)
+    assert real.samples.values.shape == (300, 3, 16, 16)
+    assert real.samples.values.dtype == torch.uint8
+    assert real.samples.labels.tolist() == [0, 1] * 150
+    assert (real.classes, real.held_out) == (2, None)
+    assert len({each.numpy().tobytes() for each in real.samples.values}) == 300
+    for label, photo in enumerate(load_sample_images().images):
+        x = photo.astype(float)
+        means = (x[:-1, :-1] + x[1:, :-1] + x[:-1, 1:] + x[1:, 1:]) / 4
+        rows = []
+        for square in real.samples.values[label::2][:8].numpy():
+            corner = np.abs(means - square[:, 0, 0]).max(axis=2) <= 0.5
+            tops, lefts = np.nonzero(corner[:-30, :-30])
+            found = [
+                top
+                for top, left in zip(tops, lefts, strict=True)
+                if np.abs(
+                    means[top : top + 31 : 2, left : left + 31 : 2] - square.transpose(1, 2, 0)
+                ).max()
+                <= 0.5
+            ]
+            assert found
+            rows.append(found[0])
+        assert max(rows) - min(rows) > 100
+    again = Photos(resolution=16, n=300).load(cache)
+    assert torch.equal(again.samples.values, real.samples.values)
+    assert again.samples.labels is None
+    assert again.classes is None
+
+
+@pytest.mark.parametrize(("field", "value"), [("resolution", 0), ("resolution", 214), ("n", 1)])
+def test_photos_that_cannot_be_cut_are_refused(field, value):
+    with pytest.raises(Refused) as caught:
+        Photos(**{field: value})
+    assert caught.value.field == f"data.source.{field}"
