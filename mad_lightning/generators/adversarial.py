@@ -104,8 +104,6 @@ class Adversarial(Generator):
             gradient.copy_(mean)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
-        # Autocast would go on with half-precision copies of the weights as they were.
-        torch.clear_autocast_cache()
 
     def mean_over_processes(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Averages tensors over all processes, in one message."""

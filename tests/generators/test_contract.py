@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mad_lightning.generators import Diffusion, Gaussian
+from mad_lightning.generators import WGAN, Diffusion, Gaussian, Glow, Mixture, StyleGAN2
+from mad_lightning.nets.pairs import ConvPair, DensePair
 from mad_lightning.nets.unet import UNet
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
@@ -26,6 +27,18 @@ FAMILIES = {
     "diffusion_solver": lambda: Diffusion(network=tiny_unet, sampling_steps=4, lr=3e-3),
     "diffusion_ddpm": lambda: Diffusion(
         network=tiny_unet, timesteps=50, sampler="ddpm", sampling_steps=None, lr=3e-3
+    ),
+    "glow": lambda: Glow(levels=2, couplings=2, hidden=16, lr=3e-3),
+    "glow_coarse": lambda: Glow(levels=1, couplings=2, hidden=8, bits=5, lr=3e-3),
+    "mixture": lambda: Mixture(components=2),
+    "stylegan2": lambda: StyleGAN2(
+        dim=16, mapping_layers=2, channel_base=64, channel_max=8, ema_half_life=50, path_every=2
+    ),
+    "wgan_conv": lambda: WGAN(
+        networks=lambda spec: ConvPair(spec, width=8, dim=16), n_critic=2, lr=1e-3, ema_decay=0.5
+    ),
+    "wgan_dense": lambda: WGAN(
+        networks=lambda spec: DensePair(spec, width=16, dim=8), n_critic=1, lr=1e-3, ema_decay=0.5
     ),
 }
 SPECS = {
@@ -149,15 +162,16 @@ class TestContract:
         assert samples.values.shape == (12, 1, 8, 8)
 
     def test_gradients_reach_every_trainable_parameter(self, family):
-        stepped, broken = set(), []
+        """Not in every step: a lazy regulariser asks only some of them."""
+        reached, broken = set(), []
 
         def look(optimizer, args, kwargs):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    stepped.add(parameter)
-                    gradient = parameter.grad
-                    if gradient is None or not torch.isfinite(gradient).all():
-                        broken.append(tuple(parameter.shape))
+                    if parameter.grad is not None and parameter.grad.abs().sum() != 0.0:
+                        reached.add(parameter)
+                        if not torch.isfinite(parameter.grad).all():
+                            broken.append(tuple(parameter.shape))
 
         if FAMILIES[family]().exact_pass:
             pytest.skip("estimated in closed form")
@@ -167,8 +181,9 @@ class TestContract:
         finally:
             watch.remove()
         assert not broken
-        trainable = {p for p in generator.parameters() if p.requires_grad}
-        assert stepped == trainable
+        trainable = {name: p for name, p in generator.named_parameters() if p.requires_grad}
+        assert not [name for name, parameter in trainable.items() if parameter not in reached]
+        assert len(reached) == len(trainable)
 
     @pytest.mark.parametrize("kind", ["grey", "colour"])
     def test_a_smaller_lambda_lowers_the_spread(self, family, kind):

@@ -1,0 +1,253 @@
+r"""The Glow family: an exact likelihood, maximised.
+
+A normalising flow turns samples into standard normal latents and back (Kingma & Dhariwal, 2018;
+:mod:`mad_lightning.nets.glow`). Training maximises the log-likelihood itself, sampling runs the
+flow backwards, so this family has neither a sampler nor an adversary to blame when it goes MAD.
+
+Images are discrete and a density is not: each grey level is spread over its own interval by uniform
+noise, and the density of what comes out bounds the probability of the image from below (Theis et
+al., 2016, section 3.1). A logit opens the interval from black to white to the whole line (Dinh et
+al., 2017, section 4.1), so that no sample lies far outside. Sides that the levels cannot halve are
+padded with black pixels, which are cropped from samples; they count as pixels that the flow models
+beside the image, and leave the likelihood a bound (Huang et al., 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from mad_lightning.generators.base import Generator
+from mad_lightning.nets.ema import EMA
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import Samples, SampleSpec, to_floats
+from mad_lightning.seeds import normal
+
+__all__ = ["Glow"]
+
+MARGIN = 0.05
+"""Distance of black and white from the ends of the logit (Dinh et al., 2017, section 4.1)."""
+
+
+class Glow(Generator):
+    r"""Normalising flow on images or vectors, conditional on the class where there are labels.
+
+    λ scales the covariance of the latents of all levels, :math:`z \sim \mathcal N(0, \lambda I)`
+    (Alemohammad et al., 2023, appendix B.4), which is a temperature :math:`\sqrt\lambda`.
+
+    Args:
+        levels: Levels of an image, each of half the resolution; a vector has one.
+        couplings: Coupling layers in each level (K of the Glow paper), each with its actnorm and
+            mixing of channels.
+        hidden: Width of the couplings' networks.
+        bits: Grey levels of images are rounded to 2^bits; 8 keeps all of them. Fewer bits mean more
+            noise between levels, and less effort spent on telling close levels apart.
+        lr: Peak learning rate of AdamW; warms up over ``warmup`` steps, then falls as a cosine.
+        warmup: Steps until the peak.
+        clip_norm: Largest norm of the gradient of the loss, in nats a dimension.
+        ema_decay: Decay of the averaged weights; they, not the trained ones, are sampled from.
+    """
+
+    initialised: Tensor
+
+    def __init__(
+        self,
+        levels: int = 3,
+        couplings: int = 8,
+        hidden: int = 64,
+        bits: int = 8,
+        lr: float = 1e-3,
+        warmup: int = 100,
+        clip_norm: float = 1.0,
+        ema_decay: float = 0.995,
+    ) -> None:
+        super().__init__()
+        for field, value in (("levels", levels), ("couplings", couplings), ("hidden", hidden)):
+            if value < 1:
+                raise Refused(f"generator.{field}", f"{value}", "take at least 1")
+        if not 1 <= bits <= 8:
+            raise Refused("generator.bits", f"{bits}", "choose 1 to 8; stored images have 8")
+        if not clip_norm > 0.0:
+            raise Refused("generator.clip_norm", f"{clip_norm}", "choose above 0, e.g. 1")
+        if not 0.0 <= ema_decay < 1.0:
+            raise Refused("generator.ema_decay", f"{ema_decay}", "choose within [0, 1), e.g. 0.995")
+        self.depth, self.couplings, self.hidden, self.bits = levels, couplings, hidden, bits
+        self.lr, self.warmup, self.clip_norm, self.ema_decay = lr, warmup, clip_norm, ema_decay
+        self._ready = False
+        self._nats = torch.zeros(())
+        self._batches = 0
+
+    def build(self, spec: SampleSpec) -> None:
+        """Makes the flow and its average."""
+        from mad_lightning.nets.glow import Flow  # normflows is heavy
+
+        self.spec, self.padding = spec, (0, 0, 0, 0)
+        shape = spec.shape
+        if spec.kind == "image":
+            channels, *sides = spec.shape
+            if min(sides) < 2 ** (self.depth - 1):
+                raise Refused(
+                    "generator.levels",
+                    f"images of {sides[0]} x {sides[1]} cannot be halved {self.depth} times",
+                    f"choose at most {int(math.log2(min(sides))) + 1}",
+                )
+            more = [-side % 2**self.depth for side in sides]
+            self.padding = (more[1] // 2, -(-more[1] // 2), more[0] // 2, -(-more[0] // 2))
+            shape = (channels, sides[0] + more[0], sides[1] + more[1])
+        elif spec.shape[0] < 2:
+            raise Refused(
+                "generator",
+                "Glow transforms coordinates given others, and these vectors have one",
+                "use Gaussian or a mixture, or data of two dimensions or more",
+            )
+        self.net = Flow(shape, self.depth, self.couplings, self.hidden, spec.classes)
+        self.ema = EMA(self.net, self.ema_decay)
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def sampler(self) -> dict[str, Any]:
+        """Whose weights are sampled from, and how finely samples are rounded."""
+        weights = {"weights": f"ema {self.ema_decay}"}
+        return weights | ({"bits": self.bits} if self.spec.kind == "image" else {})
+
+    # between samples and what the flow sees
+
+    def _spread(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stored samples as points of the flow's space; draws uniform noise for images.
+
+        Returns:
+            Points (N, *shape), and the log-determinant from grey levels to them (N,).
+        """
+        x = to_floats(values)
+        if self.spec.kind == "vector":
+            return x, x.new_zeros(len(x))
+        x = F.pad(x, self.padding, value=-1.0)
+        level = ((x + 1.0) / 2.0 * (2**self.bits - 1)).round()
+        share = MARGIN + (1.0 - 2.0 * MARGIN) * (level + torch.rand_like(level)) / 2**self.bits
+        slope = (1.0 - 2.0 * MARGIN) / 2**self.bits / (share * (1.0 - share))
+        return torch.logit(share), slope.log().flatten(1).sum(dim=1)
+
+    def _gather(self, x: Tensor) -> Tensor:
+        """Points of the flow's space as floats at grey levels; what is not finite stays so."""
+        if self.spec.kind == "vector":
+            return x
+        left, _, top, _ = self.padding
+        x = x[..., top : top + self.spec.shape[1], left : left + self.spec.shape[2]]
+        share = (torch.sigmoid(x) - MARGIN) / (1.0 - 2.0 * MARGIN)
+        level = (share * 2**self.bits).floor()
+        return (level / (2**self.bits - 1) * 2.0 - 1.0).masked_fill(~x.isfinite(), torch.nan)
+
+    def log_prob(self, samples: Samples) -> Tensor:
+        """Log-density of vectors, or a bound on the log-probability of images, (N,) in nats."""
+        x, log_det = self._spread(samples.values)
+        return self.net.log_prob(x, samples.labels) + log_det
+
+    # training
+
+    @torch.no_grad()
+    def initialise(self, samples: Samples) -> None:
+        """Takes the scales of all actnorms from data (Kingma & Dhariwal, 2018, section 3.1).
+
+        Without it nothing can be sampled. A bare Trainer's first training batch does it, too.
+        """
+        samples = samples.to(self.device)
+        self.net.inverse(self._spread(samples.values)[0], samples.labels, initialise=True)
+        self.ema.net.load_state_dict(self.net.state_dict())
+        self.initialised.fill_(True)
+
+    def _make_ready(self, batch: Samples) -> None:
+        """Initialises a flow that nobody has: by one batch, and alike on all processes."""
+        if not self.initialised:
+            self.initialise(batch)
+            if dist.is_available() and dist.is_initialized():
+                for tensor in [*self.net.parameters(), *self.ema.net.parameters()]:
+                    dist.broadcast(tensor.data, 0)
+        self._ready = True  # spares a look at the device in every step
+
+    def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
+        """Negative log-likelihood in nats a dimension."""
+        if not self._ready:
+            self._make_ready(batch)
+        nats = -self.log_prob(batch).mean()
+        self._nats = self._nats.to(nats.device) + nats.detach()
+        self._batches += 1
+        return nats / math.prod(self.spec.shape)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips, and stops before a broken gradient can break the weights.
+
+        Gradients are those of all processes together here, so all of them stop. (Under fp16 a few
+        are expected to overflow, and the Trainer skips those steps.)
+
+        Raises:
+            FloatingPointError: If the gradient is not finite.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":
+            self._give_up(f"the gradient's norm is {float(norm)}")
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _give_up(self, what: str) -> None:
+        raise FloatingPointError(
+            f"the training of Glow has diverged: {what} at step {self.trainer.global_step}, "
+            f"epoch {self.trainer.current_epoch}; remedies: a lower generator.lr "
+            f"(now {self.lr}), a longer generator.warmup (now {self.warmup}), a smaller "
+            f"generator.clip_norm (now {self.clip_norm}), fewer generator.couplings"
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Follows the flow."""
+        self.ema.update(self.net)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs once an epoch: logging every step would cost as much as a small step."""
+        nats = self._nats / max(1, self._batches)
+        if not torch.isfinite(nats):
+            self._give_up(f"the mean log-likelihood is {-float(nats)}")
+        if self.spec.kind == "vector":
+            self.log("nll", nats, sync_dist=True)
+        else:
+            bits = nats / (math.log(2.0) * math.prod(self.spec.shape))
+            self.log("bits_per_dim", bits, sync_dist=True)
+        self._nats, self._batches = torch.zeros(()), 0
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine decay over the whole budget."""
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, weight_decay=0.0)
+        steps = max(2, int(self.trainer.estimated_stepping_batches))
+
+        def factor(step: int) -> float:
+            if step < self.warmup:
+                return (step + 1) / self.warmup
+            return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # sampling
+
+    def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
+        """Runs the averaged flow backwards from each seed's own latents, in full precision."""
+        if not self.initialised:
+            raise RuntimeError(
+                "this Glow has not met data: call initialise(samples), train it, or load weights "
+                "before sampling; its actnorms would take their scales from noise"
+            )
+        latents = [
+            sampling_bias**0.5 * normal(seeds, *shape, stream=level)
+            for level, shape in enumerate(self.net.latents)
+        ]
+        with torch.autocast(self.device.type, enabled=False):
+            return self._gather(self.ema(latents, labels))
