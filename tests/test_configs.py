@@ -1,21 +1,53 @@
 """Every shipped configuration introduces itself, parses, builds, and trains a little."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from mad_lightning.cli import build
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-LOOPS = ("full_synth", "synth_aug", "fresh")
+NAME = re.compile(
+    r"((?P<dataset>[a-z0-9]+)_)?(?P<family>gaussian|mixture|diffusion|glow|wgan|stylegan)"
+    r"_(?P<loop>full_synth|synth_aug|fresh|smoke)(_(?P<variant>[a-z0-9_]+))?"
+)
+LOOPS = {
+    "full_synth": "FullySynthetic",
+    "synth_aug": "SyntheticAugmentation",
+    "fresh": "FreshData",
+    "smoke": "FullySynthetic",
+}
+SOURCES = {"ffhq": "images", "emoji": "images", None: "standardnormal"}  # others: the class's name
 SMALL = {
     "FullySynthetic": {"n_initial": 40, "n_synthetic": 30},
     "SyntheticAugmentation": {"n_real": 40, "n_synthetic": 30},
     "FreshData": {"n_initial": 40, "n_fresh": 20, "n_synthetic": 30},
 }
+BRIEF = ["--data.batch_size", "16", "--data.images_per_epoch", "32", "--trainer.max_epochs", "1"]
+TINY = {
+    "Gaussian": [],
+    "Mixture": [],
+    "Diffusion": [
+        "--generator.network.widths", "[8,8]",
+        "--generator.network.layers", "1",
+        "--generator.timesteps", "20",
+        *BRIEF,
+    ],
+    "Glow": ["--generator.couplings", "1", "--generator.hidden", "8", *BRIEF],
+    "WGAN": BRIEF,
+    "StyleGAN2": BRIEF,
+}  # fmt: skip
+
+
+def read(path):
+    plain = yaml.safe_load(path.read_text())
+    classes = {name: plain[name]["class_path"] for name in ("policy", "generator")}
+    return plain, classes["policy"], classes["generator"], plain["data"]["source"]["class_path"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -24,18 +56,52 @@ def test_config_says_what_it_shows_what_it_costs_and_how_to_run_it(path):
     head = text[: text.index("lineage:")]
     assert "Cost:" in head
     assert f"python train.py --config configs/{path.name}" in head
-    plain = yaml.safe_load(text)
-    family = plain["generator"]["class_path"].lower()
-    dataset = plain["data"]["source"]["class_path"].lower()
-    prefix = "gaussian" if family == "gaussian" else f"{dataset}_{family}"
-    assert path.stem.startswith(tuple(f"{prefix}_{loop}" for loop in LOOPS))
+    plain, policy, family, source = read(path)
+    name = NAME.fullmatch(path.stem)
+    assert name, path.stem
+    assert family.lower().startswith(name["family"])
+    assert policy == LOOPS[name["loop"]]
+    assert source.lower() == SOURCES.get(name["dataset"], name["dataset"])
+    bias = re.search(r"bias(\d)(\d\d)", name["variant"] or "")
+    assert plain["sampling_bias"] == (float(f"{bias[1]}.{bias[2]}") if bias else 1.0)
+
+
+def test_the_table_of_experiments_is_complete():
+    """configs/README.md names each file, and each experiment of the paper."""
+    text = (ROOT / "configs" / "README.md").read_text()
+    named = set(re.findall(r"`([a-z0-9_]+)`", text))
+    assert {path.stem for path in CONFIGS} <= named
+    for experiment in range(1, 16):
+        assert re.search(rf"\bE{experiment}\b", text), f"E{experiment}"
+
+
+def stand_in(source, directory):
+    """Arguments that put a few made-up samples in the place of data that must be brought."""
+    rng = np.random.default_rng(0)
+    if source == "MNIST":
+        images = rng.integers(0, 256, (150, 28, 28)).astype("uint8")
+        np.savez(directory / "stand_in.npz", images=images, labels=np.arange(150) % 10)
+        return [
+            "--data.source", "Arrays",
+            "--data.source.path", str(directory / "stand_in.npz"),
+            "--data.source.labels", "labels",
+        ]  # fmt: skip
+    if source == "Images":
+        (directory / "pictures").mkdir()
+        for place in range(150):
+            pixels = rng.integers(0, 256, (20, 24, 3)).astype("uint8")
+            Image.fromarray(pixels).save(directory / "pictures" / f"{place}.png")
+        return [
+            "--data.source.root", str(directory / "pictures"),
+            "--data.source.resolution", "16",
+        ]  # fmt: skip
+    return []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_trains_two_small_generations(path, tmp_path):
     """The file as it is, with fewer samples, steps and channels; data made here, not downloaded."""
-    plain = yaml.safe_load(path.read_text())
-    policy = plain["policy"]["class_path"]
+    plain, policy, family, source = read(path)
     arguments = [
         "--config", str(path),
         "--lineage.root", str(tmp_path / "runs"),
@@ -43,31 +109,20 @@ def test_config_trains_two_small_generations(path, tmp_path):
         "--lineage.generations", "2",
         "--lineage.n_grid", "10",
         "--data.cache", str(tmp_path / "cache"),
-        "--data.n_reference", "30",
+        "--data.n_reference", "100" if source == "Rosenbrock" else "30",  # its tails need more
         "--trainer.accelerator", "cpu",
+        "--trainer.devices", "1",
         "--callbacks", '[{"class_path": "SampleGrids"}]',
+        *TINY[family],
+        *stand_in(source, tmp_path),
     ]  # fmt: skip
     for name, count in SMALL[policy].items():
         arguments += [f"--policy.{name}", str(count)]
-    if plain["generator"]["class_path"] == "Diffusion":
-        arguments += [
-            "--generator.network.widths", "[8,8]",
-            "--generator.network.layers", "1",
-            "--generator.timesteps", "20",
-            "--data.batch_size", "16",
-            "--data.images_per_epoch", "32",
-            "--trainer.max_epochs", "1",
-            "--evaluator.extractor.n_images", "100",
-        ]  # fmt: skip
-    if plain["data"]["source"]["class_path"] == "MNIST":
-        rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (150, 28, 28)).astype("uint8")
-        np.savez(tmp_path / "stand_in.npz", images=images, labels=np.arange(150) % 10)
-        arguments += [
-            "--data.source", "Arrays",
-            "--data.source.path", str(tmp_path / "stand_in.npz"),
-            "--data.source.labels", "labels",
-        ]  # fmt: skip
+    extractor = plain["evaluator"]["extractor"]["class_path"]
+    if extractor == "Classifier":
+        arguments += ["--evaluator.extractor.n_images", "100"]
+    if extractor == "Inception":  # its weights are brought, too
+        arguments += ["--evaluator.extractor", "Identity"]
     meta = build(arguments)
     records = meta.fit()
     assert [r.generation for r in records] == [1, 2]
@@ -76,23 +131,26 @@ def test_config_trains_two_small_generations(path, tmp_path):
     assert (meta.path(2) / "samples.png").exists()
 
 
+def numbers(name):
+    plain = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    return plain, plain["policy"]["init_args"], plain["generator"].get("init_args", {})
+
+
 def test_fresh_gaussian_config_has_the_papers_numbers():
     """E9: d = 100, n_ini 100, 100 fresh beside 900 synthetic."""
-    plain = yaml.safe_load((ROOT / "configs" / "gaussian_fresh.yaml").read_text())
-    assert plain["policy"]["init_args"] == {"n_initial": 100, "n_fresh": 100, "n_synthetic": 900}
+    plain, policy, _ = numbers("gaussian_fresh")
+    assert policy == {"n_initial": 100, "n_fresh": 100, "n_synthetic": 900}
     assert plain["data"]["source"]["init_args"]["dim"] == 100
 
 
 def test_mnist_configs_have_the_papers_numbers():
     """E3, E8, E10: T = 500, ancestral sampling, 60k; fresh 2k and 2k."""
     counts = {}
-    for loop in LOOPS:
-        plain = yaml.safe_load((ROOT / "configs" / f"mnist_diffusion_{loop}.yaml").read_text())
-        generator = plain["generator"]["init_args"]
+    for loop in ("full_synth", "synth_aug", "fresh"):
+        _, counts[loop], generator = numbers(f"mnist_diffusion_{loop}")
         assert (generator["timesteps"], generator["sampler"]) == (500, "ddpm")
         assert generator["sampling_steps"] is None
         assert generator["condition_drop"] == 0.1
-        counts[loop] = plain["policy"]["init_args"]
     assert counts["full_synth"] == {"n_initial": 60_000, "n_synthetic": 60_000}
     assert counts["synth_aug"] == {"n_real": 60_000, "n_synthetic": 60_000}
     assert counts["fresh"] == {"n_initial": 2000, "n_fresh": 2000, "n_synthetic": 2000}
