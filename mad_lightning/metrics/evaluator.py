@@ -44,6 +44,10 @@ class Evaluator:
         synthetic: Tensor,
         real_law: Law | None = None,
         synthetic_law: Law | None = None,
+        *,
+        real_labels: Tensor | None = None,
+        synthetic_labels: Tensor | None = None,
+        training: Tensor | None = None,
     ) -> dict[str, float]:
         """All values by name.
 
@@ -52,9 +56,14 @@ class Evaluator:
             synthetic: Features of the other set (M, D).
             real_law: Exact law of the real data, where known.
             synthetic_law: Exact law of the generator, where known.
+            real_labels: Classes of the reference (N,), where there are classes.
+            synthetic_labels: Classes of the other set (M,).
+            training: Features of what the generator was trained on, where at hand.
         """
         name = self.extractor.name
+        ours = View(real, name, real_law, real_labels, training)
+        theirs = View(synthetic, name, synthetic_law, synthetic_labels)
         values: dict[str, float] = {}
         for metric in self.metrics:
-            values |= metric(View(real, name, real_law), View(synthetic, name, synthetic_law))
+            values |= metric(ours, theirs)
         return values

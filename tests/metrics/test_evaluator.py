@@ -10,7 +10,16 @@ from scipy import linalg
 
 from mad_lightning.data.laws import StandardNormal
 from mad_lightning.data.real import RealData
-from mad_lightning.metrics import Classifier, Evaluator, Frechet, GaussianW2, Identity, Neighbours
+from mad_lightning.metrics import (
+    Classes,
+    Classifier,
+    Evaluator,
+    Frechet,
+    GaussianW2,
+    Identity,
+    Memorisation,
+    Neighbours,
+)
 from mad_lightning.metrics.features import Inception
 
 NEIGHBOURS = {"precision", "recall", "density", "coverage"}
@@ -112,3 +121,17 @@ def test_known_laws_leave_no_sampling_error():
 def test_the_floor_depends_on_n():
     """More samples, lower bias: values are comparable at equal n only, so the protocol holds n."""
     assert gaussians(2000).floor["fd_identity"] < 0.5 * gaussians(500).floor["fd_identity"]
+
+
+# --- what some metrics need beyond features ------------------------------------------------------
+
+
+def test_labels_and_training_features_reach_the_metrics_that_need_them():
+    evaluator = Evaluator(Identity(), [Classes(), Memorisation()])
+    real, synthetic, training = vectors(), vectors(seed=1), vectors(seed=2)
+    labels = torch.arange(400) % 4
+    values = evaluator.compare(
+        real, synthetic, real_labels=labels, synthetic_labels=labels % 2, training=training
+    )
+    assert values["class_share"] == pytest.approx(0.5)
+    assert values["memorised"] == pytest.approx(0.05, abs=0.05)

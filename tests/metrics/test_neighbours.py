@@ -78,6 +78,7 @@ OUTLIER = torch.cat([REAL[1:], REAL[:1] * 1e6])
 TWO_SCALES = torch.cat([normal(200, D, 5), 1e-5 * normal(200, D, 6)])
 WIDE = torch.logspace(-20, 15, N)[:, None] * normal(N, D, 7)
 
+NEAR_EQUAL = mixture(N, D, 3e-7, 1, kinds=5), mixture(N, D, 3e-7, 3, kinds=5)
 HALF_ZERO = 0.1 * (torch.arange(900)[:, None] % 2)
 
 DEGENERATE = {
@@ -96,6 +97,11 @@ DEGENERATE = {
     "masses 1e-4": (mixture(N, D, 1e-4, 1), mixture(N, D, 1e-4, 3)),
     "masses 1e-6": (mixture(N, D, 1e-6, 1), mixture(N, D, 1e-6, 3)),
     "masses of single roundings": (mixture(N, D, 6e-8, 1), mixture(N, D, 6e-8, 3)),
+    "masses 3e-7, far out": (NEAR_EQUAL[0] + 7, NEAR_EQUAL[1] + 7),
+    "masses of unequal width": (
+        mixture(N, D, 1, 1) * torch.logspace(0, -7, N)[:, None],
+        mixture(N, D, 1, 3) * torch.logspace(0, -7, N)[:, None],
+    ),
     "masses 1e-6, synthetic only": (REAL, mixture(N, D, 1e-6, 3)),
     "masses 1e-6, moved": (mixture(N, D, 1e-6, 1) + 100, mixture(N, D, 1e-6, 3) + 100),
     "collapsed 1e-2": (REAL, REAL[3] + 1e-2 * SYNTHETIC),
@@ -168,6 +174,9 @@ def test_a_line_by_hand():
         (257, 513, 40, 4),  # around a tile of 256
         (300, 200, 700, 5),
         (120, 90, 8, 60),  # k beyond the number of runs in a tile
+        (150, 130, 3000, 1),  # wide features make finer tiles
+        (700, 30, 513, 3),
+        (65, 1000, 1, 1),
     ],
 )
 def test_sizes(n, m, d, k):
@@ -201,6 +210,12 @@ def test_row_order_and_threads_do_not_matter():
     assert two_sample(real, synthetic, 3) == expected
 
 
+def test_a_set_compared_with_itself():
+    for x in (REAL, TENFOLD, CONSTANT):
+        assert two_sample(x, x, 3) == two_sample(x, x.clone(), 3)
+        assert two_sample(x, x, 3)["precision"] == 1.0
+
+
 def test_radii_tie_with_distances_to_copies():
     """A copy of the k-th neighbour lies on the surface: in or out, but never by luck."""
     real = 0.1 * normal(300, 777, 4)
@@ -232,7 +247,7 @@ class Precisions(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function is torch.ops.aten.addmm.default:
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.mm.out):
             backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
             self.seen |= {(result.dtype, backend.fp32_precision) for backend in backends}
         return result

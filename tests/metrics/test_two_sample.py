@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mad_lightning.metrics import Frechet, GaussianW2, Neighbours
+from mad_lightning.metrics import (
+    Classes,
+    Frechet,
+    GaussianW2,
+    Kernel,
+    Memorisation,
+    Neighbours,
+)
 from mad_lightning.metrics.two_sample import View
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Law
@@ -167,3 +174,87 @@ def test_a_reference_that_changes_is_not_measured_with_the_old_radii():
     for real in (first, first, second, first):
         assert metric(real, synthetic) == Neighbours(3)(real, synthetic)
     assert metric(first, synthetic) != metric(second, synthetic)
+
+
+@pytest.mark.parametrize(("extractor", "name"), [("inception", "kid"), ("pixels", "kd_pixels")])
+def test_a_kernel_distance_is_kid_only_on_inception_features(extractor, name):
+    sets = View(cloud(), extractor), View(cloud(seed=1), extractor)
+    assert Kernel()(*sets).keys() == {name}
+    assert Kernel(subsets=3, subset_size=50)(*sets).keys() == {name, f"{name}_std"}
+    assert Kernel().protocol() == {}
+    assert Kernel(subsets=3, subset_size=50).protocol() == {
+        "kernel_subsets": 3,
+        "kernel_subset_size": 50,
+    }
+
+
+@pytest.mark.parametrize("metric", [Kernel(), Kernel(subsets=4, subset_size=100)])
+def test_a_kernel_distance_grows_with_a_shift_and_falls_below_0(metric):
+    real = view(cloud())
+    values = [metric(real, view(cloud(seed=1) + by))["kd_identity"] for by in (0.0, 1.5, 50.0)]
+    assert abs(values[0]) < 0.3 * values[1] < values[1] < values[2]
+    assert Kernel()(real, real)["kd_identity"] < 0.0  # two independent sets differ more
+    metric.check(100, "identity")
+
+
+def test_subsets_that_cannot_be_filled_are_refused_beforehand():
+    with pytest.raises(Refused) as caught:
+        Kernel(subsets=3, subset_size=50).check(49, "identity")
+    assert caught.value.field == "data.n_reference"
+    with pytest.raises(Refused) as caught:
+        Kernel(subsets=0)
+    assert caught.value.field == "evaluator.metrics.subsets"
+
+
+def modes_of(n=300, modes=3):
+    return torch.arange(n) % modes
+
+
+def test_classes_see_a_class_that_vanished():
+    real = View(cloud(), labels=modes_of())
+    whole = Classes()(real, View(cloud(seed=1), labels=modes_of()))
+    fewer = Classes()(real, View(cloud(seed=1, modes=2), labels=modes_of(modes=2)))
+    assert whole["class_share"] == 1.0
+    assert fewer["class_share"] == pytest.approx(2 / 3)
+    assert fewer["class_recall"] <= 2 / 3 < 0.8 < whole["class_recall"]
+
+
+def test_memorisation_tells_copies_from_fresh_samples():
+    training = cloud(seed=7)
+    real = View(cloud(), training=training)
+    fresh = Memorisation()(real, View(cloud(seed=1)))
+    copied = Memorisation()(real, View(training + 1e-3))
+    assert fresh["memorised"] < 0.15 < copied["memorised"] == 1.0
+    assert copied["nearest_ratio"] < 0.01 < 0.8 < fresh["nearest_ratio"] < 1.2
+    assert Memorisation(0.2).protocol() == {"memorised_quantile": 0.2}
+
+
+@pytest.mark.parametrize("metric", [Classes(), Memorisation()])
+def test_what_is_missing_is_named(metric):
+    with pytest.raises(Refused) as caught:
+        metric(view(cloud()), view(cloud(seed=1)))
+    assert caught.value.field == "evaluator.metrics"
+    assert type(metric).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [{"k": 0}, {"k": -1}])
+def test_classes_need_a_neighbour(arguments):
+    with pytest.raises(Refused):
+        Classes(**arguments)
+
+
+@pytest.mark.parametrize("q", [0.0, 1.0, -0.1])
+def test_a_quantile_that_is_none_is_refused(q):
+    with pytest.raises(Refused) as caught:
+        Memorisation(q)
+    assert caught.value.field == "evaluator.metrics.q"
+
+
+def test_moments_of_the_reference_are_kept():
+    metric, synthetic = Frechet(), view(cloud(seed=9))
+    first, second = view(cloud()), view(3.0 * cloud(seed=5))
+    for real in (first, first, second, first):
+        assert metric(real, synthetic) == Frechet()(real, synthetic)
+    known = metric._known[1]
+    metric(view(cloud()), view(cloud(seed=8)))  # an equal set is the same set
+    assert metric._known[1] is known

@@ -9,42 +9,103 @@ Inception features of two sample sets; nothing about it is tied to Inception, or
 
 All the work is in the last term, and so are the errors: the root turns a rounding error of 1e-16
 into one of 1e-8, and the root of the matrix ``S T`` itself need not even come out real. For any
-factors ``S = A'A`` and ``T = B'B`` the term is the nuclear norm, the sum of the singular values, of
-``A B'``. Factors that come straight from the samples never square anything, which makes this the
-most accurate route; with fewer samples than features it is the cheapest too. Else we take the
-eigenvalues of ``L' T L`` with Cholesky's ``S = L L'``, several times as fast, wherever an estimate
-of the error of their roots says that they will do.
+factors ``S = A'A`` and ``T = B'B`` the term is the nuclear norm of ``A B'``, the sum of its
+singular values, and the sum of the roots of the eigenvalues of ``A T A'``. The latter are several
+times as fast, and an estimate of the error of their roots says where they will do; elsewhere we
+take the singular values, which never square anything.
+
+The factor decides the size of the problem. With no more samples than features it is the samples
+themselves: N - 1 rows and an (N - 1)-th order problem, whatever D is. Else it is Cholesky's
+(D, D), from the moments of the samples; these are all that one needs to keep of a large set, and
+those of two sets merge into those of their union.
 
 References:
     | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et
     | al., 2017), https://arxiv.org/abs/1706.08500
     | The Fréchet distance between multivariate normal distributions (Dowson and Landau, 1982),
     | https://doi.org/10.1016/0047-259X(82)90077-X
+    | Algorithms for Computing the Sample Variance (Chan, Golub and LeVeque, 1983), eq. 2.1
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["frechet_distance", "gaussian_w2_squared"]
+from mad_lightning.metrics.functional.checks import check_features
+from mad_lightning.metrics.functional.team import Team
+
+__all__ = ["Moments", "frechet_distance", "gaussian_w2_squared"]
 
 _FAIR = 1e-8
-"""Largest relative error that we accept of the Cholesky route, by its own estimate."""
+"""Largest relative error that we accept of eigenvalues' roots, by its own estimate."""
 _NEGATIVE = 1e-6
 """What may pass for rounding below 0, relative to the variances. More is a fault."""
+_ROWS = 2048
+"""Samples whose float64 copies are in flight while moments are added up."""
+_PARTS = 8
+"""Strips of a symmetric product; the half above the diagonal is then mostly left out."""
 
 
-def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
+class Moments(NamedTuple):
+    """Number, mean and scatter of a set of samples, float64.
+
+    Attributes:
+        n: Number of samples.
+        mean: Mean (D,).
+        scatter: ``sum (x - mean)(x - mean)'`` (D, D).
+    """
+
+    n: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, team: Team | None = None) -> Moments:
+        """Moments of samples (N, D), N >= 1, each process of the team seeing some of them."""
+        if team is None or team.size == 1 or len(x) < team.size:
+            mean, scatter = _moments_beside(x[0].double(), x)
+            return cls(len(x), x[0].double() + mean, scatter)
+        part = cls.of(x[team.rank :: team.size])
+        means, scatters = team.gathered(part.mean), team.gathered(part.scatter)
+        counts = [len(range(rank, len(x), team.size)) for rank in range(team.size)]
+        return cls.merged(map(cls, counts, means, scatters))
+
+    @classmethod
+    def merged(cls, parts: Iterable[Moments]) -> Moments:
+        """Moments of the union of disjoint sets (Chan et al., 1983)."""
+        first, *rest = [part for part in parts if part.n]
+        n, mean, scatter = first.n, first.mean.clone(), first.scatter.clone()
+        for part in rest:
+            apart, share = part.mean - mean, part.n / (n + part.n)
+            scatter += part.scatter + torch.outer(apart, apart) * (n * share)
+            mean += apart * share
+            n += part.n
+        return cls(n, mean, scatter)
+
+
+def frechet_distance(
+    real: Tensor | Moments,
+    synthetic: Tensor | Moments,
+    *,
+    real_moments: Moments | None = None,
+    team: Team | None = None,
+) -> float:
     """Squared Fréchet distance between Gaussians fitted to two sets of features.
 
     It is biased upward for few samples: compare values at equal N and M only.
 
     Args:
-        real: Features (N, D), floats, N >= 2.
-        synthetic: Features (M, D), floats, M >= 2.
+        real: Features (N, D), floats, N >= 2; or their moments, where features are gone. Singular
+            covariances keep more digits from features.
+        synthetic: Features (M, D), floats, M >= 2, or their moments.
+        real_moments: ``Moments.of(real)`` from before, as real sets outlive generations.
+        team: Processes that share the moments; each has both sets and gets the result.
 
     Returns:
         The distance, in squared units of the features, at least 0. Covariances divide by N - 1.
@@ -54,34 +115,30 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
             differ in D.
         ArithmeticError: If the distance comes out below 0 by more than rounding.
     """
-    for name, x in (("real", real), ("synthetic", synthetic)):
-        if x.ndim != 2 or not x.is_floating_point() or x.shape[1] == 0:
-            raise ValueError(f"{name} is {x.dtype} of shape {tuple(x.shape)}, not floats (N, D)")
-        if len(x) < 2:
-            raise ValueError(f"{name} has {len(x)} samples, a covariance needs at least 2")
-        unusable = int((~x.isfinite()).any(dim=1).sum())
-        if unusable:
-            raise ValueError(
-                f"{name} has {unusable} of {len(x)} samples with NaN or infinite features"
-            )
-    if real.shape[1] != synthetic.shape[1]:
-        raise ValueError(
-            f"real has {real.shape[1]} features a sample, synthetic has {synthetic.shape[1]}"
-        )
-    with torch.no_grad(), torch.autocast(real.device.type, enabled=False):
-        # The distance does not change when both sets move. Beside one of the samples, a set of
-        # copies becomes exact zeros and an offset shared by all costs no digits.
-        origin = real[0].double()
-        mean_real, a = _centred(real.double() - origin)
-        mean_synthetic, b = _centred(synthetic.double() - origin)
-        apart = float((mean_real - mean_synthetic).square().sum())
-        variance = float(a.square().sum() + b.square().sum())
-        if min(len(a), len(b)) > a.shape[1]:
-            overlap, error = _overlap_by_cholesky(a.T @ a, b.T @ b)
-            distance = apart + variance - 2.0 * overlap
-            if 2.0 * error <= _FAIR * distance:
-                return distance
-        return _at_least_0(apart + variance - 2.0 * _overlap(_small(a), _small(b)), variance)
+    real, synthetic = _checked(real, "real"), _checked(synthetic, "synthetic")
+    d, e = (x.mean.numel() if isinstance(x, Moments) else x.shape[1] for x in (real, synthetic))
+    if d != e:
+        raise ValueError(f"real has {d} features a sample, synthetic has {e}")
+    if real_moments is not None and (real_moments.n, real_moments.mean.numel()) != (
+        real.n if isinstance(real, Moments) else len(real),
+        d,
+    ):
+        raise ValueError(f"real_moments are of {real_moments.n} samples, not those of real")
+    # The distance does not change when both sets move. Beside one of the samples, a set of copies
+    # becomes exact zeros and an offset shared by all costs no digits.
+    origin = real.mean if isinstance(real, Moments) else real[0].double()
+    with torch.no_grad(), torch.autocast(origin.device.type, enabled=False):
+        mean_real, s = _spread_of(real, origin, real_moments, team)
+        mean_synthetic, t = _spread_of(synthetic, origin, None, team)
+        return _distance(mean_real - mean_synthetic, s, t)
+
+
+def _checked(x: Tensor | Moments, name: str) -> Tensor | Moments:
+    if not isinstance(x, Moments):
+        return check_features(x, name, 2)
+    if x.n < 2 or not (x.mean.isfinite().all() and x.scatter.isfinite().all()):
+        raise ValueError(f"{name} has moments of {x.n} samples; at least 2 finite ones are needed")
+    return x
 
 
 def gaussian_w2_squared(
@@ -117,26 +174,70 @@ def gaussian_w2_squared(
         if float((cov - cov.T).abs().max()) > _NEGATIVE * float(cov.abs().max()):
             raise ValueError(f"{name} has a covariance that is not symmetric")
     with torch.no_grad(), torch.autocast(mean_real.device.type, enabled=False):
-        s, t = cov_real.double(), cov_synthetic.double()
-        apart = float((mean_real.double() - mean_synthetic.double()).square().sum())
-        variance = float(s.trace() + t.trace())
-        overlap, error = _overlap_by_cholesky(s, t)
-        distance = apart + variance - 2.0 * overlap
-        if 2.0 * error <= _FAIR * distance:
-            return distance
-        overlap = _overlap(_root(s, "real"), _root(t, "synthetic"))
-        return _at_least_0(apart + variance - 2.0 * overlap, variance)
+        spreads = [
+            _Spread(None, cov.double(), partial(_root, cov.double(), name))
+            for name, cov in (("real", cov_real), ("synthetic", cov_synthetic))
+        ]
+        return _distance(mean_real.double() - mean_synthetic.double(), *spreads)
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and the factor A (N, D) with covariance A'A."""
+class _Spread(NamedTuple):
+    """A covariance: as a factor with few rows, where there is one, or as a matrix."""
+
+    rows: Tensor | None
+    """Factor A (R, D), R <= D, of the covariance A'A."""
+    matrix: Tensor | None
+    """The covariance (D, D), if there are no such rows."""
+    root: Callable[[], Tensor]
+    """Finds a factor with at most D rows at any price."""
+
+    def trace(self) -> float:
+        """Total variance."""
+        if self.rows is not None:
+            return float(self.rows.square().sum())
+        assert self.matrix is not None
+        return float(self.matrix.trace())
+
+
+def _spread_of(
+    x: Tensor | Moments, origin: Tensor, moments: Moments | None, team: Team | None
+) -> tuple[Tensor, _Spread]:
+    """Mean (D,) beside the origin and covariance of features (N, D), or of moments."""
+    if isinstance(x, Moments):
+        cov = x.scatter / (x.n - 1)
+        return x.mean - origin, _Spread(None, cov, partial(_root, cov, "a set"))
+    n, d = x.shape
+    features = x
+    if n - 1 > d:
+        if moments is None and (team is None or team.size == 1):
+            mean, scatter = _moments_beside(origin, x)
+        else:
+            _, mean, scatter = moments or Moments.of(x, team)
+            mean = mean - origin
+        return mean, _Spread(None, scatter / (n - 1), lambda: _small(features, origin, mean))
+    x = x.double() - origin
     mean = x.mean(dim=0)
-    return mean, (x - mean) / math.sqrt(len(x) - 1)
+    # A reflection that turns the direction of the mean, (1, .., 1), onto the first axis leaves all
+    # of the scatter in the other N - 1 rows; Householder's needs one vector for them all.
+    rows = (x[1:] - (math.sqrt(n) * mean + x[0]) / (math.sqrt(n) + 1)) / math.sqrt(n - 1)
+    return mean, _Spread(rows, None, lambda: rows)
 
 
-def _small(a: Tensor) -> Tensor:
-    """A factor of no more than D rows with the same covariance."""
-    return a if len(a) <= a.shape[1] else torch.linalg.qr(a, mode="r").R
+def _moments_beside(origin: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) beside the origin (D,), and scatter (D, D), of samples (N, D)."""
+    mean, scatter = torch.zeros_like(origin), origin.new_zeros(len(origin), len(origin))
+    for part in x.split(_ROWS):
+        mean += (part.double() - origin).sum(dim=0) / len(x)
+    for part in x.split(_ROWS):
+        _add_gram(scatter, (part.double() - origin).sub_(mean))
+    return mean, scatter.triu() + scatter.triu(1).T
+
+
+def _small(x: Tensor, origin: Tensor, mean: Tensor) -> Tensor:
+    """A factor (D, D) of the covariance of features (N, D), N > D, without squaring them."""
+    centred = (x.double() - origin).sub_(mean)
+    factor: Tensor = torch.linalg.qr(centred, mode="r").R / math.sqrt(len(x) - 1)
+    return factor
 
 
 def _root(cov: Tensor, name: str) -> Tensor:
@@ -151,34 +252,98 @@ def _root(cov: Tensor, name: str) -> Tensor:
     return root
 
 
-def _overlap(a: Tensor, b: Tensor) -> float:
-    """``tr (S T)^½`` from factors (N, D), (M, D): the nuclear norm of their product."""
-    return float(torch.linalg.svdvals(a @ b.T).sum())
+def _distance(apart: Tensor, s: _Spread, t: _Spread) -> float:
+    """The squared distance for a difference of means (D,)."""
+    variance = s.trace() + t.trace()
+    without = float(apart.square().sum()) + variance
+    overlap, error = _overlap(s, t)
+    distance = without - 2.0 * overlap
+    if 2.0 * error <= _FAIR * distance:
+        return distance
+    overlap = float(torch.linalg.svdvals(s.root() @ t.root().T).sum())
+    return _at_least_0(without - 2.0 * overlap, variance)
 
 
-def _overlap_by_cholesky(s: Tensor, t: Tensor) -> tuple[float, float]:
-    """``tr (S T)^½`` from covariances (D, D) and its error, infinite where the route is closed.
+def _overlap(s: _Spread, t: _Spread) -> tuple[float, float]:
+    """``tr (S T)^½`` from eigenvalues and its error, infinite where the route is closed.
 
-    An eigenvalue e of ``L' T L`` is off by up to ``u ‖S‖ ‖T‖``, its root by that over ``2 √e``. The
-    errors of clear eigenvalues have random signs and add up as such; those of eigenvalues near
+    An eigenvalue e of ``A T A'`` is off by up to ``u ‖A'A‖ ‖T‖``, its root by that over ``2 √e``.
+    The errors of clear eigenvalues have random signs and add up as such; those of eigenvalues near
     rounding lean to one side, as none can go below 0, and add up in full. On the spectra of the
     tests the estimate was between as large as the error and a million times too large.
     """
-    scale_s, scale_t = float(s.trace()), float(t.trace())
+    scale_s, scale_t = s.trace(), t.trace()
     if not (scale_s > 0.0 and scale_t > 0.0):
         return 0.0, math.inf
-    s, t = s / scale_s, t / scale_t  # lest tiny variances vanish in the product
-    factor, failed = torch.linalg.cholesky_ex(s)
-    if int(failed):
+    s, t = _scaled(s, scale_s), _scaled(t, scale_t)  # lest tiny variances vanish in the product
+    product, size = _product(s, t)
+    if product is None:
         return 0.0, math.inf
-    values = torch.linalg.eigvalsh(factor.T @ t @ factor)
-    off = torch.finfo(values.dtype).eps / 2 * s.norm() * t.norm()
+    values = torch.linalg.eigvalsh(product)
+    off = torch.finfo(values.dtype).eps / 2 * size
     if float(values[0]) < -_NEGATIVE * float(values[-1]):
         return 0.0, math.inf
     scale = math.sqrt(scale_s) * math.sqrt(scale_t)
     errors, clear = off / (2.0 * values.clamp(min=off).sqrt()), values > 100.0 * off
     error = errors[clear].norm() + errors[~clear].sum()
     return scale * float(values.clamp(min=0.0).sqrt().sum()), scale * float(error)
+
+
+def _scaled(spread: _Spread, scale: float) -> _Spread:
+    rows, matrix, root = spread
+    return _Spread(
+        None if rows is None else rows / math.sqrt(scale),
+        None if matrix is None else matrix / scale,
+        root,
+    )
+
+
+def _product(s: _Spread, t: _Spread) -> tuple[Tensor | None, float]:
+    """``A T A'`` for the cheapest factor A, of which the lower half holds, and what it scales with.
+
+    None where neither covariance has a factor.
+    """
+    if s.rows is not None and t.rows is not None:
+        few, many = sorted((s.rows, t.rows), key=len)
+        inner = many @ few.T
+        product = _add_gram(inner.new_zeros(len(few), len(few)), inner).T
+        return product, float(product.norm()) * math.sqrt(2.0)  # of half a symmetric matrix
+    if s.rows is not None or t.rows is not None:
+        rows, matrix = (s.rows, t.matrix) if s.rows is not None else (t.rows, s.matrix)
+        assert rows is not None
+        assert matrix is not None
+        return rows @ matrix @ rows.T, float(matrix.norm())  # traces are 1, and ‖A'A‖ <= tr A'A
+    for one, other in ((s.matrix, t.matrix), (t.matrix, s.matrix)):
+        assert one is not None
+        assert other is not None
+        factor, failed = torch.linalg.cholesky_ex(one)
+        if not int(failed):
+            return _between(factor, other), float(one.norm() * other.norm())
+    return None, math.inf
+
+
+def _strips(d: int) -> list[slice]:
+    step = -(-d // _PARTS)
+    return [slice(start, min(start + step, d)) for start in range(0, d, step)]
+
+
+def _add_gram(total: Tensor, x: Tensor) -> Tensor:
+    """Adds ``x'x`` of samples (N, D) to a matrix (D, D), on and above the diagonal strips."""
+    for strip in _strips(x.shape[1]):
+        total[strip, strip.start :].addmm_(x[:, strip].T, x[:, strip.start :])
+    return total
+
+
+def _between(factor: Tensor, matrix: Tensor) -> Tensor:
+    """``L' T L`` on and below the diagonal strips for a lower triangular L: a third of the work."""
+    right = torch.empty_like(matrix)
+    product = torch.zeros_like(matrix)
+    for strip in _strips(len(matrix)):
+        right[:, strip] = matrix[:, strip.start :] @ factor[strip.start :, strip]
+    for strip in _strips(len(matrix)):
+        below = factor[strip.start :, strip].T
+        product[strip, : strip.stop] = below @ right[strip.start :, : strip.stop]
+    return product
 
 
 def _at_least_0(distance: float, variance: float) -> float:

@@ -1,0 +1,104 @@
+"""Measures of diversity that recall competes with (Alemohammad et al., 2023, appendix B.2).
+
+When modes of a distribution die one by one, three numbers could tell. The trace of the covariance
+needs nothing, but depends on *which* modes are left: two far corners have a larger trace than the
+whole grid. The variance within the modes needs to know the modes, and sees those alone that are
+left. The number of modes alive is the truth, where one knows what to count. Recall, in
+:mod:`.two_sample`, falls with every mode, and need not know that there are any.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mad_lightning.metrics.two_sample import Metric, View
+from mad_lightning.refusal import Refused
+
+__all__ = ["Modes", "Trace"]
+
+
+class Trace(Metric):
+    """Trace of the covariance of the synthetic features; the floor says that of real ones."""
+
+    def values(self, real: View, synthetic: View) -> dict[str, float]:
+        """``trace_<extractor>``, in squared units of the features, divided by n - 1."""
+        x = synthetic.features.double()
+        trace = float(x.var(dim=0).sum())
+        return {f"trace_{synthetic.extractor}": trace}
+
+
+class Modes(Metric):
+    """How many modes of the real law are alive, and how wide they are.
+
+    A sample belongs to the mode whose centre is nearest, if it lies within ``radius`` of it. A mode
+    is alive if at least ``least`` samples belong to it. The law of the source says where the modes
+    are (:class:`~mad_lightning.data.laws.Grid25` does).
+
+    Args:
+        radius: Largest distance to a mode's centre, in units of the samples.
+        least: Samples that make a mode count as alive.
+    """
+
+    def __init__(self, radius: float, least: int = 1) -> None:
+        super().__init__()
+        if not radius > 0.0:
+            raise Refused(
+                "evaluator.metrics.radius",
+                f"{radius}",
+                "take several standard deviations of a mode, e.g. 0.25 for Grid25",
+            )
+        if least < 1:
+            raise Refused("evaluator.metrics.least", f"{least}", "take at least 1")
+        self.radius, self.least = radius, least
+
+    def values(self, real: View, synthetic: View) -> dict[str, float]:
+        """``modes``, a count, and ``mode_variance``.
+
+        The second is the variance of a mode's samples in one coordinate (around their own mean,
+        divided by their number less 1, averaged over coordinates), averaged over the modes that are
+        alive and have at least two samples; NaN if none has.
+
+        Raises:
+            Refused: If the source does not say where its modes are.
+        """
+        centres = None if real.law is None else real.law.modes
+        if centres is None:
+            raise Refused(
+                "evaluator.metrics",
+                "Modes needs to know where the modes of the real data are, this source does not",
+                "leave it out, or use the source Grid25",
+            )
+        x = synthetic.features.double()
+        owner = self._owner(x, centres.to(x.device))
+        counts = owner[owner >= 0].bincount(minlength=len(centres))
+        wide = [
+            float(x[owner == mode].var(dim=0).mean())
+            for mode in (counts >= max(2, self.least)).nonzero().flatten().tolist()
+        ]
+        return {
+            "modes": float((counts >= self.least).sum()),
+            "mode_variance": sum(wide) / len(wide) if wide else math.nan,
+        }
+
+    def _owner(self, x: Tensor, centres: Tensor) -> Tensor:
+        """The mode that each sample belongs to (N,), int64; -1 for those far from all."""
+        squared = torch.stack([(x - centre).square().sum(dim=1) for centre in centres])
+        nearest, owner = squared.min(dim=0)
+        return torch.where(nearest <= self.radius**2, owner, -1)
+
+    def protocol(self) -> dict[str, Any]:
+        """The radius, and the samples that make a mode."""
+        return {"mode_radius": self.radius, "mode_least": self.least}
+
+    def check(self, n: int, extractor: str) -> None:
+        """Modes lie in the space of the samples."""
+        if extractor != "identity":
+            raise Refused(
+                "evaluator.metrics",
+                f"Modes are places among samples themselves, not among {extractor} features",
+                "use it with the extractor Identity",
+            )

@@ -1,0 +1,133 @@
+"""The classifier: the same weights for everybody, made before anything is trained."""
+
+from hashlib import sha256
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mad_lightning.data.real import RealData
+from mad_lightning.data.sources import Digits
+from mad_lightning.metrics import Classifier
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import SampleBlock, SampleSpec
+
+VECTORS = SampleSpec((5,))
+
+
+def not_called(*arguments, **more):
+    raise AssertionError("should not have been called")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return RealData(Digits(), 300, 0, 0, tmp_path_factory.mktemp("data"))
+
+
+def trained(real, cache, n=200, **arguments):
+    """A LeNet trained on a small part of the pool, which takes a moment."""
+    classifier = Classifier(n_images=5 * n, **arguments)
+    classifier.prepare(lambda: real.pool()[:n], real.spec, real.digest, cache)
+    return classifier
+
+
+@pytest.fixture(scope="module")
+def classifier(digits, tmp_path_factory):
+    return trained(digits, tmp_path_factory.mktemp("classifier"))
+
+
+def test_the_classifier_learns_digits_it_was_not_shown(digits, tmp_path):
+    classifier = Classifier(n_images=15_000)
+    classifier.prepare(digits.pool, digits.spec, digits.digest, tmp_path)
+    correct = classifier.classify(digits.reference) == digits.reference.labels
+    assert correct.float().mean() > 0.9
+
+
+def test_features_are_what_the_last_layer_classifies(digits, classifier):
+    features = classifier(digits.reference)
+    assert (features.shape, features.dtype) == ((300, 84), torch.float32)
+    classes = classifier.net[-1](features).argmax(dim=1)
+    assert torch.equal(classes, classifier.classify(digits.reference))
+    block = SampleBlock(0, digits.reference)
+    assert torch.equal(classifier.predict_step(block, 0), features)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_everybody_gets_the_same_weights(digits, classifier, tmp_path, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.rand(threads)  # nor does it matter where the global generator stands
+        assert trained(digits, tmp_path).weights == classifier.weights
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_global_randomness_does_not_tell_training_from_finding(digits, tmp_path):
+    draws = []
+    for _ in ("trained", "found"):
+        torch.manual_seed(0)
+        trained(digits, tmp_path)
+        draws.append(torch.rand(3))
+    assert torch.equal(*draws)
+
+
+def test_the_second_time_the_weights_are_found(digits, tmp_path, monkeypatch):
+    weights = trained(digits, tmp_path).weights
+    monkeypatch.setattr(Classifier, "_train", not_called)
+    again = Classifier(n_images=1000)
+    again.prepare(not_called, digits.spec, digits.digest, tmp_path)
+    assert again.weights == weights
+
+
+@pytest.mark.parametrize("other", [{"n_images": 1001}, {"lr": 1e-3}, {"seed": 1}, {"digest": "x"}])
+def test_another_recipe_or_other_data_is_trained_anew(digits, tmp_path, monkeypatch, other):
+    trained(digits, tmp_path)
+    monkeypatch.setattr(Classifier, "_train", not_called)
+    digest = other.pop("digest", digits.digest)
+    with pytest.raises(AssertionError):
+        Classifier(**{"n_images": 1000} | other).prepare(digits.pool, digits.spec, digest, tmp_path)
+
+
+def test_the_reference_is_never_shown(digits, tmp_path, monkeypatch):
+    shown = []
+    train = Classifier._train
+
+    def watched(self, pool, spec):
+        shown.append(pool)
+        return train(self, pool[:64], spec)
+
+    monkeypatch.setattr(Classifier, "_train", watched)
+    Classifier(n_images=100).prepare(digits.pool, digits.spec, digits.digest, tmp_path)
+    content = [{x.numpy().tobytes() for x in each.values} for each in (*shown, digits.reference)]
+    assert [len(each) for each in content] == [1497, 300]
+    assert content[0].isdisjoint(content[1])
+
+
+def test_the_protocol_names_the_stored_weights(digits, tmp_path):
+    classifier = trained(digits, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    assert classifier.protocol() == {
+        "extractor": "classifier",
+        "weights": sha256(file.read_bytes()).hexdigest()[:12],
+        "resize": "none",
+    }
+    stored, used = load_file(file), classifier.net.state_dict()
+    assert stored.keys() == used.keys()
+    assert all(torch.equal(stored[name], used[name]) for name in used)
+
+
+def test_the_classifier_is_frozen(classifier):
+    assert not classifier.net.training
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+@pytest.mark.parametrize(
+    "spec", [VECTORS, SampleSpec((1, 8, 8)), SampleSpec((1, 3, 8), 10)], ids=str
+)
+def test_the_classifier_refuses_what_it_cannot_classify(tmp_path, spec):
+    with pytest.raises(Refused, match="labelled images") as caught:
+        Classifier().prepare(not_called, spec, "", tmp_path / "cache")
+    assert caught.value.field == "evaluator.extractor"
+    assert not (tmp_path / "cache").exists()
