@@ -31,7 +31,7 @@ from mad_lightning.refusal import Refused
 if TYPE_CHECKING:
     from mad_lightning.meta_trainer import MetaTrainer
 
-__all__ = ["build", "main"]
+__all__ = ["build", "explain", "main"]
 
 HELP = f"""mad_lightning {__version__}: train generators on their own samples, measure what is lost.
 
@@ -51,7 +51,7 @@ groups of options:
   --lineage.*           name, root directory, number of generations
   --policy.*            the loop: FullySynthetic, SyntheticAugmentation, FreshData; counts
   --data.*              real data by name (--data.source Digits), reference, batches
-  --generator.*         the family: Diffusion, Gaussian and its settings
+  --generator.*         the family: Diffusion, Gaussian, Glow, Mixture, StyleGAN2, WGAN
   --evaluator.*         feature extractor and metrics
   --callbacks           observers of the lineage: Console, SampleGrids, WandB, StopWhenMAD
   --trainer.*           Lightning's Trainer: accelerator, devices, strategy, max_epochs, ...
@@ -103,6 +103,7 @@ def build(args: Sequence[str]) -> MetaTrainer:
         Refused: If an argument or a configuration file is wrong.
     """
     _quieten()
+    from jsonargparse import Namespace
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     # Short class names work for classes that are imported.
@@ -146,7 +147,7 @@ def build(args: Sequence[str]) -> MetaTrainer:
             try:
                 self.config = parser.parse_args(args)
             except ArgumentError as error:
-                raise _explain(str(error), parser) from None
+                raise explain(str(error), parser) from None
 
         def _add_instantiators(self) -> None:
             """Keeps no configuration in checkpoints: it stands in ``config.yaml``."""
@@ -185,8 +186,8 @@ def build(args: Sequence[str]) -> MetaTrainer:
         config.lineage.name = _name(args, seed)
 
     def fresh(key: str) -> Any:
-        """Instantiates one group of the configuration anew."""
-        return cli.parser.instantiate(config)[key]
+        """Instantiates one group of the configuration anew, and nothing else."""
+        return cli.parser.instantiate(Namespace({key: config[key]}), instantiate_groups=False)[key]
 
     def trainer_arguments() -> dict[str, Any]:
         """Lightning takes one callback or a list; here it is always a list."""
@@ -259,12 +260,20 @@ def _name(args: Sequence[str], seed: int) -> str:
     return f"{'+'.join(stems) or 'lineage'}_seed{seed}"
 
 
-def _explain(message: str, parser: Any) -> Refused:
-    """Turns the parser's words, which nest, into field, problem and remedy."""
+_LISTING = "python train.py --full_help lists all fields, --<group>.help CLASS those of a class"
+
+
+def explain(message: str, parser: Any, listing: str = _LISTING) -> Refused:
+    """Turns a parser's words, which nest, into field, problem and remedy.
+
+    Args:
+        message: What jsonargparse complained of.
+        parser: The parser, for names that could have been meant.
+        listing: Where all names are listed.
+    """
     text = re.sub(r"\s+", " ", message).strip()
     keys = re.findall(r"Parser key [\"']([\w.]+)[\"']", text)
     field = ".".join(keys) or "configuration"
-    listing = "python train.py --full_help lists all fields, --<group>.help CLASS those of a class"
 
     if missing := re.search(r"(?:File does not exist|Unable to open file)[^']*'([^']+)'", text):
         path = Path(missing[1])

@@ -13,6 +13,7 @@ in a lineage. Samples are named by position: real and fresh ones by their place 
 from __future__ import annotations
 
 import ast
+import functools
 import operator
 import re
 from abc import ABC, abstractmethod
@@ -138,7 +139,7 @@ def schedule(n: int | str) -> Callable[[int], int]:
         raise ValueError(f"{n!r} is not arithmetic in t")
 
     value(tree, 2)  # complain now, not at generation 2
-    return lambda t: value(tree, t)
+    return functools.cache(lambda t: value(tree, t))
 
 
 def _check_count(field: str, n: int | None, least: int) -> None:
@@ -226,12 +227,18 @@ class _SyntheticPolicy(LoopPolicy):
         self.k = k
         self.reach = k if synthetic_from == "last_k" else 1
 
+    def _window(self, t: int) -> int:
+        """How many of the last generations feed generation ``t`` >= 2."""
+        if self.synthetic_from == "last_k":
+            return min(self.k, t - 1)
+        return 1 if self.synthetic_from == "last" else t - 1
+
     def _share(self, t: int, generation: int) -> int:
         """How many samples generation ``t`` takes from one earlier generation.
 
         Equal shares; the first generations of the window take what does not divide.
         """
-        window = {"last": 1, "all": t - 1, "last_k": min(self.k, t - 1)}[self.synthetic_from]
+        window = self._window(t)
         place = generation - (t - window)
         if not 0 <= place < window:
             return 0
@@ -246,7 +253,7 @@ class _SyntheticPolicy(LoopPolicy):
         age, samples that were not used before: a new draw from the older model (appendix G).
         """
         parts = []
-        for generation in range(1, t):
+        for generation in range(t - self._window(t), t):
             count = self._share(t, generation)
             if count > 0:
                 used = 0

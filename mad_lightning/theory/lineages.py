@@ -1,0 +1,465 @@
+r"""Thousands of Gaussian lineages at once, exact, without drawing a sample.
+
+A Gaussian fitted to n points of :math:`\mathcal N(\mu, \Sigma)` sees of them only the mean and the
+scatter :math:`S = \sum_i (x_i - \bar x)(x_i - \bar x)^\top`. Both can be drawn as they are, at a
+cost that does not depend on n: independent of each other,
+
+.. math:: \bar x \sim \mathcal N(\mu, \Sigma / n), \qquad S \sim W_d(\Sigma, n - 1),
+
+and the Wishart law has a known triangular root (Bartlett, 1933): with :math:`\Sigma = U^\top U`,
+:math:`S = (BU)^\top (BU)` where B is upper triangular, its entries above the diagonal are standard
+normal and the squares on it are chi-square with n - 1, n - 2, ... degrees of freedom. B is the
+triangle of a QR decomposition of n - 1 normal points. With n <= d it ends after n - 1 rows, which
+makes a singular scatter as exact as any other. Moments of several parts merge by Chan et al.
+(1983).
+
+What a generation trains on is asked of the same :class:`~mad_lightning.policies.LoopPolicy` objects
+that drive image lineages. Where a policy takes the same samples again (a fixed real set, a pool
+that grows), the same moments are taken again: :func:`segments` cuts every source into runs of
+samples that are always used together, and moments are kept until their last use.
+
+Real samples come from N(0, I). That is no loss: the loop commutes with affine maps, so a lineage on
+any other non-singular normal law is the image of one of these.
+
+References:
+    | On the theory of statistical regression (Bartlett, 1933),
+    | https://doi.org/10.1017/S0370164600015637
+    | Algorithms for computing the sample variance (Chan et al., 1983),
+    | https://doi.org/10.1080/00031305.1983.10483115
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, pairwise
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from mad_lightning.policies import LoopPolicy
+from mad_lightning.refusal import Refused, check_sampling_bias
+from mad_lightning.seeds import seed_for
+from mad_lightning.theory.closed_forms import w2_squared_to_standard_normal
+
+__all__ = [
+    "Estimator",
+    "GaussianLineages",
+    "Segment",
+    "Setting",
+    "Trajectories",
+    "in_parallel",
+    "segments",
+    "simulate",
+]
+
+Estimator = Literal["unbiased", "maximum_likelihood"]
+
+_BLOCK = 4 * 2**20
+"""Bytes of moments that are drawn at once: about what a core's cache holds."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one point of a grid simulates.
+
+    Attributes:
+        policy: What each generation trains on.
+        sampling_bias: λ in (0, 1]; synthetic samples come from N(μ, λΣ).
+        seed: Decides the setting's random numbers, whatever else is simulated beside it.
+    """
+
+    policy: LoopPolicy
+    sampling_bias: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sampling_bias(self.sampling_bias)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of samples of one source that every generation takes as a whole or not at all.
+
+    Attributes:
+        source: 0 for the real pool, else the generation that the samples come from.
+        uses: The generations that train on it, in order; one that takes it twice stands twice.
+        count: How many samples, at least 1.
+    """
+
+    source: int
+    uses: tuple[int, ...]
+    count: int
+
+
+@lru_cache(maxsize=1024)
+def segments(policy: LoopPolicy, generations: int) -> tuple[Segment, ...]:
+    """Cuts all that a policy prescribes into segments.
+
+    Args:
+        policy: The loop.
+        generations: How many generations to look at.
+
+    Returns:
+        Segments ordered by first use, real ones first, no two of them alike in source and uses.
+    """
+    changes: dict[int, dict[int, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
+    for t in range(1, generations + 1):
+        for part in policy.mix(t).parts:
+            edges = changes[part.generation or 0]
+            edges[part.start][t] += 1
+            edges[part.stop][t] -= 1
+    counts: dict[tuple[int, tuple[int, ...]], int] = defaultdict(int)
+    for source, edges in changes.items():
+        users: Counter[int] = Counter()
+        for low, high in pairwise(sorted(edges)):
+            users.update(edges[low])
+            users += Counter()  # forgets who is through
+            if users:
+                counts[source, tuple(sorted(users.elements()))] += high - low
+    found = (Segment(source, uses, count) for (source, uses), count in counts.items())
+    return tuple(sorted(found, key=lambda each: (each.uses[0], each.source > 0, each.uses)))
+
+
+class _Moments(NamedTuple):
+    """Count (S, m), mean (S, R, m, D) and root (S, R, m, 1 + r, D) of the scatter of m segments.
+
+    The root's first row is left free for the distance of the segment's mean from the mean of all
+    that it is merged with.
+    """
+
+    n: Tensor
+    mean: Tensor
+    root: Tensor
+
+
+class GaussianLineages:
+    """S settings, R lineages of each, one generation a step.
+
+    Args:
+        settings: Of one shape: their policies cut into the same segments, whatever their counts.
+            :func:`simulate` takes any.
+        dim: Dimension d, at least 1.
+        generations: How many generations the policies are asked for.
+        lineages: R, lineages a setting.
+        estimator: ``unbiased`` covariances divide by n - 1, as in the paper, ``maximum_likelihood``
+            by n.
+        device: Where to compute, in float64. A setting's numbers depend on its seed and R alone, up
+            to rounding; other devices draw other numbers.
+
+    Attributes:
+        t: The last generation that was trained; 0 at first.
+        mean: Its means, with shape (S, R, d).
+        root: Factors A of its covariances A'A, with shape (S, R, r, d), r <= d.
+
+    Raises:
+        Refused: If a policy cannot be fed, or a generation is too small for the estimator.
+        ValueError: If the settings differ in shape.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[Setting],
+        dim: int,
+        generations: int,
+        lineages: int,
+        estimator: Estimator = "unbiased",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        plans = [_checked_segments(each, generations, estimator) for each in settings]
+        shapes = {tuple((each.source, each.uses) for each in plan) for plan in plans}
+        if len(shapes) != 1:
+            raise ValueError(f"settings of {len(shapes)} shapes cannot be simulated as one batch")
+        self.dim, self.generations, self.lineages = dim, generations, lineages
+        self.estimator, self.device = estimator, torch.device(device)
+        self._plan = plans[0]
+        self._counts = torch.tensor([[each.count for each in plan] for plan in plans])
+        spread = [each.sampling_bias**0.5 for each in settings]
+        self._spread = torch.tensor(spread, dtype=torch.float64, device=self.device)
+        self._rngs = [
+            torch.Generator(self.device).manual_seed(seed_for(each.seed, "lineages"))
+            for each in settings
+        ]
+        self._first_uses: dict[int, list[int]] = defaultdict(list)
+        self._last_draw: dict[int, int] = {}
+        for place, each in enumerate(self._plan):
+            self._first_uses[each.uses[0]].append(place)
+            self._last_draw[each.source] = each.uses[0]
+        self._laws: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[tuple[int, ...], _Moments] = {}
+        self.t = 0
+        self.mean = self.root = torch.empty(0)
+
+    def step(self) -> None:
+        """Trains the next generation of every lineage."""
+        self.t = t = self.t + 1
+        if t > self.generations:
+            raise ValueError(f"the lineages were planned for {self.generations} generations")
+        mix: list[_Moments] = []
+        keep: dict[tuple[int, ...], list[_Moments]] = defaultdict(list)
+        drawn = [(self._plan[b[0]].uses, self._draw(b)) for b in self._blocks(self._first_uses[t])]
+        for uses, moments in [*self._kept.items(), *drawn]:
+            now = uses.count(t)
+            mix += [moments] * now
+            if uses[now:]:
+                keep[uses[now:]].append(moments)
+        # Moments with the same future are one from here on.
+        self._kept = {uses: _as_moments(*_merge(each)) for uses, each in keep.items()}
+        n, self.mean, root = _merge(mix)
+        less = 1.0 if self.estimator == "unbiased" else 0.0
+        self.root = root / (n - less).sqrt()[:, None, None, None]
+        biased = bool((self._spread < 1.0).any())
+        law = self.root * self._spread[:, None, None, None] if biased else self.root
+        missing = self.dim - law.shape[-2]
+        self._laws[t] = self.mean, torch.nn.functional.pad(law, (0, 0, 0, missing))
+        self._laws = {g: each for g, each in self._laws.items() if self._last_draw.get(g, 0) > t}
+
+    def covariance(self) -> Tensor:
+        """Covariances of the last generation, with shape (S, R, d, d)."""
+        return self.root.mT @ self.root
+
+    def variance(self) -> Tensor:
+        """Mean variance tr Σ / d of the last generation, with shape (S, R)."""
+        return self.root.square().sum(dim=(-2, -1)) / self.dim
+
+    def w2_squared(self, which: Sequence[int] | None = None) -> Tensor:
+        """Squared W2 distance between the last generation and N(0, I), with shape (S, R).
+
+        Args:
+            which: Places of the settings to measure, in order; None measures all.
+        """
+        if which is None or len(which) == len(self.mean):
+            return w2_squared_to_standard_normal(self.mean, self.root)
+        at = torch.tensor(which, dtype=torch.int64, device=self.device)
+        return w2_squared_to_standard_normal(self.mean[at], self.root[at])
+
+    def keep(self, which: Sequence[int]) -> None:
+        """Goes on with some of the settings only; it changes none of their numbers.
+
+        Args:
+            which: Their places, in order.
+        """
+        at = torch.tensor(which, dtype=torch.int64, device=self.device)
+        self._rngs = [self._rngs[place] for place in which]
+        self._counts, self._spread = self._counts[at.cpu()], self._spread[at]
+        self._laws = {g: (mean[at], root[at]) for g, (mean, root) in self._laws.items()}
+        self._kept = {
+            uses: _Moments(*(each[at] for each in moments)) for uses, moments in self._kept.items()
+        }
+        self.mean, self.root = self.mean[at], self.root[at]
+
+    # what a step is made of
+
+    def _blocks(self, places: Iterable[int]) -> Iterator[list[int]]:
+        """Segments that can be drawn in one go: all real or all synthetic, used alike."""
+
+        def kind(place: int) -> tuple[bool, tuple[int, ...]]:
+            each = self._plan[place]
+            return each.source == 0, each.uses
+
+        size = max(1, _BLOCK // (8 * self.lineages * self.dim * self.dim))
+        for _, alike in groupby(places, kind):
+            block = list(alike)
+            for start in range(0, len(block), size):
+                yield block[start : start + size]
+
+    def _draw(self, places: list[int]) -> _Moments:
+        """Moments of new samples: real ones of N(0, I), synthetic ones of N(μ, λΣ)."""
+        root = self._bartlett(self._counts[:, places])
+        n = self._counts[:, places].to(self.device, torch.float64)
+        sources = [self._plan[place].source for place in places]
+        if sources[0] == 0:
+            return _Moments(n, root[..., 0, :] / n.sqrt()[:, None, :, None], root)
+        means, laws = zip(*(self._laws[g] for g in sources), strict=True)
+        root = root @ torch.stack(laws, dim=2)
+        mean = root[..., 0, :] / n.sqrt()[:, None, :, None]
+        return _Moments(n, mean + torch.stack(means, dim=2), root)
+
+    def _bartlett(self, n: Tensor) -> Tensor:
+        """A normal row, for the mean, above Bartlett's root for n samples of N(0, I).
+
+        Args:
+            n: Counts (S, m), whole, on the CPU.
+
+        Returns:
+            Rows (S, R, m, 1 + r, d); r <= d is the largest rank among the scatters.
+        """
+        ranks = (n.amax(dim=1) - 1).clamp(max=self.dim).tolist()
+        rank = max(ranks)
+        freedom = (n[:, None, :, None] - 1 - torch.arange(rank)).to(self.device, torch.float64)
+        chi = (freedom.clamp(min=1.0) / 2.0).expand(-1, self.lineages, -1, -1).contiguous()
+        # Normal draws in float32, of which torch makes six for each one in float64: their 24 bits
+        # are far below any Monte-Carlo error. All sums of them are in float64.
+        z = torch.zeros(*chi.shape[:3], 1 + rank, self.dim, device=self.device)
+        for place, rng in enumerate(self._rngs):
+            own = ranks[place]  # so that nobody's numbers depend on who else is in the batch
+            draws = z[place] if own == rank else torch.empty_like(z[place, :, :, : 1 + own])
+            z[place, :, :, : 1 + own] = draws.normal_(generator=rng)
+            gammas = torch._standard_gamma(chi[place, :, :, :own].contiguous(), generator=rng)
+            chi[place, :, :, :own] = (2.0 * gammas).sqrt_()
+        z = z.double().triu_(-1)
+        z.diagonal(-1, -2, -1).copy_(chi)
+        if int(n.min()) - 1 < rank:  # some end earlier
+            z[..., 1:, :] *= (freedom > 0.0)[..., None]
+        return z
+
+
+def _checked_segments(
+    setting: Setting, generations: int, estimator: Estimator
+) -> tuple[Segment, ...]:
+    least = 2 if estimator == "unbiased" else 1
+    plan = segments(setting.policy, generations)
+    total = Counter(dict.fromkeys(range(1, generations + 1), 0))
+    for each in plan:
+        total.update(dict.fromkeys(each.uses, each.count))
+    t, n = min(total.items(), key=lambda item: (item[1] >= least, item[0]))
+    if n < least:
+        problem = f"generation {t} has {n} samples to train on"
+        raise Refused("policy", problem, f"the {estimator} covariance needs at least {least}")
+    return plan
+
+
+def _merge(stacks: Sequence[_Moments]) -> tuple[Tensor, Tensor, Tensor]:
+    """Count (S,), mean (S, R, D) and root (S, R, r, D) of all segments taken together.
+
+    The distances of their means fill the free rows of their roots.
+    """
+    n = sum((each.n.sum(dim=1) for each in stacks), torch.zeros(()))
+    if len(stacks) == 1 and stacks[0].n.shape[1] == 1:
+        return n, stacks[0].mean[:, :, 0], stacks[0].root[:, :, 0, 1:]
+    weighted = sum((each.n[:, None, None] @ each.mean for each in stacks), torch.zeros(()))
+    mean = weighted / n[:, None, None, None]
+    for each in stacks:
+        gaps = each.mean - mean
+        torch.mul(gaps, each.n.sqrt()[:, None, :, None], out=each.root[..., 0, :])
+    return n, mean[:, :, 0], _triangle([each.root.flatten(2, 3) for each in stacks])
+
+
+def _as_moments(n: Tensor, mean: Tensor, root: Tensor) -> _Moments:
+    """Merged moments as those of one segment."""
+    free = root.new_zeros((*root.shape[:-2], 1, root.shape[-1]))
+    return _Moments(n[:, None], mean[:, :, None], torch.cat([free, root], dim=-2)[:, :, None])
+
+
+def _triangle(rows: Sequence[Tensor]) -> Tensor:
+    """An upper triangular root (..., r, D) of the scatter of rows (..., *, D)."""
+    gram = sum((each.mT @ each for each in rows), torch.zeros(()))
+    root, failed = torch.linalg.cholesky_ex(gram, upper=True)
+    if bool(failed.any()):  # singular: few points, or collapse
+        return torch.linalg.qr(torch.cat([*rows], dim=-2), mode="r").R
+    return root
+
+
+# many settings
+
+
+class Trajectories(NamedTuple):
+    """What lineages do generation by generation, each with shape (S, R, T).
+
+    Attributes:
+        w2_squared: Squared W2 distance to N(0, I).
+        drift: Squared length of the mean.
+        variance: Mean variance tr Σ / d.
+    """
+
+    w2_squared: Tensor
+    drift: Tensor
+    variance: Tensor
+
+
+def simulate(
+    settings: Sequence[Setting],
+    dim: int,
+    generations: int,
+    lineages: int,
+    estimator: Estimator = "unbiased",
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Trajectories:
+    """Follows lineages of any settings and measures every generation.
+
+    Args:
+        settings: S settings.
+        dim: Dimension d.
+        generations: T.
+        lineages: R, lineages a setting.
+        estimator: ``unbiased`` or ``maximum_likelihood`` covariances.
+        device: Where to compute.
+        threads: CPU threads; None takes torch's number.
+        progress: Called with a number of settings when they are done.
+
+    Returns:
+        Float64 tensors (S, R, T) on the CPU.
+
+    Raises:
+        Refused: If a policy cannot be fed.
+    """
+    out = Trajectories(
+        *(torch.empty(len(settings), lineages, generations).double() for _ in range(3))
+    )
+
+    def follow(places: list[int]) -> None:
+        batch = [settings[place] for place in places]
+        run = GaussianLineages(batch, dim, generations, lineages, estimator, device)
+        for t in range(generations):
+            run.step()
+            measured = run.w2_squared(), run.mean.square().sum(dim=-1), run.variance()
+            for to, values in zip(out, measured, strict=True):
+                to[places, :, t] = values.cpu()
+        progress(len(places))
+
+    in_parallel(follow, batches(settings, dim, generations, lineages), threads)
+    return out
+
+
+def batches(
+    settings: Sequence[Setting], dim: int, generations: int, lineages: int
+) -> list[list[int]]:
+    """Places of settings of one shape, as many at a time as a core's cache likes."""
+    shapes: dict[object, list[int]] = defaultdict(list)
+    for place, setting in enumerate(settings):
+        plan = segments(setting.policy, generations)
+        shapes[tuple((each.source, each.uses) for each in plan)].append(place)
+    size = max(1, _BLOCK // (8 * lineages * dim * dim))
+    return [
+        alike[start : start + size]
+        for alike in shapes.values()
+        for start in range(0, len(alike), size)
+    ]
+
+
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+
+
+def in_parallel(
+    work: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int | None = None
+) -> list[_Result]:
+    """Does jobs on several threads, one core each, and returns their results in order.
+
+    Python's lock costs little, as each job spends its time inside torch; splitting the jobs beats
+    splitting each small matrix.
+
+    Args:
+        work: Done once for each job.
+        jobs: What to do; long ones first.
+        threads: How many at a time; None takes torch's number of threads.
+    """
+    with _one_thread_each() as available, ThreadPoolExecutor(threads or available) as pool:
+        return list(pool.map(work, jobs))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,517 @@
+r"""How much synthetic data helps before it hurts: the effective sample size.
+
+The fresh data loop settles: whatever it started from, E dist(G^t, P_r) tends to a *limit point*
+that depends on n_real, n_synthetic and λ alone (Alemohammad et al., 2023, section 5.2, equation 3).
+The paper calls *effective sample size* n_e the number of real samples that alone would have done as
+well (equation 4),
+
+.. math:: E\,\mathrm{dist}(G(n_e), P_r) = \lim_{t\to\infty} E\,\mathrm{dist}(G^t, P_r),
+
+and a loop *admissible* if n_e / n_real >= 1: synthetic samples did no harm. For λ < 1 there is a
+phase transition: past some n_synthetic the loop is no longer admissible.
+
+Here G is a Gaussian, P_r = N(0, I_d), and the distance squared W2 (the paper's "WD" reaches 30 at
+d = 100, as only the square does). Both sides are simulated, by :mod:`.lineages`: the left once for
+a row of n, the *real-only curve*; the right until it has settled.
+
+**When a loop has settled is judged by its data.** A run is cut in half. The first half is burn-in.
+How far the second half still moves, from its own first half to its own second, is seen in each of R
+independent lineages: a drift D with a standard error that needs no model of autocorrelation. What
+relaxes in τ generations, known from the first two moments (:func:`~.closed_forms.relaxation`), and
+moves by D between halves of h generations each, is on average :math:`(D/2) \coth(h/2\tau)` away
+from its limit. That is the *bias*. The run ends when the bias, its standard error, and the standard
+error of the limit are each within the precision asked for; else it grows by half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field
+from itertools import product
+
+import numpy as np
+import torch
+
+from mad_lightning.policies import FreshData
+from mad_lightning.refusal import Refused, check_sampling_bias
+from mad_lightning.seeds import seed_for
+from mad_lightning.theory.closed_forms import relaxation
+from mad_lightning.theory.lineages import (
+    Estimator,
+    GaussianLineages,
+    Setting,
+    batches,
+    in_parallel,
+)
+
+__all__ = [
+    "EffectiveSampleSize",
+    "FreshLoop",
+    "RealOnlyCurve",
+    "effective_sample_size",
+    "effective_sample_sizes",
+]
+
+_EXTENSIONS = 5
+"""How often a run may grow by half: to 7.6 times its first length."""
+_BOOTSTRAP = 1000
+
+
+@dataclass(frozen=True)
+class FreshLoop:
+    """A fresh data loop, as a point of a grid.
+
+    Attributes:
+        n_real: Fresh real samples a generation, at least 2.
+        n_synthetic: Synthetic samples a generation.
+        sampling_bias: λ in (0, 1].
+        k: How many of the last generations the synthetic samples come from, in equal shares.
+
+    Raises:
+        Refused: If a number lies outside its range.
+    """
+
+    n_real: int
+    n_synthetic: int
+    sampling_bias: float = 1.0
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        _check_whole("n_real", self.n_real, 2)
+        _check_whole("n_synthetic", self.n_synthetic, 0)
+        _check_whole("k", self.k, 1)
+        check_sampling_bias(self.sampling_bias)
+
+    def policy(self) -> FreshData:
+        """The loop policy, begun where linear theory puts the limit.
+
+        Any start will do. For λ = 1 and small errors, the limit of k = 1 is that of a fit on
+        n_real (1 + q) real samples, q the synthetic share. With more models in the window, each
+        generation begins on real samples of its own until the window is full: a window that grows
+        would give its first generations a weight which takes many relaxations to fade.
+        """
+        n, n_synthetic = self.n_real, self.n_synthetic
+        start = n + n * n_synthetic // (n + n_synthetic)
+        if self.k == 1:
+            return FreshData(start, n, n_synthetic)
+        ready = f"min({n_synthetic}, max(0, (t - {self.k}) * {n_synthetic}))"
+        return FreshData(start, n, ready, synthetic_from="last_k", k=self.k)
+
+
+@dataclass(frozen=True)
+class EffectiveSampleSize:
+    """What a fresh loop is worth in real samples, and how well that is known.
+
+    Attributes:
+        loop: The loop.
+        dim: d.
+        estimator: How covariances are estimated.
+        n_e: Effective sample size; NaN if the limit is farther than a fit on 2 real samples.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end.
+        w2_squared: The limit of E W2².
+        standard_error: Monte-Carlo standard error of ``w2_squared``.
+        bias: What ``w2_squared`` may still have been moving, estimated from the drift.
+        burn_in: Generations left out.
+        generations: Generations of each lineage.
+        lineages: How many lineages.
+        settled: Whether the run passed its test; if not, the interval is too short.
+    """
+
+    loop: FreshLoop
+    dim: int
+    estimator: Estimator
+    n_e: float
+    low: float
+    high: float
+    w2_squared: float
+    standard_error: float
+    bias: float
+    burn_in: int
+    generations: int
+    lineages: int
+    settled: bool
+
+    @property
+    def ratio(self) -> float:
+        """n_e / n_real: above 1, synthetic samples helped."""
+        return self.n_e / self.loop.n_real
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % bootstrap interval of the ratio."""
+        return self.low / self.loop.n_real, self.high / self.loop.n_real
+
+    @property
+    def admissible(self) -> bool:
+        """Whether n_e / n_real >= 1."""
+        return self.ratio >= 1.0
+
+
+def effective_sample_size(
+    n_real: int,
+    n_synthetic: int,
+    sampling_bias: float = 1.0,
+    dim: int = 100,
+    *,
+    k: int = 1,
+    estimator: Estimator = "unbiased",
+    precision: float = 0.01,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+) -> EffectiveSampleSize:
+    """How many real samples alone would do as well as a fresh loop in the limit.
+
+    Args:
+        n_real: Fresh real samples a generation, at least 2.
+        n_synthetic: Synthetic samples a generation.
+        sampling_bias: λ in (0, 1].
+        dim: Dimension d of the data.
+        k: How many of the last generations the synthetic samples come from.
+        estimator: ``unbiased`` or ``maximum_likelihood`` covariances.
+        precision: Relative standard error to reach, between 0.001 and 0.2.
+        seed: Decides all random numbers.
+        device: Where to compute.
+        threads: CPU threads; None takes torch's number.
+
+    Raises:
+        Refused: If an argument lies outside its range.
+
+    Example:
+        >>> effective_sample_size(100, 1000, sampling_bias=0.85).admissible
+        True
+    """
+    loops = [FreshLoop(n_real, n_synthetic, sampling_bias, k)]
+    return effective_sample_sizes(
+        loops,
+        dim,
+        estimator=estimator,
+        precision=precision,
+        seed=seed,
+        device=device,
+        threads=threads,
+    )[0]
+
+
+def grid(
+    n_real: Sequence[int],
+    n_synthetic: Sequence[int],
+    sampling_bias: Sequence[float] = (1.0,),
+    k: Sequence[int] = (1,),
+) -> list[FreshLoop]:
+    """All combinations, the last argument varying fastest."""
+    return [FreshLoop(*point) for point in product(n_real, n_synthetic, sampling_bias, k)]
+
+
+def effective_sample_sizes(
+    loops: Sequence[FreshLoop],
+    dim: int = 100,
+    *,
+    estimator: Estimator = "unbiased",
+    precision: float = 0.01,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[EffectiveSampleSize]:
+    """Effective sample sizes of many loops at once, e.g. of a :func:`grid`.
+
+    A loop's result does not depend on which others are asked for, but for what they add to the
+    common real-only curve's knots.
+
+    Args:
+        loops: The loops.
+        dim: Dimension d.
+        estimator: ``unbiased`` or ``maximum_likelihood`` covariances.
+        precision: Relative standard error to reach, between 0.001 and 0.2.
+        seed: Decides all random numbers.
+        device: Where to compute.
+        threads: CPU threads; None takes torch's number.
+        progress: Called with a number of loops when they are done.
+
+    Returns:
+        One result a loop, in order.
+
+    Raises:
+        Refused: If an argument lies outside its range.
+    """
+    _check_whole("dim", dim, 1)
+    if not 0.001 <= precision <= 0.2:
+        raise Refused("precision", f"{precision}", "give a relative error, 0.001 to 0.2")
+    if estimator not in ("unbiased", "maximum_likelihood"):
+        raise Refused("estimator", f"{estimator!r}", "choose unbiased or maximum_likelihood")
+    limits = _limits(loops, dim, estimator, precision, seed, device, threads, progress)
+    curve = RealOnlyCurve(dim, estimator, min(precision / 4, 0.01), seed, device, threads)
+    curve.cover(np.array([each.per_lineage.mean() for each in limits]))
+    return [_invert(loop, limit, curve, seed) for loop, limit in zip(loops, limits, strict=True)]
+
+
+def _check_whole(field: str, n: int, least: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+        raise Refused(field, f"{n!r}", f"give a whole number, at least {least}")
+
+
+# the limit point
+
+
+@dataclass
+class _Run:
+    """A loop's lineages on their way to the limit.
+
+    Attributes:
+        first: The generation that begins the run: the window of models is full.
+        tau: Generations in which it forgets.
+        length: Generations after ``first`` at which it is judged next.
+        longest: Where it is given up.
+        every: Generations between measurements.
+        times: When it was measured.
+        values: The squared distances then, (R,) each.
+    """
+
+    first: int
+    tau: float
+    length: int
+    longest: int
+    every: int
+    times: list[int] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, loop: FreshLoop, estimator: Estimator) -> _Run:
+        tau = relaxation(loop.n_real, loop.n_synthetic, loop.sampling_bias, loop.k, estimator)
+        length = 8 + loop.k + math.ceil(2 * tau / loop.k)
+        longest = math.ceil(length * 1.5**_EXTENSIONS)
+        return cls(loop.k, tau, length, longest, max(1, int(tau / (8 * loop.k))))
+
+    @property
+    def horizon(self) -> int:
+        """The last generation that may be needed, rounded up so that similar runs agree."""
+        return 1 << (self.first + self.longest).bit_length()
+
+    @property
+    def burn_in(self) -> int:
+        """The last generation that is left out."""
+        return self.first + self.length // 2
+
+    def wants(self, t: int) -> bool:
+        """Whether generation t is one to measure."""
+        return t > self.burn_in and t % self.every == 0
+
+    def judge(self, precision: float) -> tuple[_Limit, bool]:
+        """The limit as far as it is known, and whether the run may end."""
+        times, values = np.array(self.times), np.stack(self.values)
+        times, values = times[times > self.burn_in], values[times > self.burn_in]
+        late = times > self.first + 0.75 * self.length
+        drift = values[late].mean(axis=0) - values[~late].mean(axis=0)
+        # An exponential that moves by D from the mean of one half to that of the other
+        # is, on average over both, D/2 coth(h / 2τ) away from where it ends.
+        away = -drift / (2.0 * math.tanh(self.length / 8 / self.tau)) if self.tau else 0.0 * drift
+        per_lineage = values.mean(axis=0)
+        mean, bias = float(per_lineage.mean()), float(away.mean())
+        errors = abs(bias), _standard_error(away), _standard_error(per_lineage)
+        settled = max(errors) <= precision * mean
+        limit = _Limit(per_lineage, bias, self.burn_in, self.first + self.length, settled)
+        return limit, settled or math.ceil(1.5 * self.length) > self.longest
+
+
+@dataclass(frozen=True)
+class _Limit:
+    per_lineage: np.ndarray
+    bias: float
+    burn_in: int
+    generations: int
+    settled: bool
+
+
+def _limits(
+    loops: Sequence[FreshLoop],
+    dim: int,
+    estimator: Estimator,
+    precision: float,
+    seed: int,
+    device: str | torch.device,
+    threads: int | None,
+    progress: Callable[[int], None],
+) -> list[_Limit]:
+    """Runs every loop until it has settled."""
+    # The squared distance of a single lineage has a relative spread of about 2.5 / d.
+    lineages = max(8, math.ceil((1.25 / (precision * dim)) ** 2))
+    settings = [
+        Setting(loop.policy(), loop.sampling_bias, seed_for(seed, "limit", dim, *astuple(loop)))
+        for loop in loops
+    ]
+    found: dict[int, _Limit] = {}
+
+    def settle(job: tuple[int, list[int]]) -> None:
+        horizon, places = job
+        runs = {place: _Run.of(loops[place], estimator) for place in places}
+        batch = GaussianLineages(
+            [settings[place] for place in places], dim, horizon, lineages, estimator, device
+        )
+        while runs:
+            batch.step()
+            due = [(at, run) for at, run in enumerate(runs.values()) if run.wants(batch.t)]
+            if due:
+                measured = batch.w2_squared([at for at, _ in due]).cpu().numpy()
+                for (_, run), values in zip(due, measured, strict=True):
+                    run.times.append(batch.t)
+                    run.values.append(values)
+            for place, run in list(runs.items()):
+                if batch.t == run.first + run.length:
+                    limit, over = run.judge(precision)
+                    run.length = math.ceil(1.5 * run.length)
+                    if over:
+                        found[place] = limit
+            left = [at for at, place in enumerate(runs) if place not in found]
+            if len(left) < len(runs):
+                batch.keep(left)
+                progress(len(runs) - len(left))
+                runs = {place: run for place, run in runs.items() if place not in found}
+
+    by_horizon: dict[int, list[int]] = defaultdict(list)
+    for place, loop in enumerate(loops):
+        by_horizon[_Run.of(loop, estimator).horizon].append(place)
+    jobs = [
+        (horizon, [places[at] for at in alike])
+        for horizon, places in sorted(by_horizon.items(), reverse=True)  # long ones first
+        for alike in batches([settings[place] for place in places], dim, horizon, lineages)
+    ]
+    in_parallel(settle, jobs, threads)
+    return [found[place] for place in range(len(loops))]
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / len(values) ** 0.5)
+
+
+# the real-only curve
+
+
+class RealOnlyCurve:
+    """E W2²(n) between P_r = N(0, I) and a Gaussian fitted to n real samples, and its inverse.
+
+    Simulated where it is needed, at knots that are the same whoever asks: whole n, a factor of
+    about 1.2 apart. Between them a monotone cubic in logarithms.
+
+    Args:
+        dim: Dimension d.
+        estimator: How covariances are estimated.
+        precision: Relative standard error of a knot.
+        seed: Decides the random numbers.
+        device: Where to compute.
+        threads: CPU threads; None takes torch's number.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        estimator: Estimator = "unbiased",
+        precision: float = 0.0025,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self.dim, self.estimator, self.precision, self.seed = dim, estimator, precision, seed
+        self.device, self.threads = device, threads
+        self.least = 2 if estimator == "unbiased" else 1
+        self._knots: dict[int, float] = {}
+
+    def _n(self, knot: int) -> int:
+        """Samples at a knot: 2, 3, 4, ... and then 1.2 times as many each."""
+        return self.least + knot if knot < 6 else round((self.least + 5) * 1.2 ** (knot - 5))
+
+    def at(self, n: int) -> float:
+        """E W2²(n), simulated.
+
+        Args:
+            n: Real samples, at least 2, or 1 for maximum likelihood.
+        """
+        _check_whole("n", n, self.least)
+        repeats = max(8, math.ceil((2.0 / (self.precision * self.dim)) ** 2))
+        setting = Setting(FreshData(n, 1, 1), seed=seed_for(self.seed, "curve", self.dim, n))
+        fits = GaussianLineages([setting], self.dim, 1, repeats, self.estimator, self.device)
+        fits.step()
+        # The mean's share is known, d / n; its noise is taken away.
+        noise = fits.mean.square().sum(dim=-1).mean() - self.dim / n
+        return float(fits.w2_squared().mean() - noise)
+
+    def cover(self, distances: np.ndarray) -> None:
+        """Simulates the knots around distances, and one more on either side.
+
+        A knot's neighbours shape the cubic, so that a value between two knots depends on four.
+        """
+        wanted = {self._below(float(each)) for each in (distances.min(), distances.max())}
+        first, last = max(0, min(wanted) - 1), max(wanted) + 2
+        missing = [knot for knot in range(first, last + 1) if knot not in self._knots]
+        values = in_parallel(lambda knot: self.at(self._n(knot)), missing, self.threads)
+        self._knots.update(zip(missing, values, strict=True))
+
+    def _below(self, distance: float) -> int:
+        """The last knot whose distance is larger; 0 if there is none."""
+        knot = 0
+        while self._n(knot + 1) * distance < self.dim + self.dim * (self.dim + 1) / 4:
+            knot += 1  # where many samples would put it
+        while knot > 0 and self._value(knot) <= distance:
+            knot -= 1
+        while self._value(knot + 1) > distance:
+            knot += 1
+        return knot
+
+    def _value(self, knot: int) -> float:
+        if knot not in self._knots:
+            self._knots[knot] = self.at(self._n(knot))
+        return self._knots[knot]
+
+    def inverse(self, distances: np.ndarray) -> np.ndarray:
+        """The n at which the curve takes given values.
+
+        Args:
+            distances: Squared distances, any shape.
+
+        Returns:
+            Effective sample sizes, not whole; NaN where the least n possible does better.
+        """
+        from scipy.interpolate import PchipInterpolator
+
+        self.cover(distances)
+        knots = sorted(self._knots, reverse=True)
+        n = np.log([self._n(knot) for knot in knots])
+        values = np.maximum.accumulate(np.log([self._knots[knot] for knot in knots]))
+        values, places = np.unique(values, return_index=True)
+        return np.exp(PchipInterpolator(values, n[places], extrapolate=False)(np.log(distances)))
+
+
+def _invert(loop: FreshLoop, limit: _Limit, curve: RealOnlyCurve, seed: int) -> EffectiveSampleSize:
+    """From the limit of each lineage to n_e and its interval.
+
+    Lineages are resampled, in groups where there are many. As few of them tell little of their own
+    spread, the resampled means are spread like Student's t. The curve's error comes on top.
+    """
+    mean = limit.per_lineage.mean()
+    groups = np.array_split(limit.per_lineage, min(len(limit.per_lineage), 64))
+    values = np.array([each.mean() for each in groups])
+    rng = np.random.default_rng(seed_for(seed, "bootstrap", *astuple(loop)))
+    again = rng.choice(values, (_BOOTSTRAP, len(values))).mean(axis=1) - values.mean()
+    wider = np.sqrt(len(values) / rng.chisquare(len(values) - 1, _BOOTSTRAP))
+    curve_error = 1.0 + curve.precision * rng.standard_normal(_BOOTSTRAP)
+    means = (mean + again * wider).clip(min=0.5 * mean) * curve_error
+    n_e = curve.inverse(np.array([mean, *means]))
+    low, high = np.nanquantile(n_e[1:], (0.025, 0.975)) if np.isfinite(n_e).any() else n_e[:2]
+    return EffectiveSampleSize(
+        loop=loop,
+        dim=curve.dim,
+        estimator=curve.estimator,
+        n_e=float(n_e[0]),
+        low=float(low),
+        high=float(high),
+        w2_squared=float(mean),
+        standard_error=_standard_error(limit.per_lineage),
+        bias=limit.bias,
+        burn_in=limit.burn_in,
+        generations=limit.generations,
+        lineages=len(limit.per_lineage),
+        settled=limit.settled,
+    )
