@@ -1,11 +1,12 @@
 """The report: what several lineages say together.
 
-    python -m mad_lightning.report runs/a runs/b --figure curves.svg --html report.html
+    python -m mad_lightning.report runs/a runs/b --html report.html --json report.json
 
 One lineage is one throw of the dice. Lineages whose configurations differ in nothing but the seed
 are a *group*; it says a mean ± the sample standard deviation over its seeds, and stands beside the
 *floor*: what real samples score against other real samples. Two values share an axis only if they
 were measured alike; lineages of different protocols (n, k, extractor, weights, data) are refused.
+What the seeds of a group allow to conclude is said by :mod:`mad_lightning.verdict`.
 
 All of it is read from the ledgers, also while lineages still grow, and written as plain text:
 Markdown, SVG and HTML that need no network, no script and no plotting library.
@@ -22,18 +23,40 @@ import re
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from mad_lightning.lineage import GenerationRecord, Ledger, differences, write_atomically
+from mad_lightning.lineage import (
+    GenerationRecord,
+    Ledger,
+    differences,
+    write_atomically,
+    write_json,
+)
 from mad_lightning.refusal import Refused
 
-__all__ = ["Group", "Lineage", "Value", "figure", "load", "main", "page", "plane", "table"]
+if TYPE_CHECKING:
+    from mad_lightning.verdict import Departure, Interval, Judgement, SafeShare
+
+__all__ = [
+    "Group",
+    "Lineage",
+    "Value",
+    "figure",
+    "judgements",
+    "load",
+    "main",
+    "page",
+    "plane",
+    "summary",
+    "table",
+    "verdicts",
+]
 
 _MEANING = {
     "precision": "fidelity",
@@ -106,6 +129,34 @@ class Group:
         """A metric where it is known, at some 60 generations if there are more."""
         values = ((t, self.value(metric, t)) for t in _thin(self.generations, 60))
         return [(t, value) for t, value in values if math.isfinite(value.mean)]
+
+    @property
+    def fresh_share(self) -> float | None:
+        """n_fresh / (n_fresh + n_synthetic) over generations 2, 3, ...; None beside fixed data."""
+        later = [record for each in self.lineages for record in each.records[1:]]
+        fresh, synthetic = (sum(getattr(r, k) for r in later) for k in ("n_fresh", "n_synthetic"))
+        if not fresh + synthetic or any(record.n_real for record in later):
+            return None
+        return fresh / (fresh + synthetic)
+
+    @property
+    def memory(self) -> float | None:
+        """Share of an error that a generation passes on, as far as the mixes tell.
+
+        That is the share of synthetic samples in generations 2, 3, ... if they are those of the
+        last generation. Of the last k, samples are (k+1)/2 generations old on average. A pool that
+        keeps all, or weights that go on training, remember in other ways: None.
+        """
+        later = [record for each in self.lineages for record in each.records[1:]]
+        total = sum(record.n_real + record.n_fresh + record.n_synthetic for record in later)
+        if not total:
+            return None
+        share = sum(record.n_synthetic for record in later) / total
+        policy = (self.lineages[0].config.get("policy") or {}).get("init_args") or {}
+        drawn, k = policy.get("synthetic_from", "last"), policy.get("k", 1)
+        if drawn == "all" or (share < 1 and any(r.start == "previous" for r in later)):
+            return None
+        return share ** (2 / (k + 1)) if drawn == "last_k" else share
 
 
 def _thin(n: int, most: int) -> list[int]:
@@ -235,12 +286,169 @@ def _caption(groups: Sequence[Group], protocol: dict[str, Any]) -> list[str]:
     return [line for line in lines if line]
 
 
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *others])
+
+
 def table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
     """First and last generation of each group, and the floor, in Markdown."""
     protocol = _check(groups, metrics)
-    head, *rows = _rows(groups, metrics)
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join([*lines, "", "  \n".join(_caption(groups, protocol)), ""])
+    rows = _markdown(_rows(groups, metrics))
+    return "\n".join([rows, "", "  \n".join(_caption(groups, protocol)), ""])
+
+
+# the verdict
+
+
+def judgements(groups: Sequence[Group]) -> list[Judgement]:
+    """What the seeds of each group allow to conclude."""
+    from mad_lightning.verdict import judge  # NumPy and SciPy: not for --help
+
+    n = _check(groups, []).get("n")
+    made = []
+    for group in groups:
+        first = group.lineages[0].records[0]
+        made.append(
+            judge(
+                {
+                    metric: [
+                        [record.metrics.get(metric, math.nan) for record in records]
+                        for records in (
+                            each.records[: group.generations] for each in group.lineages
+                        )
+                    ]
+                    for metric in _metrics([group])
+                },
+                {
+                    metric: [each.records[0].floor.get(metric, math.nan) for each in group.lineages]
+                    for metric in first.floor
+                },
+                memory=group.memory,
+                n=n,
+            )
+        )
+    return made
+
+
+def _safe_shares(
+    groups: Sequence[Group], judged: Sequence[Judgement]
+) -> list[tuple[list[str], SafeShare]]:
+    """The share of fresh data that is safe, for groups that differ in nothing but their mixes."""
+    from mad_lightning.verdict import safe_share
+
+    families: list[list[int]] = []
+    for index, group in enumerate(groups):
+        if group.fresh_share is None:
+            continue
+        config = group.lineages[0].config
+        for family in families:
+            first = groups[family[0]].lineages[0].config
+            if all(line.startswith("policy.") for line in differences(first, config)):
+                family.append(index)
+                break
+        else:
+            families.append([index])
+    found = []
+    for family in families:
+        pairs = [(groups[k].fresh_share or 0.0, judged[k].verdict.answer) for k in family]
+        if len({share for share, _ in pairs}) > 1:
+            found.append(([groups[k].name for k in family], safe_share(pairs)))
+    return found
+
+
+def _percent(interval: Interval) -> str:
+    """A log-growth a generation with its bounds, as percents."""
+    if math.isnan(interval.estimate):
+        return "–"
+    bounds = [f"{math.expm1(each):+.1%}" for each in (interval.estimate, interval.low)]
+    high = f"{math.expm1(interval.high):+.1%}" if interval.high < 700 else "∞"
+    return f"{bounds[0]} [{bounds[1]}, {high}]" if math.isfinite(interval.low) else bounds[0]
+
+
+def _left(departure: Departure | None) -> str:
+    return "" if departure is None else str(departure.generation or "–")
+
+
+def _verdict_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[list[str]]:
+    left = list(dict.fromkeys(chain.from_iterable(each.left for each in judged)))
+    head = ["lineage", "seeds", "memory", "verdict", "distance", "growth a generation", "from"]
+    rows = [[*head, *(f"{metric} left at" for metric in left), "because"]]
+    for group, each in zip(groups, judged, strict=True):
+        said = each.verdict
+        memory = "?" if said.memory is None else f"{said.memory:.3g}"
+        row = [group.name, str(said.seeds), memory, said.answer, each.distance or "–"]
+        row += [_percent(said.slope), "–".join(map(str, said.window))]
+        rows.append([*row, *(_left(each.left.get(metric)) for metric in left), said.reason])
+    return rows
+
+
+def _criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[list[str]]:
+    rows = [["collapse, as", "number (yes if)", *(group.name for group in groups)]]
+    for several in zip(*(each.criteria for each in judged), strict=True):
+        row = [f"{several[0].name} ({several[0].source})", several[0].number]
+        for each in several:
+            value = "" if each.value is None else f" ({each.value.estimate:.3g})"
+            row.append(each.answer + value)
+        rows.append(row)
+    return rows
+
+
+def _verdict_caption(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[str]:
+    said = judged[0].verdict
+    lines = [
+        f"Safe share of fresh data, from {', '.join(names)}: {share}."
+        for names, share in _safe_shares(groups, judged)
+    ]
+    lines.append(
+        f"Each claim is wrong with probability {said.alpha:g} at most; bounds are one-sided, and "
+        "seeds are the only independent units. Growth a generation is that of the log-distance. "
+        f"Not MAD: growth over the generations named is below {said.margin:.0%}. Memory: the share "
+        "of synthetic samples, by which transients fade. Left at: first generation from which on "
+        "the seeds' mean lies more than 0.02 below the floor."
+    )
+    return lines
+
+
+def verdicts(groups: Sequence[Group]) -> str:
+    """The verdict on each group, and the field's definitions of collapse, in Markdown."""
+    judged = judgements(groups)
+    tables = [_verdict_rows(groups, judged), _criteria_rows(groups, judged)]
+    text = "  \n".join(_verdict_caption(groups, judged))
+    return "\n\n".join([*map(_markdown, tables), text]) + "\n"
+
+
+def summary(groups: Sequence[Group]) -> dict[str, Any]:
+    """All numbers of a report, as plain values for JSON."""
+    judged = judgements(groups)
+    return {
+        "protocol": _check(groups, []),
+        "groups": [
+            {
+                "name": group.name,
+                "lineages": [str(each.directory) for each in group.lineages],
+                "seeds": [each.seed for each in group.lineages],
+                "generations": group.generations,
+                "fresh_share": group.fresh_share,
+                "metrics": {
+                    metric: {
+                        "mean": [value.mean for value in values],
+                        "spread": [value.spread for value in values],
+                        "floor": _floor([group], metric).mean,
+                    }
+                    for metric in _metrics([group])
+                    for values in [
+                        [group.value(metric, t) for t in range(1, group.generations + 1)]
+                    ]
+                },
+                **asdict(each),
+            }
+            for group, each in zip(groups, judged, strict=True)
+        ],
+        "safe_shares": [
+            {"groups": names, **asdict(share)} for names, share in _safe_shares(groups, judged)
+        ],
+    }
 
 
 # the figures
@@ -460,17 +668,25 @@ def _picture(path: Path, room: float) -> str:
     return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
+def _html(rows: Iterable[Sequence[str]]) -> str:
+    cells = ("".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+    return "<div><table><tr>{}</table></div>".format("\n<tr>".join(cells))
+
+
 def page(groups: Sequence[Group]) -> str:
-    """Table, figures, film strips and differences, as one HTML file that opens from disk."""
+    """All of it and film strips and differences, as one HTML file that opens from disk."""
     metrics, lineages = _metrics(groups), _lineages(groups)
     protocol = _check(groups, metrics)
     title = escape("Lineages: " + ", ".join(group.name for group in groups))
-    rows = ("".join(f"<td>{escape(cell)}" for cell in row) for row in _rows(groups, metrics))
+    judged = judgements(groups)
     parts = [
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>',
         f"<style>{_STYLE}</style>\n<h1>{title}</h1>",
-        "<div><table><tr>{}</table></div>".format("\n<tr>".join(rows)),
+        _html(_rows(groups, metrics)),
         *(f"<p>{escape(line)}</p>" for line in _caption(groups, protocol)),
+        f"<h2>Verdict</h2>\n{_html(_verdict_rows(groups, judged))}",
+        *(f"<p>{escape(line)}</p>" for line in _verdict_caption(groups, judged)),
+        _html(_criteria_rows(groups, judged)),
         f"<h2>Metrics</h2>\n{figure(groups, metrics)}",
     ]
     if {"precision", "recall"} <= set(metrics):
@@ -499,13 +715,14 @@ def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with code 2 if the input was refused."""
     parser = argparse.ArgumentParser(
         prog="python -m mad_lightning.report",
-        description="Compares lineages by their ledgers and prints a Markdown table.",
+        description="Compares lineages by their ledgers; prints a table and a verdict in Markdown.",
     )
     add = parser.add_argument
     add("lineages", nargs="+", metavar="DIRECTORY", help="lineages, e.g. runs/*_seed*")
     add("--metrics", nargs="+", metavar="NAME", help="what to show (default: all)")
     add("--figure", type=Path, metavar="SVG", help="curves (default: precision and recall)")
     add("--html", type=Path, metavar="HTML", help="all metrics and samples on one page")
+    add("--json", type=Path, metavar="JSON", help="all numbers and verdicts, for programs")
     given = parser.parse_args(args)
     try:
         if given.figure and given.figure.suffix != ".svg":
@@ -513,11 +730,13 @@ def main(args: Sequence[str] | None = None) -> None:
         groups = load(given.lineages)
         known = _metrics(groups)
         curves = [name for name in ("precision", "recall") if name in known] or known
-        print(table(groups, given.metrics or known), end="")
+        print(table(groups, given.metrics or known), verdicts(groups), sep="\n", end="")
         if given.figure:
             write_atomically(given.figure, figure(groups, given.metrics or curves).encode())
         if given.html:
             write_atomically(given.html, page(groups).encode())
+        if given.json:
+            write_json(given.json, summary(groups))
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,6 +1,7 @@
 """Lineages are compared from their ledgers alone; what was not measured alike is refused."""
 
 import io
+import json
 import re
 import statistics
 import subprocess
@@ -14,7 +15,18 @@ from PIL import Image
 
 from mad_lightning.lineage import GenerationRecord
 from mad_lightning.refusal import Refused
-from mad_lightning.report import Value, figure, load, main, page, plane, table
+from mad_lightning.report import (
+    Value,
+    figure,
+    judgements,
+    load,
+    main,
+    page,
+    plane,
+    table,
+    verdicts,
+)
+from mad_lightning.verdict import judge
 
 SVG = "{http://www.w3.org/2000/svg}"
 PROTOCOL = {"n": 800, "extractor": "classifier", "weights": "833f", "k": 5}
@@ -207,6 +219,121 @@ def test_numbers_show_as_many_digits_as_they_are_worth(value, shown):
     assert str(value) == shown
 
 
+# the verdict
+
+
+def mixed(root, loop, n_fresh, trend, **more):
+    """Three seeds of a loop with a share of fresh data and a growing distance."""
+    rng = np.random.default_rng(n_fresh)
+    runs = []
+    for seed in range(3):
+        plain = more | {"seed_everything": seed, "policy": {"class_path": loop, "init_args": {}}}
+        plain["policy"]["init_args"] = {"n_fresh": n_fresh} | more.get("args", {})
+        directory = lineage(root, f"{loop}{n_fresh}", seed, config=plain, metrics=lambda *_: {})
+        records = [
+            GenerationRecord(
+                t, loop, 9 * (t == 1), n_fresh * (t > 1), (10 - n_fresh) * (t > 1), 1.0,
+                metrics={"recall": 0.9 - 0.1 * t, "fid": trend**t * np.exp(0.01 * rng.normal())},
+                floor={"recall": 0.8}, protocol=PROTOCOL, start=more.get("start", "scratch"),
+            )
+            for t in range(1, 13)
+        ]  # fmt: skip
+        (directory / "lineage.jsonl").write_text("".join(r.to_json() + "\n" for r in records))
+        runs.append(directory)
+    return runs
+
+
+def section(text, head):
+    """The table that begins with that cell, as {row: {column: cell}}."""
+    return cells(next(part for part in text.split("\n\n") if part.startswith(f"| {head}")))
+
+
+def test_the_verdict_is_that_of_the_numbers_in_the_ledgers(directories):
+    groups = load(directories)
+    made = judgements(groups)
+    for loop, said in zip(("full_synth", "synth_aug", "fresh"), made, strict=True):
+        at = {
+            metric: [
+                [measured(loop, seed, t)[metric] for t in range(1, GENERATIONS + 1)]
+                for seed in range(3)
+            ]
+            for metric in FLOOR
+        }
+        assert said == judge(at, {name: [value] * 3 for name, value in FLOOR.items()}, memory=1.0,
+                             n=800)  # fmt: skip
+    rows = section(verdicts(groups), "lineage")
+    for group, said in zip(groups, made, strict=True):
+        row = rows[group.name]
+        assert (row["seeds"], row["memory"], row["verdict"]) == ("3", "1", said.verdict.answer)
+        assert (row["distance"], row["from"]) == ("fd_classifier", "1–6")
+        estimate = np.expm1(said.verdict.slope.estimate)
+        assert float(row["growth a generation"].split("%")[0]) == pytest.approx(
+            100 * estimate, abs=0.051
+        )
+        assert row["recall left at"] == str(said.left["recall"].generation or "–")
+    assert rows["full_synth"]["verdict"] == "MAD"
+    collapse = section(verdicts(groups), "collapse")
+    assert len(collapse) == len(made[0].criteria)
+    assert all(set(row) > {"full_synth", "synth_aug", "fresh"} for row in collapse.values())
+
+
+def test_groups_that_differ_in_their_mix_alone_say_which_share_is_safe(tmp_path):
+    runs = [
+        *mixed(tmp_path, "full", 0, 1.3),
+        *mixed(tmp_path, "few", 5, 1.3),
+        *mixed(tmp_path, "half", 6, 1.0),
+        *mixed(tmp_path, "most", 8, 1.0),
+        *mixed(tmp_path, "biased", 9, 1.3, sampling_bias=0.5),
+    ]
+    groups = load(runs)
+    assert [each.fresh_share for each in groups] == [0.0, 0.5, 0.6, 0.8, 0.9]
+    assert [each.memory for each in groups] == [1.0, 0.5, 0.4, 0.2, pytest.approx(0.1)]
+    answers = [each.verdict.answer for each in judgements(groups)]
+    assert answers == ["MAD", "MAD", "not MAD", "not MAD", "MAD"]
+    text = verdicts(groups)
+    assert "0.6 is the smallest share shown to be safe (needed: between 0.5 and 0.6)" in text
+    assert text.count("Safe share") == 1  # the biased one stands alone
+
+
+@pytest.mark.parametrize(
+    ("more", "memory"),
+    [
+        ({"args": {"synthetic_from": "last", "k": 4}}, 0.5),
+        ({"args": {"synthetic_from": "last_k", "k": 3}}, 0.5**0.5),
+        ({"args": {"synthetic_from": "all"}}, None),
+        ({"start": "previous"}, None),
+        ({"start": "base"}, 0.5),
+    ],
+)
+def test_what_a_loop_remembers_depends_on_where_its_samples_come_from(tmp_path, more, memory):
+    (group,) = load(mixed(tmp_path, "fresh", 5, 1.0, **more))
+    assert group.memory == (memory if memory is None else pytest.approx(memory))
+
+
+def test_one_generation_or_one_seed_decides_nothing(tmp_path):
+    runs = [lineage(tmp_path, "fresh", 1, generations=1), lineage(tmp_path, "full_synth", 1)]
+    rows = section(verdicts(load(runs)), "lineage")
+    assert [row["verdict"] for row in rows.values()] == ["undecided"] * 2
+    assert "one seed" in rows["full_synth"]["because"]
+    assert rows["fresh"]["growth a generation"] == "–"
+
+
+def test_programs_read_the_same_numbers(directories, tmp_path, capsys):
+    main([*map(str, directories), "--json", str(tmp_path / "report.json")])
+    plain = json.loads((tmp_path / "report.json").read_text())
+    groups = load(directories)
+    assert plain["protocol"] == PROTOCOL
+    for group, said, read in zip(groups, judgements(groups), plain["groups"], strict=True):
+        assert (read["name"], read["seeds"]) == (group.name, [0, 1, 2])
+        mean = [value.mean for _, value in group.curve("recall")]
+        assert read["metrics"]["recall"]["mean"] == pytest.approx(mean)
+        assert read["metrics"]["recall"]["floor"] == pytest.approx(FLOOR["recall"])
+        assert read["verdict"]["answer"] == said.verdict.answer
+        assert read["verdict"]["slope"]["low"] == said.verdict.slope.low
+        assert read["left"]["recall"]["generation"] == said.left["recall"].generation
+        assert [each["answer"] for each in read["criteria"]] == [c.answer for c in said.criteria]
+
+
 # the figures
 
 
@@ -274,6 +401,9 @@ def test_the_page_holds_everything(directories, tmp_path):
     shown = lineage(tmp_path / "more", "fresh", 7, picture=small)
     text = page(load([*directories, shown]))
     assert text.count("<svg") == 2
+    assert "<h2>Verdict</h2>" in text
+    assert "<td>MAD<td>fd_classifier" in text
+    assert "<td>catastrophic increase" in text
     assert text.count('src="data:image/png;base64,') == GENERATIONS
     assert "fresh" in text
     assert "policy.class_path: full_synth -&gt; fresh" in text
@@ -298,7 +428,8 @@ def test_the_door_prints_and_writes(directories, tmp_path, capsys):
     where = ["--figure", f"{out}/curves.svg", "--html", f"{out}/report.html"]
     main([*map(str, directories), *where])
     groups = load(directories)
-    assert capsys.readouterr().out == table(groups, ["precision", "recall", "fd_classifier"])
+    tables = [table(groups, ["precision", "recall", "fd_classifier"]), verdicts(groups)]
+    assert capsys.readouterr().out == "\n".join(tables)
     assert (out / "curves.svg").read_text() == figure(groups, ["precision", "recall"])
     assert (out / "report.html").read_text() == page(groups)
 
