@@ -146,7 +146,8 @@ class MetaTrainer:
         with self.phase(t, "train"):
             if self.is_first:
                 write_json(self.path(t) / "mix.json", asdict(mix))
-            shards = {earlier: Shard(self.path(earlier)) for earlier in range(1, t)}
+            earlier = {part.generation for part in mix.parts if part.generation is not None}
+            shards = {each: Shard(self.path(each)) for each in earlier}
             self.data.feed(mix, shards, exact=generator.exact_pass)
             last = directory / "last.ckpt"
             resumes = last.exists()
@@ -211,6 +212,8 @@ class MetaTrainer:
                     features["synthetic"],
                     self.data.real.law,
                     generator.law(),
+                    real_labels=self.data.real.reference.labels,
+                    synthetic_labels=synthetic.labels,
                 )
                 protocol = self.evaluator.protocol(self.data.n_reference)
                 write_json(path, {"values": values, "floor": self.floor, "protocol": protocol})
@@ -280,6 +283,8 @@ class MetaTrainer:
             callback.check()
         generator = self.fresh_generator(1)
         generator.check_bias(self.sampling_bias)
+        if not generator.automatic_optimization:
+            self.check_manual(generator)
         if self.settings.start != "scratch" and generator.exact_pass:
             raise Refused(
                 "lineage.start",
@@ -298,6 +303,17 @@ class MetaTrainer:
                 ) from None
         if len(self.ledger.records()) < self.settings.generations:
             self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
+
+    def check_manual(self, generator: Generator) -> None:
+        """Refuses Trainer arguments that a family which steps by hand would have to obey itself."""
+        arguments, family = self.build_trainer_arguments(), type(generator).__name__
+        for name, harmless, remedy in (
+            ("accumulate_grad_batches", 1, "use generator.accumulate where the family has it"),
+            ("gradient_clip_val", 0.0, "leave it out: adversarial families have penalties"),
+        ):
+            value = arguments.get(name)
+            if value is not None and value != harmless:
+                raise Refused(f"trainer.{name}", f"{value}, and {family} steps by hand", remedy)
 
     def check_trainer(self) -> int:
         """Refuses Trainer arguments that a lineage cannot stand; tells the number of processes."""
@@ -381,6 +397,8 @@ class MetaTrainer:
                 self.real_features["reference"],
                 self.real_features["floor"],
                 self.data.real.law,
+                real_labels=self.data.real.reference.labels,
+                synthetic_labels=self.data.real.floor.labels,
             )
             if self.is_first:
                 text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)

@@ -63,6 +63,27 @@ BAD = {
     ),
     "seed": (["--seed_everything", "true"], "seed_everything", "number"),
     "schedule": (["--policy.n_synthetic", "t^2"], "policy.n_synthetic", "(t-1)"),
+    "accumulation by the trainer": (
+        ["--generator", "WGAN", "--trainer.accumulate_grad_batches", "2"],
+        "trainer.accumulate_grad_batches",
+        "generator.accumulate",
+    ),
+    "clipping by the trainer": (
+        ["--generator", "StyleGAN2", "--trainer.gradient_clip_val", "1"],
+        "trainer.gradient_clip_val",
+        "leave it out",
+    ),
+    "base without a use": (["--lineage.base", "x.ckpt"], "lineage.base", "previous"),
+    "base that is not there": (
+        ["--lineage.start", "base", "--lineage.base", "x.ckpt"],
+        "lineage.base",
+        "generator.ckpt",
+    ),
+    "flow of images too small": (
+        ["--generator", "Glow", "--generator.levels", "5"],
+        "generator.levels",
+        "at most 4",
+    ),
     "generations": (["--lineage.generations", "0"], "lineage.generations", "1"),
 }
 

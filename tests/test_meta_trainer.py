@@ -285,3 +285,14 @@ def test_initialisation_from_data_happens_once_before_training(arguments, diffus
     assert met[0][0] == seen[1][0]
     meta.data.feed(meta.policy.mix(1), {})
     assert met[0][1].digest() == next(iter(meta.data.loader())).digest()
+
+
+def test_classes_are_measured_by_the_labels_that_were_asked_for(arguments):
+    metrics = '[{"class_path": "Classes"}]'
+    meta = build([*arguments, "--lineage.generations", "1", "--evaluator.metrics", metrics])
+    record = meta.fit()[0]
+    shares = meta.data.real.reference.labels.bincount() / 100
+    kept = (0.1 / shares).clamp(max=1.0).mean()  # ten classes, asked for in turn
+    assert record.metrics["class_share"] == pytest.approx(float(kept), abs=1e-6)
+    assert 0.0 < record.metrics["class_recall"] <= 1.0
+    assert 0.0 < record.floor["class_share"] <= 1.0
