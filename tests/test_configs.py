@@ -40,7 +40,13 @@ TINY = {
     ],
     "Glow": ["--generator.couplings", "1", "--generator.hidden", "8", *BRIEF],
     "WGAN": BRIEF,
-    "StyleGAN2": BRIEF,
+    "StyleGAN2": [
+        "--generator.dim", "16",
+        "--generator.mapping_layers", "2",
+        "--generator.channel_base", "128",
+        "--generator.channel_max", "8",
+        *BRIEF,
+    ],
 }  # fmt: skip
 
 
