@@ -247,7 +247,11 @@ class Precisions(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function in (torch.ops.aten.mm.default, torch.ops.aten.mm.out):
+        if function.overloadpacket in (
+            torch.ops.aten.mm,
+            torch.ops.aten.addmm,
+            torch.ops.aten.addmm_,
+        ):
             backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
             self.seen |= {(result.dtype, backend.fp32_precision) for backend in backends}
         return result

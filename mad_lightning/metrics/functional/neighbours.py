@@ -43,6 +43,7 @@ from mad_lightning.metrics.functional.checks import check_features, check_pair
 from mad_lightning.metrics.functional.kernel import kernel_distance
 from mad_lightning.metrics.functional.team import Team
 from mad_lightning.metrics.functional.tiles import (
+    WIDE,
     Distinct,
     Product,
     Tile,
@@ -248,7 +249,7 @@ class _Neighbourhoods:
             tile = self._search(tile)
             if self.own and tile.rows != tile.columns:
                 self._search(tile.turned())
-        self._settle(last=self.team.size == 1)
+        self._settle(last=self.team.size == 1 and d >= WIDE)
         lists = self.team.gathered(self.exact).movedim(0, 1).flatten(1)
         return lists.topk(self.k, largest=False).values[: len(self.rows.rows), -1]
 

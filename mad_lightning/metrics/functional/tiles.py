@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "WIDE",
     "Distinct",
     "Product",
     "Tile",
@@ -33,13 +34,15 @@ __all__ = [
     "squared_distances",
 ]
 
-_RUN = 32
+_PIECE = 512
+"""Terms of an inner product that are added up apart from the others, so that errors stay small."""
+_RUN = 16
 """Columns that share one minimum. Sets are padded to a multiple of it."""
 _ROOM = 2**17
 """Float64 numbers in flight while pairs are settled: 1 MiB, so that they stay in the cache."""
 _DOUBT = 1 / 16
 """Share of a tile above which a product in float64 costs less than settling pair by pair."""
-_WIDE = 512
+WIDE = 512
 """Features from which on the product, not the search, is the cost of a tile."""
 
 Work = Sequence[tuple[slice, slice]]
@@ -86,7 +89,11 @@ class _Side(NamedTuple):
     """One side of the matrix product, in its dtype; padding rows are infinitely far away."""
 
     points: Tensor
-    """``(x, 1, low)`` (n, D + 2): the centred, scaled sample and its squared norm less slack."""
+    """``(x, 1, -low / 2)`` (n, D + 2): centred, scaled samples, and their squared norm less slack.
+
+    Of rows, which are the left factor, ``(x, -low / 2, 1)``: minus twice an inner product is then
+    the lower end of a squared distance.
+    """
     slack: Tensor
     """What this side adds to the rounding error of a squared distance (n,), float64."""
 
@@ -94,10 +101,11 @@ class _Side(NamedTuple):
         """Some of the samples."""
         return _Side(self.points[block], self.slack[block])
 
-    def weights(self) -> Tensor:
-        """``(-2x, low, 1)`` (n, D + 2), whose products with points are lower ends."""
-        x, one, low = self.points[:, :-2], self.points[:, -2:-1], self.points[:, -1:]
-        return torch.cat([-2 * x, low, one], dim=1)
+    def left(self) -> _Side:
+        """The same samples as the left factor."""
+        points = self.points.clone()
+        points[:, -2:] = self.points[:, -2:].flip(1)
+        return _Side(points, self.slack)
 
 
 class Product(NamedTuple):
@@ -122,14 +130,9 @@ class Product(NamedTuple):
         some = [z[:: max(1, len(z) // 512)] for z in (x, y)]  # any origin is right
         centre = torch.cat([z.double() for z in some]).mean(dim=0)
         unit = 2.0 ** math.frexp(max(abs(float(edge)) for z in (x, y) for edge in z.aminmax()))[1]
-        rows = _side(x, centre, unit, torch.float32)
-        columns = rows if own else _side(y, centre, unit, torch.float32)
+        columns = _side(y, centre, unit, torch.float32)
+        rows = columns.left() if own else _side(x, centre, unit, torch.float32).left()
         return cls(x, y, own, centre, unit, rows, columns)
-
-    def turned(self) -> Product:
-        """The same distances, rows as columns."""
-        sides = self.columns, self.rows
-        return Product(self.y, self.x, self.own, self.centre, self.unit, *sides)
 
     def tiles(self, work: Work) -> Iterator[Tile]:
         """Brackets of pairs of blocks from a product in float32, each until the next is asked for.
@@ -140,42 +143,41 @@ class Product(NamedTuple):
         room = self.rows.points.new_empty(
             max(((b.stop - b.start) * (c.stop - c.start) for b, c in work), default=0)
         )
-        held = slice(0, 0)
         for rows, columns in work:
-            if rows != held:
-                held, x = rows, self.rows.part(rows)
-                weights = x.weights()
-            y = self.columns.part(columns)
-            lower = room[: len(weights) * len(y.points)].view(len(weights), len(y.points))
-            torch.mm(weights, y.points.T, out=lower)
-            yield self._tile(rows, columns, lower, x.slack, y.slack)
+            x, y = self.rows.part(rows), self.columns.part(columns)
+            shape = len(x.points), len(y.points)
+            yield self._tile(rows, columns, x, y, room[: math.prod(shape)].view(shape))
 
     def narrow_tile(self, rows: slice, columns: slice) -> Tile:
         """Brackets of the same pairs from a product in float64."""
-        x = _side(self.x[rows], self.centre, self.unit, torch.float64)
+        x = _side(self.x[rows], self.centre, self.unit, torch.float64).left()
         y = _side(self.y[columns], self.centre, self.unit, torch.float64)
-        lower = torch.mm(x.weights(), y.points.T)
-        return self._tile(rows, columns, lower, x.slack, y.slack)
+        room = x.points.new_empty(len(x.points), len(y.points))
+        return self._tile(rows, columns, x, y, room)
 
-    def _tile(
-        self, rows: slice, columns: slice, lower: Tensor, slack_x: Tensor, slack_y: Tensor
-    ) -> Tile:
+    def _tile(self, rows: slice, columns: slice, x: _Side, y: _Side, room: Tensor) -> Tile:
+        for start in range(0, x.points.shape[1], _PIECE):
+            piece = slice(start, start + _PIECE)
+            beta = 0.0 if start == 0 else 1.0
+            room.addmm_(x.points[:, piece], y.points[:, piece].T, beta=beta, alpha=-2.0)
         if self.own and rows == columns:
-            lower.fill_diagonal_(math.inf)
-        return Tile(self, rows, columns, lower, slack_x, slack_y)
+            room.fill_diagonal_(math.inf)
+        return Tile(self.x[rows], self.y[columns], rows, columns, room, x.slack, y.slack, self)
 
 
 def _side(samples: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) -> _Side:
     """Samples (n, D) as one side of the product, padded to a multiple of the run length.
 
-    The slack adds up, in unit roundoffs and relative to the squared norm: 2 (D + 2) for the inner
-    product, whose terms add up to no more than twice the squared norms, 4 for the rounding of
-    centred samples, 1 for that of the norm, and 2 log2 D + 6 for the float64 sums by which pairs
-    are settled. 64 covers all but the first. What is added to the norm covers underflow.
+    The slack adds up, in unit roundoffs and relative to the squared norm: twice the length of a
+    piece and the number of pieces for the inner product, whose terms add up to no more than twice
+    the squared norms; 4 for the rounding of centred samples, 2 for that of the norm, and 2 log2 D +
+    6 for the float64 sums by which pairs are settled. 64 covers all but the first. What is added to
+    the norm covers underflow.
     """
     n, d = samples.shape
     size = -(-n // _RUN) * _RUN
-    points = samples.new_zeros(size, d + 2, dtype=dtype)
+    points = samples.new_empty(size, d + 2, dtype=dtype)
+    points[n:] = 0.0
     points[:, -2] = 1.0
     norm = torch.zeros(size, dtype=torch.float64, device=samples.device)
     step = max(1, _ROOM // d)
@@ -185,17 +187,21 @@ def _side(samples: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) -> _
         points[part, :-2] = centred
         norm[part] = centred.square_().sum(dim=1)
     kind = torch.finfo(dtype)
-    roundoff = (2 * d + 64) * kind.eps / 2
+    length = min(d + 2, _PIECE) + -(-(d + 2) // _PIECE)
+    roundoff = (2 * length + 64) * kind.eps / 2
     slack = roundoff / (1 - roundoff) * norm + 64 * (d + 64) * kind.tiny
-    points[:, -1] = norm - slack
-    points[n:, -1] = math.inf
+    points[:, -1] = (norm - slack) / -2.0
+    points[n:, -1] = -math.inf
     return _Side(points, slack)
 
 
 class Tile(NamedTuple):
     """Brackets of the squared distances between some rows i and some columns j."""
 
-    product: Product
+    x: Tensor
+    """Its rows (r, D), without padding."""
+    y: Tensor
+    """Its columns (c, D)."""
     rows: slice
     columns: slice
     lower: Tensor
@@ -203,15 +209,26 @@ class Tile(NamedTuple):
     slack_rows: Tensor
     slack_columns: Tensor
     """The upper end of (i, j) is ``lower[i, j] + 2 (slack_rows[i] + slack_columns[j])``."""
+    product: Product
 
     def turned(self) -> Tile:
         """The same pairs, rows as columns."""
-        slacks = (self.slack_columns, self.slack_rows)
-        return Tile(self.product.turned(), self.columns, self.rows, self.lower.T, *slacks)
+        return Tile(
+            self.y,
+            self.x,
+            self.columns,
+            self.rows,
+            self.lower.T,
+            self.slack_columns,
+            self.slack_rows,
+            self.product,
+        )
 
     def narrowed(self) -> Tile:
         """Brackets of the same pairs from a product in float64."""
-        return self.product.narrow_tile(self.rows, self.columns)
+        if self.lower.is_contiguous():
+            return self.product.narrow_tile(self.rows, self.columns)
+        return self.product.narrow_tile(self.columns, self.rows).turned()
 
     def crowded(self, pairs: int) -> bool:
         """Whether so many pairs in doubt make it pay to narrow the brackets."""
@@ -237,14 +254,13 @@ class Tile(NamedTuple):
         They are those of the minima of runs, so likely to be small. Few columns make short runs.
         """
         columns = self.lower.shape[1]
-        run = next(r for r in (_RUN, 16, 8, 4, 2, 1) if r == 1 or columns // r >= 4 * k)
+        run = next(r for r in (_RUN, 8, 4, 2, 1) if r == 1 or columns // r >= 4 * k)
         slack = self.slack_columns.view(run, -1).amax(dim=0)
         return self._run_minima(run) + 2 * (self.slack_rows[:, None] + slack)
 
     def settled(self, i: Tensor, j: Tensor) -> Tensor:
         """Squared distances (P,) of given pairs, float64, in units of the features."""
-        x, y = self.product.x[self.rows], self.product.y[self.columns]
-        return squared_distances(x, i, y, j)
+        return squared_distances(self.x, i, self.y, j)
 
     def _run_minima(self, run: int) -> Tensor:
         """Smallest lower end (R, C / run) in each run of columns.
@@ -270,7 +286,8 @@ def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
     step = max(1, _ROOM // x.shape[1])
     for start in range(0, len(i), step):
         part = slice(start, start + step)
-        terms = x[i[part]].double().sub_(y[j[part]]).square_()
+        terms = x.index_select(0, i[part]).double()
+        terms = terms.sub_(y.index_select(0, j[part]).double()).square_()
         width = terms.shape[1]
         while width > 1:
             half = width // 2
@@ -282,7 +299,7 @@ def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 def side_for(d: int) -> int:
     """Side of a tile for D features: large ones multiply faster, small ones stay in the cache."""
-    return 2048 if d >= _WIDE else 1024
+    return 2048 if d >= WIDE else 1024
 
 
 def _blocks(n: int, side: int, start: int = 0) -> list[slice]:
@@ -303,7 +320,8 @@ def own_pairs(n: int, side: int, d: int) -> Work:
     many features they are a quarter as wide.
     """
     blocks = _blocks(n, side)
-    small = [_blocks(b.stop, side // 4 if d >= _WIDE else side, b.start) for b in blocks]
-    diagonal = [(b, b) for part in small for b in part]
-    near = [pair for part in small for pair in combinations(part, 2)]
-    return [*diagonal, *near, *combinations(blocks, 2)]
+    work = []
+    for block in blocks:
+        small = _blocks(block.stop, side // 4 if d >= WIDE else side, block.start)
+        work += [(b, b) for b in small] + list(combinations(small, 2))
+    return work + list(combinations(blocks, 2))
