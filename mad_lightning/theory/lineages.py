@@ -223,6 +223,10 @@ class GaussianLineages:
         """Covariances of the last generation, with shape (S, R, d, d)."""
         return self.root.mT @ self.root
 
+    def drift(self) -> Tensor:
+        """Squared length of the last generation's mean, with shape (S, R)."""
+        return self.mean.square().sum(dim=-1)
+
     def variance(self) -> Tensor:
         """Mean variance tr Σ / d of the last generation, with shape (S, R)."""
         return self.root.square().sum(dim=(-2, -1)) / self.dim
@@ -409,7 +413,7 @@ def simulate(
         run = GaussianLineages(batch, dim, generations, lineages, estimator, device)
         for t in range(generations):
             run.step()
-            measured = run.w2_squared(), run.mean.square().sum(dim=-1), run.variance()
+            measured = run.w2_squared(), run.drift(), run.variance()
             for to, values in zip(out, measured, strict=True):
                 to[places, :, t] = values.cpu()
         progress(len(places))

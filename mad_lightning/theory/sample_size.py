@@ -30,14 +30,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import torch
 
-from mad_lightning.policies import FreshData
+from mad_lightning.policies import FreshData, LoopPolicy, Mix, Part
 from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.seeds import seed_for
-from mad_lightning.theory.closed_forms import relaxation
+from mad_lightning.theory.closed_forms import Moments, fresh_fixed_point, relaxation
 from mad_lightning.theory.lineages import (
     Estimator,
     GaussianLineages,
@@ -84,20 +85,30 @@ class FreshLoop:
         _check_whole("k", self.k, 1)
         check_sampling_bias(self.sampling_bias)
 
-    def policy(self) -> FreshData:
-        """The loop policy, begun where linear theory puts the limit.
+    def policy(self) -> LoopPolicy:
+        """The loop policy, begun about where linear theory puts the limit.
 
-        Any start will do. For λ = 1 and small errors, the limit of k = 1 is that of a fit on
-        n_real (1 + q) real samples, q the synthetic share. With more models in the window, each
-        generation begins on real samples of its own until the window is full: a window that grows
-        would give its first generations a weight which takes many relaxations to fade.
+        Any start will do, but a window that grows model by model gives the first of them a weight
+        that takes many relaxations to fade. So all k begin on real samples of their own, as many as
+        make their errors, weighed by how long each stays in the window, those of the limit: for
+        k = 1 that is n_real (1 + q), q the synthetic share.
         """
-        n, n_synthetic = self.n_real, self.n_synthetic
-        start = n + n * n_synthetic // (n + n_synthetic)
-        if self.k == 1:
-            return FreshData(start, n, n_synthetic)
-        ready = f"min({n_synthetic}, max(0, (t - {self.k}) * {n_synthetic}))"
-        return FreshData(start, n, ready, synthetic_from="last_k", k=self.k)
+        n, n_synthetic, k = self.n_real, self.n_synthetic, self.k
+        start = round(n * (1 + n_synthetic / (n + n_synthetic)) * (2 * k + 1) / (3 * k))
+        source: Literal["last", "last_k"] = "last" if k == 1 else "last_k"
+        return _Begun(FreshData(start * k, n, n_synthetic, source, k), start)
+
+
+class _Begun(LoopPolicy):
+    """A fresh loop whose first k generations are real only; after that it is the loop's own."""
+
+    def __init__(self, loop: FreshData, start: int) -> None:
+        self.loop, self.start = loop, start
+
+    def mix(self, t: int) -> Mix:
+        if t > self.loop.k:
+            return self.loop.mix(t)
+        return Mix(t, (Part("real", (t - 1) * self.start, self.start),))
 
 
 @dataclass(frozen=True)
@@ -263,12 +274,13 @@ class _Run:
 
     Attributes:
         first: The generation that begins the run: the window of models is full.
-        tau: Generations in which it forgets.
+        tau: Generations in which the distance forgets all but 1/e.
         length: Generations after ``first`` at which it is judged next.
         longest: Where it is given up.
         every: Generations between measurements.
+        known: Where the drift of the mean and the total variance end, in expectation, if known.
         times: When it was measured.
-        values: The squared distances then, (R,) each.
+        values: Squared distance, drift of the mean and total variance then, (3, R) each.
     """
 
     first: int
@@ -276,15 +288,24 @@ class _Run:
     length: int
     longest: int
     every: int
+    known: Moments | None = None
     times: list[int] = field(default_factory=list)
     values: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
-    def of(cls, loop: FreshLoop, estimator: Estimator) -> _Run:
+    def of(cls, loop: FreshLoop, dim: int, estimator: Estimator) -> _Run:
         tau = relaxation(loop.n_real, loop.n_synthetic, loop.sampling_bias, loop.k, estimator)
+        if loop.sampling_bias == 1.0 and loop.n_real >= dim:
+            # The expected covariance stays where it is. Its errors fade at this rate, but count
+            # squared.
+            tau /= 2
         length = 8 + loop.k + math.ceil(2 * tau / loop.k)
         longest = math.ceil(length * 1.5**_EXTENSIONS)
-        return cls(loop.k, tau, length, longest, max(1, int(tau / (8 * loop.k))))
+        known = None
+        if loop.k == 1:
+            counts = loop.n_real, loop.n_synthetic
+            known = fresh_fixed_point(*counts, loop.sampling_bias, dim, estimator)
+        return cls(loop.k, tau, length, longest, max(1, int(tau / (8 * loop.k))), known)
 
     @property
     def horizon(self) -> int:
@@ -302,8 +323,8 @@ class _Run:
 
     def judge(self, precision: float) -> tuple[_Limit, bool]:
         """The limit as far as it is known, and whether the run may end."""
-        times, values = np.array(self.times), np.stack(self.values)
-        times, values = times[times > self.burn_in], values[times > self.burn_in]
+        inside = [t > self.burn_in for t in self.times]
+        times, values = np.array(self.times)[inside], self._steadied(np.stack(self.values)[inside])
         late = times > self.first + 0.75 * self.length
         drift = values[late].mean(axis=0) - values[~late].mean(axis=0)
         # An exponential that moves by D from the mean of one half to that of the other
@@ -315,6 +336,20 @@ class _Run:
         settled = max(errors) <= precision * mean
         limit = _Limit(per_lineage, bias, self.burn_in, self.first + self.length, settled)
         return limit, settled or math.ceil(1.5 * self.length) > self.longest
+
+    def _steadied(self, measured: np.ndarray) -> np.ndarray:
+        """Squared distances (m, R) less the chance that is known to be chance.
+
+        Drift and variance wander, and their expectations are known. What of the distance follows
+        their wandering (by least squares) is taken away: a control variate.
+        """
+        distance, others = measured[:, 0], measured[:, 1:]
+        if self.known is None:
+            return distance
+        centred = (others - others.mean(axis=(0, 2), keepdims=True)).swapaxes(1, 2).reshape(-1, 2)
+        slopes = np.linalg.lstsq(centred, (distance - distance.mean()).ravel())[0]
+        away = others - np.array(self.known)[:, None]
+        return distance - np.einsum("c,mcr->mr", slopes, away)
 
 
 @dataclass(frozen=True)
@@ -347,7 +382,7 @@ def _limits(
 
     def settle(job: tuple[int, list[int]]) -> None:
         horizon, places = job
-        runs = {place: _Run.of(loops[place], estimator) for place in places}
+        runs = {place: _Run.of(loops[place], dim, estimator) for place in places}
         batch = GaussianLineages(
             [settings[place] for place in places], dim, horizon, lineages, estimator, device
         )
@@ -355,10 +390,11 @@ def _limits(
             batch.step()
             due = [(at, run) for at, run in enumerate(runs.values()) if run.wants(batch.t)]
             if due:
-                measured = batch.w2_squared([at for at, _ in due]).cpu().numpy()
-                for (_, run), values in zip(due, measured, strict=True):
+                distance = batch.w2_squared([at for at, _ in due])
+                others = torch.stack([batch.drift(), dim * batch.variance()], dim=1)
+                for (at, run), each in zip(due, distance, strict=True):
                     run.times.append(batch.t)
-                    run.values.append(values)
+                    run.values.append(torch.cat([each[None], others[at]]).cpu().numpy())
             for place, run in list(runs.items()):
                 if batch.t == run.first + run.length:
                     limit, over = run.judge(precision)
@@ -373,7 +409,7 @@ def _limits(
 
     by_horizon: dict[int, list[int]] = defaultdict(list)
     for place, loop in enumerate(loops):
-        by_horizon[_Run.of(loop, estimator).horizon].append(place)
+        by_horizon[_Run.of(loop, dim, estimator).horizon].append(place)
     jobs = [
         (horizon, [places[at] for at in alike])
         for horizon, places in sorted(by_horizon.items(), reverse=True)  # long ones first

@@ -11,6 +11,7 @@ from mad_lightning.policies import FreshData
 from mad_lightning.refusal import Refused
 from mad_lightning.theory import (
     FreshLoop,
+    Moments,
     RealOnlyCurve,
     effective_sample_size,
     effective_sample_sizes,
@@ -144,7 +145,8 @@ class TestSettling:
         for t in range(1, length + 2):
             run.times.append(t)
             clean = limit + away * math.exp(-(t - 1 - length / 2) / tau)
-            run.values.append(clean + noise * rng.standard_normal(8))
+            run.values.append(np.zeros((3, 8)))
+            run.values[-1][0] = clean + noise * rng.standard_normal(8)
         return run
 
     @pytest.mark.parametrize("tau", [5.0, 50.0, 1000.0])
@@ -170,6 +172,18 @@ class TestSettling:
         assert over
         assert limit.burn_in == 101
         assert limit.per_lineage == pytest.approx(10.0)
+
+    def test_wandering_that_is_known_to_be_chance_is_taken_away(self):
+        run = self.run(away=0.0, noise=0.01)
+        run.known = Moments(2.0, 5.0)
+        noisy, _ = self.run(away=0.0, noise=0.01).judge(0.01)
+        rng = np.random.default_rng(1)
+        for place, values in enumerate(run.values):
+            drift, variance = rng.exponential(2.0, 8), 5.0 + 3.0 * rng.standard_normal(8)
+            distance = values[0] + 0.7 * (drift - 2.0) - 0.2 * (variance - 5.0)
+            run.values[place] = np.stack([distance, drift, variance])
+        steady, _ = run.judge(0.01)
+        assert steady.per_lineage == pytest.approx(noisy.per_lineage, abs=0.01)
 
     def test_it_is_given_up_in_the_end_and_says_so(self):
         run = self.run(away=3.0, length=200)
