@@ -54,6 +54,9 @@ _FEWEST = 6
 _FADED = 1 / 8
 """What may be left of generation 1 where growth is told from fading."""
 
+_LIKELY = 0.9
+"""The memory of the paper's fresh data loops (E9), the least that an unknown one is taken for."""
+
 
 # what seeds say together
 
@@ -192,7 +195,8 @@ def verdict(
     - **undecided** otherwise.
 
     An unknown memory (None) could be anything, so a claim must hold in either reading: MAD as if
-    generation 1 had just faded, not MAD both in the later half and over the whole lineage.
+    real data came in, one sample in ten and enough for generation 1 to have faded; not MAD both in
+    the later half and over the whole lineage. That decides little; ledgers know the memory.
 
     Stated error rates, each at most alpha: P(MAD) for a loop that does not grow in the window or
     that relaxes with a memory of at most q; P(not MAD) for one that grows by more than the margin.
@@ -244,7 +248,7 @@ def verdict(
     grows, settled, pull = growth.low > 0.0, growth.high < limit, None
     whole = Interval.of(_slopes(y, 1) * last, alpha)
     if not closed:
-        q = _FADED ** (1.0 / last) if memory is None else memory
+        q = max(_LIKELY, _FADED ** (1.0 / last)) if memory is None else memory
         pull = Interval.of(_slopes(_heading(d, q), 1), alpha)
 
     faded = closed or memory is None or memory**last <= _FADED
