@@ -232,7 +232,8 @@ def mixed(root, loop, n_fresh, trend, **more):
         directory = lineage(root, f"{loop}{n_fresh}", seed, config=plain, metrics=lambda *_: {})
         records = [
             GenerationRecord(
-                t, loop, 9 * (t == 1), n_fresh * (t > 1), (10 - n_fresh) * (t > 1), 1.0,
+                t, loop, 9 if t == 1 else more.get("fixed", 0),
+                n_fresh * (t > 1), (10 - n_fresh) * (t > 1), 1.0,
                 metrics={"recall": 0.9 - 0.1 * t, "fid": trend**t * np.exp(0.01 * rng.normal())},
                 floor={"recall": 0.8}, protocol=PROTOCOL, start=more.get("start", "scratch"),
             )
@@ -308,6 +309,12 @@ def test_groups_that_differ_in_their_mix_alone_say_which_share_is_safe(tmp_path)
 def test_what_a_loop_remembers_depends_on_where_its_samples_come_from(tmp_path, more, memory):
     (group,) = load(mixed(tmp_path, "fresh", 5, 1.0, **more))
     assert group.memory == (memory if memory is None else pytest.approx(memory))
+    assert group.fresh_share == 0.5
+
+
+def test_beside_a_fixed_real_set_there_is_no_fresh_share(tmp_path):
+    (group,) = load(mixed(tmp_path, "aug", 0, 1.0, fixed=30))
+    assert (group.fresh_share, group.memory) == (None, 0.25)
 
 
 def test_one_generation_or_one_seed_decides_nothing(tmp_path):
