@@ -13,6 +13,7 @@ it, then :meth:`Generator.sample` draws. It is used for one generation and throw
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from hashlib import sha256
 from typing import Any
@@ -135,3 +136,17 @@ def refuse_vectors(family: str, spec: SampleSpec) -> None:
             f"{family} needs images, the source gives vectors {spec.shape}",
             "use Gaussian, or a source of images",
         )
+
+
+def warmed_cosine(
+    optimizer: torch.optim.Optimizer, warmup: int, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """A learning rate that rises over ``warmup`` steps, then falls to 0 as a cosine of all."""
+    steps = max(2, steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

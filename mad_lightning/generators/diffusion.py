@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mad_lightning.generators.base import Generator, refuse_vectors
+from mad_lightning.generators.base import Generator, refuse_vectors, warmed_cosine
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.unet import UNet
 from mad_lightning.refusal import Refused
@@ -158,14 +158,8 @@ class Diffusion(Generator):
         optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay
         )
-        steps = max(2, int(self.trainer.estimated_stepping_batches))
-
-        def factor(step: int) -> float:
-            if step < self.warmup:
-                return (step + 1) / self.warmup
-            return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = warmed_cosine(optimizer, self.warmup, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

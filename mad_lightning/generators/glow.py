@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from mad_lightning.generators.base import Generator
+from mad_lightning.generators.base import Generator, warmed_cosine
 from mad_lightning.nets.ema import EMA
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec, to_floats
@@ -223,14 +223,8 @@ class Glow(Generator):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay over the whole budget."""
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, weight_decay=0.0)
-        steps = max(2, int(self.trainer.estimated_stepping_batches))
-
-        def factor(step: int) -> float:
-            if step < self.warmup:
-                return (step + 1) / self.warmup
-            return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = warmed_cosine(optimizer, self.warmup, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
