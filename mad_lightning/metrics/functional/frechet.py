@@ -215,22 +215,33 @@ def _spread_of(
             _, mean, scatter = moments or Moments.of(x, team)
             mean = mean - origin
         return mean, _Spread(None, scatter / (n - 1), lambda: _small(features, origin, mean))
-    x = x.double() - origin
+    x = x.to(torch.float64, copy=True).sub_(origin)
     mean = x.mean(dim=0)
     # A reflection that turns the direction of the mean, (1, .., 1), onto the first axis leaves all
     # of the scatter in the other N - 1 rows; Householder's needs one vector for them all.
-    rows = (x[1:] - (math.sqrt(n) * mean + x[0]) / (math.sqrt(n) + 1)) / math.sqrt(n - 1)
+    rows = x[1:].sub_((math.sqrt(n) * mean + x[0]) / (math.sqrt(n) + 1)).div_(math.sqrt(n - 1))
     return mean, _Spread(rows, None, lambda: rows)
 
 
 def _moments_beside(origin: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) beside the origin (D,), and scatter (D, D), of samples (N, D)."""
-    mean, scatter = torch.zeros_like(origin), origin.new_zeros(len(origin), len(origin))
+    """Mean (D,) beside the origin (D,), and scatter (D, D), of samples (N, D).
+
+    Samples are centred at the mean of some of them: that is off by no more than they are spread, so
+    that putting it right afterwards costs no digits.
+    """
+    n = len(x)
+    about = x[:: max(1, n // 512)].double().mean(dim=0)
+    off, scatter = torch.zeros_like(about), about.new_zeros(len(about), len(about))
     for part in x.split(_ROWS):
-        mean += (part.double() - origin).sum(dim=0) / len(x)
-    for part in x.split(_ROWS):
-        _add_gram(scatter, (part.double() - origin).sub_(mean))
-    return mean, scatter.triu() + scatter.triu(1).T
+        centred = part.to(torch.float64, copy=True).sub_(about)
+        off += centred.sum(dim=0) / n
+        _add_gram(scatter, centred)
+    scatter.addr_(off, off, alpha=-n)
+    for strip in _strips(len(scatter)):  # what lies below the diagonal mirrors what lies above
+        square = scatter[strip, strip]
+        square.copy_(square.triu() + square.triu(1).T)
+        scatter[strip.stop :, strip] = scatter[strip, strip.stop :].T
+    return (about - origin) + off, scatter
 
 
 def _small(x: Tensor, origin: Tensor, mean: Tensor) -> Tensor:
@@ -256,15 +267,18 @@ def _distance(apart: Tensor, s: _Spread, t: _Spread) -> float:
     """The squared distance for a difference of means (D,)."""
     variance = s.trace() + t.trace()
     without = float(apart.square().sum()) + variance
-    overlap, error = _overlap(s, t)
+    # A B' where factors are at hand
+    inner = None if s.rows is None or t.rows is None else s.rows @ t.rows.T
+    overlap, error = _overlap(s, t, inner)
     distance = without - 2.0 * overlap
     if 2.0 * error <= _FAIR * distance:
         return distance
-    overlap = float(torch.linalg.svdvals(s.root() @ t.root().T).sum())
+    inner = s.root() @ t.root().T if inner is None else inner
+    overlap = float(torch.linalg.svdvals(inner).sum())
     return _at_least_0(without - 2.0 * overlap, variance)
 
 
-def _overlap(s: _Spread, t: _Spread) -> tuple[float, float]:
+def _overlap(s: _Spread, t: _Spread, inner: Tensor | None) -> tuple[float, float]:
     """``tr (S T)^½`` from eigenvalues and its error, infinite where the route is closed.
 
     An eigenvalue e of ``A T A'`` is off by up to ``u ‖A'A‖ ‖T‖``, its root by that over ``2 √e``.
@@ -275,15 +289,17 @@ def _overlap(s: _Spread, t: _Spread) -> tuple[float, float]:
     scale_s, scale_t = s.trace(), t.trace()
     if not (scale_s > 0.0 and scale_t > 0.0):
         return 0.0, math.inf
-    s, t = _scaled(s, scale_s), _scaled(t, scale_t)  # lest tiny variances vanish in the product
-    product, size = _product(s, t)
+    scale = math.sqrt(scale_s) * math.sqrt(scale_t)
+    if inner is not None:  # scaled, lest tiny variances vanish in the product
+        product, size = _gram(inner / scale)
+    else:
+        product, size = _product(_scaled(s, scale_s), _scaled(t, scale_t))
     if product is None:
         return 0.0, math.inf
     values = torch.linalg.eigvalsh(product)
     off = torch.finfo(values.dtype).eps / 2 * size
     if float(values[0]) < -_NEGATIVE * float(values[-1]):
         return 0.0, math.inf
-    scale = math.sqrt(scale_s) * math.sqrt(scale_t)
     errors, clear = off / (2.0 * values.clamp(min=off).sqrt()), values > 100.0 * off
     error = errors[clear].norm() + errors[~clear].sum()
     return scale * float(values.clamp(min=0.0).sqrt().sum()), scale * float(error)
@@ -303,11 +319,6 @@ def _product(s: _Spread, t: _Spread) -> tuple[Tensor | None, float]:
 
     None where neither covariance has a factor.
     """
-    if s.rows is not None and t.rows is not None:
-        few, many = sorted((s.rows, t.rows), key=len)
-        inner = many @ few.T
-        product = _add_gram(inner.new_zeros(len(few), len(few)), inner).T
-        return product, float(product.norm()) * math.sqrt(2.0)  # of half a symmetric matrix
     if s.rows is not None or t.rows is not None:
         rows, matrix = (s.rows, t.matrix) if s.rows is not None else (t.rows, s.matrix)
         assert rows is not None
@@ -320,6 +331,23 @@ def _product(s: _Spread, t: _Spread) -> tuple[Tensor | None, float]:
         if not int(failed):
             return _between(factor, other), float(one.norm() * other.norm())
     return None, math.inf
+
+
+def _gram(inner: Tensor) -> tuple[Tensor | None, float]:
+    """``A T A'`` from ``A B'``, the smaller of the two, as :func:`_product` gives it.
+
+    None where a small pivot says that eigenvalues near rounding are likely: a tenth of the price of
+    finding them.
+    """
+    inner = inner if len(inner) > inner.shape[1] else inner.T
+    d = inner.shape[1]
+    product = _add_gram(inner.new_zeros(d, d), inner).T
+    size = float(product.norm()) * math.sqrt(2.0)  # of half a symmetric matrix
+    factor, failed = torch.linalg.cholesky_ex(product)
+    pivot = 0.0 if int(failed) else float(factor.diagonal().min()) ** 2
+    if pivot < d * torch.finfo(product.dtype).eps / 2 * size:
+        return None, math.inf
+    return product, size
 
 
 def _strips(d: int) -> list[slice]:

@@ -19,10 +19,11 @@ that exact ties, such as copies of a real sample among the synthetic ones, are t
 What is returned is therefore the float64 answer, whatever the tile, the order of the rows, the
 number of threads or the precision that the caller runs its networks in.
 
-Three more ideas keep it small and quick. A set is held as its distinct rows and their numbers of
+Four more ideas keep it small and quick. A set is held as its distinct rows and their numbers of
 copies, so a generator that emits one image ten thousand times costs one row. Within a tile, the
 minimum over each run of columns tells which runs can hold anything near; only those are looked at.
-And to know the k-th neighbour's distance one need not measure those that are surely nearer.
+Columns of a run have balls of about one size, so that one look finds who lies in the ball of either
+side. And to know the k-th neighbour's distance one need not measure those that are surely nearer.
 
 References:
     | Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al.,
@@ -36,6 +37,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,10 +45,10 @@ from mad_lightning.metrics.functional.checks import check_features, check_pair
 from mad_lightning.metrics.functional.kernel import kernel_distance
 from mad_lightning.metrics.functional.team import Team
 from mad_lightning.metrics.functional.tiles import (
-    WIDE,
     Distinct,
     Product,
     Tile,
+    alike_in_runs,
     all_pairs,
     full_precision,
     own_pairs,
@@ -212,9 +214,9 @@ def _checked_pair(real: Tensor, synthetic: Tensor, k: int, balls: str) -> tuple[
 class _Neighbourhoods:
     """The k nearest columns of each row, gathered tile by tile.
 
-    ``bound`` (n, k) holds upper ends of the distances to k different neighbours. Pairs below the
-    largest of them are candidates and wait, as i, j, lower and upper end, until later tiles have
-    lowered it. Those that still count are then settled; ``exact`` (n, k) keeps the smallest.
+    ``bound`` (n,) holds an upper end of the distance to the k-th neighbour. Pairs below it are
+    candidates and wait, as i, j, lower and upper end, until enough of them are there to lower it.
+    Those that still count in the end are settled; ``exact`` (n, k) keeps the smallest.
 
     Args:
         rows: Samples whose neighbours are wanted.
@@ -232,12 +234,16 @@ class _Neighbourhoods:
         self.product = Product.of(rows.rows, columns.rows, self.own)
         size = len(self.product.rows.points)
         self.exact = rows.rows.new_full((size, k), math.inf, dtype=torch.float64)
-        self.bound = self.exact.clone()
-        self.bound[len(rows.rows) :] = -math.inf  # padding looks for nobody
+        self.places = torch.arange(k, device=self.exact.device)
         if self.own and team.rank == 0:  # a pair counts once in all the team
-            own_copies = torch.arange(k, device=self.exact.device) < rows.copies[:, None] - 1
+            own_copies = self.places < rows.copies[:, None] - 1
             self.exact[: len(own_copies)][own_copies] = 0.0
+        self.bound = self.exact[:, -1].clone()
+        self.bound[len(rows.rows) :] = -math.inf  # padding looks for nobody
         self.waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.few = 4 * k * size
+        """Candidates that may wait until they are put to use."""
+        self.copied = len(columns.rows) < len(columns.place)
 
     def squared_radii(self) -> Tensor:
         """Squared distance (n,) from each distinct row to its k-th neighbour."""
@@ -249,75 +255,93 @@ class _Neighbourhoods:
             tile = self._search(tile)
             if self.own and tile.rows != tile.columns:
                 self._search(tile.turned())
-        self._settle(last=self.team.size == 1 and d >= WIDE)
+        self._settle(last=self.team.size == 1)
         lists = self.team.gathered(self.exact).movedim(0, 1).flatten(1)
         return lists.topk(self.k, largest=False).values[: len(self.rows.rows), -1]
 
     def _search(self, tile: Tile) -> Tile:
-        """Finds the candidates of one tile and, where it pays, a lower bound.
+        """Finds the candidates of one tile.
 
         Returns:
             The tile, with narrow brackets if they were needed: turned, it will need them too.
         """
-        before = self.bound[tile.rows]
-        unknown = bool(before[:, -1].isposinf().any())
-        bound = self._lowered(before, tile) if unknown else before
-        i, j, lower = tile.within(self._limit(tile.rows, bound))
+        if bool(self.bound[tile.rows].isposinf().any()):
+            self._lower(tile)
+        i, j, lower = tile.within(self.bound[tile.rows])
         if tile.crowded(len(i)):
             tile = tile.narrowed()
-            bound = self._lowered(before, tile)
-            i, j, lower = tile.within(self._limit(tile.rows, bound))
-        elif not unknown and len(i) > 2 * len(bound):
-            bound = self._lowered(before, tile)
-        self.bound[tile.rows] = bound
-        ends = lower, tile.upper(i, j, lower)
-        self.waiting.append((i + tile.rows.start, j + tile.columns.start, *ends))
-        room = max(tile.lower.numel(), 16 * len(self.exact))
-        if sum(len(found[0]) for found in self.waiting) > room:
+            self._lower(tile)
+            i, j, lower = tile.within(self.bound[tile.rows])
+        upper = tile.upper(i, j, lower)
+        self.waiting.append((i + tile.rows.start, j + tile.columns.start, lower, upper))
+        if sum(len(found[0]) for found in self.waiting) > self.few:
             self._forget()
-            if len(self.waiting[0][0]) > room // 2:
+            if len(self.waiting[0][0]) > self.few // 2:
                 self._settle()
         return tile
 
-    def _lowered(self, bound: Tensor, tile: Tile) -> Tensor:
-        return torch.cat([bound, tile.nearest(self.k)], dim=1).topk(self.k, largest=False).values
-
-    def _limit(self, rows: slice, bound: Tensor) -> Tensor:
-        """Upper ends of the squared radii of some rows, in squared units of the product."""
-        return bound[:, -1].minimum(self.exact[rows, -1] / self.product.unit**2)
+    def _lower(self, tile: Tile) -> None:
+        """Lowers the bounds of a tile's rows by the nearest columns that it shows at a glance."""
+        ends = tile.nearest(self.k)
+        if ends.shape[1] >= self.k:
+            found = ends.topk(self.k, largest=False).values[:, -1]
+            self.bound[tile.rows] = self.bound[tile.rows].minimum(found)
 
     def _forget(self) -> None:
-        """Drops the candidates that later bounds rule out."""
+        """Lowers the bounds by all that wait and drops those that they rule out."""
         i, j, lower, upper = (torch.cat(part) for part in zip(*self.waiting, strict=True))
-        alive = lower <= self._limit(slice(None), self.bound)[i]
+        self.bound = self.bound.minimum(self._kth(i, j, upper, up=True))
+        alive = (lower <= self.bound[i]).nonzero().squeeze(1)
         self.waiting = [(i[alive], j[alive], lower[alive], upper[alive])]
 
     def _settle(self, last: bool = False) -> None:
         """Measures the candidates that still count and keeps the k nearest of each row.
 
         At last, only the k-th place matters. Who is surely nearer than the k-th smallest lower end
-        is nearer than the k-th neighbour, takes a place before it, and need not be measured.
+        is nearer than the k-th neighbour, and takes a place before it without being measured.
         """
         if not self.waiting:
             return
         self._forget()
         ((i, j, lower, upper),) = self.waiting
         self.waiting = []
-        nearer = torch.zeros_like(i, dtype=torch.bool)
         if last:
-            least = self._smallest(i, j, lower * self.product.unit**2)[:, -1]
-            nearer = upper * self.product.unit**2 < least[i]
-        distance = upper * self.product.unit**2
-        measured = (~nearer).nonzero().squeeze(1)
-        distance[measured] = squared_distances(
-            self.rows.rows, i[measured], self.columns.rows, j[measured]
-        )
-        self.exact = self._smallest(i, j, distance)
+            kth = self._kth(i, j, lower, up=False)
+            sure = upper < kth[i]
+            taken = self._each_copy(i[sure], j[sure], upper[sure])[0].bincount(minlength=len(kth))
+            self.exact = self._with(torch.where(self.places < taken[:, None], 0.0, math.inf))
+            i, j = i[~sure], j[~sure]
+        distance = squared_distances(self.rows.rows, i, self.columns.rows, j)
+        self.exact = self._with(self._smallest(i, j, distance))
+        self.bound = self.bound.minimum(self.exact[:, -1] / self.product.unit**2)
+
+    def _kth(self, i: Tensor, j: Tensor, ends: Tensor, up: bool) -> Tensor:
+        """The k-th smallest end (n,) of each row, among those settled and those of pairs i, j.
+
+        Rows and ends, as float32, make one whole number a pair, which sorts fastest.
+
+        Args:
+            i: Rows (P,).
+            j: Columns (P,).
+            ends: Lower or upper ends (P,), float64.
+            up: Whether to round up, else down.
+        """
+        i, ends = self._each_copy(i, j, ends)
+        known = self.exact.isfinite()
+        i = torch.cat([i, known.nonzero()[:, 0]])
+        ends = torch.cat([ends, self.exact[known] / self.product.unit**2])
+        bits = (ends.clamp(min=0.0) + 0.0).float().view(torch.int32)  # in the order of the ends
+        keys = (i << 32) + bits
+        keys = torch.from_numpy(np.sort(keys.numpy())) if keys.is_cpu else keys.sort().values
+        count = i.bincount(minlength=len(self.exact))
+        place = (count.cumsum(0) - count + self.k - 1).clamp(max=len(keys) - 1)
+        kth = (keys[place] & 0xFFFFFFFF).int().view(torch.float32)
+        kth = kth.nextafter(torch.full_like(kth, math.inf if up else -math.inf))
+        return torch.where(count >= self.k, kth.double(), math.inf)
 
     def _smallest(self, i: Tensor, j: Tensor, value: Tensor) -> Tensor:
-        """The k smallest values (n, k) of each row: those held, and new ones of pairs i, j."""
-        times = self.columns.copies[j].clamp(max=self.k)
-        i, value = i.repeat_interleave(times), value.repeat_interleave(times)
+        """The k smallest values (n, k) of each row, of pairs i, j; infinite where fewer are."""
+        i, value = self._each_copy(i, j, value)
         # Sorted by row, then by value: the place within a row's stretch is the rank.
         order = value.argsort()
         order = order[i[order].argsort(stable=True)]
@@ -325,26 +349,20 @@ class _Neighbourhoods:
         count = i.bincount(minlength=len(self.exact))
         rank = torch.arange(len(i), device=i.device) - (count.cumsum(0) - count)[i]
         near = rank < self.k
-        fresh = torch.full_like(self.exact, math.inf)
-        fresh[i[near], rank[near]] = value[near]
-        return torch.cat([self.exact, fresh], dim=1).topk(self.k, largest=False).values
+        found = torch.full_like(self.exact, math.inf)
+        found[i[near], rank[near]] = value[near]
+        return found
 
+    def _each_copy(self, i: Tensor, j: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and values, as often as there are copies of the column, but k times at most."""
+        if not self.copied:
+            return i, value
+        times = self.columns.copies[j].clamp(max=self.k)
+        return i.repeat_interleave(times), value.repeat_interleave(times)
 
-def _inside(tile: Tile, squared_radii: Tensor, closed: bool) -> tuple[Tile, Tensor, Tensor]:
-    """Pairs (i, j) of a tile such that column j lies in the ball around row i.
-
-    Also the tile, with narrow brackets if they were needed: turned, it will need them too.
-    """
-    limit = squared_radii / tile.product.unit**2
-    i, j, lower = tile.within(limit)
-    doubtful = tile.upper(i, j, lower) > limit[i]
-    if tile.crowded(int(doubtful.sum())):
-        return _inside(tile.narrowed(), squared_radii, closed)
-    sure = ~doubtful
-    asked_i, asked_j = i[doubtful], j[doubtful]
-    distance, radius = tile.settled(asked_i, asked_j), squared_radii[asked_i]
-    yes = distance <= radius if closed else distance < radius
-    return tile, torch.cat([i[sure], asked_i[yes]]), torch.cat([j[sure], asked_j[yes]])
+    def _with(self, others: Tensor) -> Tensor:
+        """The k smallest of what was settled and of other values (n, k)."""
+        return torch.cat([self.exact, others], dim=1).topk(self.k, largest=False).values
 
 
 class _Memberships(NamedTuple):
@@ -370,25 +388,64 @@ def _memberships(
     team: Team,
 ) -> _Memberships:
     """Decides all pairs of distinct samples with squared radii (n,) and (m,)."""
-    product = Product.of(real.rows, synthetic.rows, own=False)
+    side = tile or side_for(real.rows.shape[1])
+    order = alike_in_runs(synthetic_radii, side)
+    product = Product.of(real.rows, synthetic.rows, own=False, order=order)
     n, m = len(product.rows.points), len(product.columns.points)
     # A ball around padding holds nothing, and nothing holds padding.
     reach = torch.nn.functional.pad(real_radii, (0, n - len(real_radii)))
-    their_reach = torch.nn.functional.pad(synthetic_radii, (0, m - len(synthetic_radii)))
-    precise = torch.zeros(m, dtype=torch.bool, device=reach.device)
-    recalled, filled = (torch.zeros(n, dtype=torch.bool, device=reach.device) for _ in "rf")
+    their_reach = torch.nn.functional.pad(synthetic_radii[order], (0, m - len(order)))
+    precise = torch.zeros(len(order), dtype=torch.bool, device=reach.device)
+    recalled, filled = (
+        torch.zeros(len(real.rows), dtype=torch.bool, device=reach.device) for _ in "rf"
+    )
     pairs = torch.zeros((), dtype=torch.int64, device=reach.device)
-    for each in product.tiles(team.mine(all_pairs(n, m, tile or side_for(real.rows.shape[1])))):
-        each, i, j = _inside(each, reach[each.rows], closed)
-        i, j = i + each.rows.start, j + each.columns.start
+    for each in product.tiles(team.mine(all_pairs(n, m, side))):
+        i, j, in_real, in_synthetic = _inside(
+            each, reach[each.rows], their_reach[each.columns], closed
+        )
+        i, j = i + each.rows.start, order[j + each.columns.start]
+        recalled[i[in_synthetic]] = True
+        i, j = i[in_real], j[in_real]
         filled[i], precise[j] = True, True
         pairs += (real.copies[i] * synthetic.copies[j]).sum()
-        _, j, i = _inside(each.turned(), their_reach[each.columns], closed)
-        recalled[i + each.rows.start] = True
-    n, m = len(real.rows), len(synthetic.rows)
     return _Memberships(
-        team.gathered(precise).any(dim=0)[:m],
-        team.gathered(recalled).any(dim=0)[:n],
-        team.gathered(filled).any(dim=0)[:n],
+        team.gathered(precise).any(dim=0),
+        team.gathered(recalled).any(dim=0),
+        team.gathered(filled).any(dim=0),
         int(team.gathered(pairs).sum()),
     )
+
+
+def _inside(
+    tile: Tile, reach: Tensor, their_reach: Tensor, closed: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pairs of a tile that lie in a ball.
+
+    Args:
+        tile: Rows are real samples, columns synthetic ones.
+        reach: Squared radii (R,) of the rows.
+        their_reach: Squared radii (C,) of the columns.
+        closed: Whether the surface belongs to a ball.
+
+    Returns:
+        i, j (P,), and two flags (P,): whether j lies in the ball around i, and i in that around j.
+    """
+    unit = tile.product.unit**2
+    i, j, lower = tile.within(reach / unit, their_reach / unit)
+    upper = tile.upper(i, j, lower)
+    radii = torch.stack([reach[i], their_reach[j]])
+    sure, possible = upper < radii / unit, lower <= radii / unit
+    asked = (possible & ~sure).any(dim=0)
+    if tile.crowded(int(asked.sum())):
+        return _inside(tile.narrowed(), reach, their_reach, closed)
+    asked = asked.nonzero().squeeze(1)
+    distance = squared_distances(
+        tile.product.x,
+        i[asked] + tile.rows.start,
+        tile.product.y,
+        tile.product.order[j[asked] + tile.columns.start],
+    )
+    radii = radii[:, asked]
+    sure[:, asked] = distance <= radii if closed else distance < radii
+    return i, j, sure[0], sure[1]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from itertools import combinations
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,15 +28,17 @@ __all__ = [
     "Distinct",
     "Product",
     "Tile",
+    "alike_in_runs",
     "all_pairs",
     "full_precision",
     "own_pairs",
+    "places",
     "side_for",
     "squared_distances",
 ]
 
 _PIECE = 512
-"""Terms of an inner product that are added up apart from the others, so that errors stay small."""
+"""About as many terms of an inner product are added up apart from others, to keep errors small."""
 _RUN = 16
 """Columns that share one minimum. Sets are padded to a multiple of it."""
 _ROOM = 2**17
@@ -94,27 +97,25 @@ class _Side(NamedTuple):
     Of rows, which are the left factor, ``(x, -low / 2, 1)``: minus twice an inner product is then
     the lower end of a squared distance.
     """
+    tail: Tensor
+    """The last piece of the same samples as the left factor (n, p); other pieces do not differ."""
     slack: Tensor
     """What this side adds to the rounding error of a squared distance (n,), float64."""
 
     def part(self, block: slice) -> _Side:
         """Some of the samples."""
-        return _Side(self.points[block], self.slack[block])
-
-    def left(self) -> _Side:
-        """The same samples as the left factor."""
-        points = self.points.clone()
-        points[:, -2:] = self.points[:, -2:].flip(1)
-        return _Side(points, self.slack)
+        return _Side(self.points[block], self.tail[block], self.slack[block])
 
 
 class Product(NamedTuple):
     """The matrix form of all distances between samples x and samples y, one tile at a time."""
 
     x: Tensor
-    """Rows (n, D)."""
+    """Samples (n, D) that are the rows."""
     y: Tensor
-    """Columns (m, D)."""
+    """Samples (m, D) that are the columns."""
+    order: Tensor
+    """Which of y each column is (m,)."""
     own: bool
     """Whether columns and rows are the same samples, of which none is its own neighbour."""
     centre: Tensor
@@ -125,14 +126,19 @@ class Product(NamedTuple):
     columns: _Side
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, own: bool) -> Product:
+    def of(cls, x: Tensor, y: Tensor, own: bool, order: Tensor | None = None) -> Product:
         """Centres both sets near the mean of all and scales them so that no number exceeds 2."""
-        some = [z[:: max(1, len(z) // 512)] for z in (x, y)]  # any origin is right
+        if order is None:
+            order = torch.arange(len(y), device=y.device)
+        sets = (x,) if own else (x, y)
+        some = [z[:: max(1, len(z) // 512)] for z in sets]  # any origin is right
         centre = torch.cat([z.double() for z in some]).mean(dim=0)
-        unit = 2.0 ** math.frexp(max(abs(float(edge)) for z in (x, y) for edge in z.aminmax()))[1]
-        columns = _side(y, centre, unit, torch.float32)
-        rows = columns.left() if own else _side(x, centre, unit, torch.float32).left()
-        return cls(x, y, own, centre, unit, rows, columns)
+        unit = 2.0 ** math.frexp(max(abs(float(edge)) for z in sets for edge in z.aminmax()))[1]
+        columns = _side(y, order, centre, unit, torch.float32)
+        rows = columns
+        if not own:
+            rows = _side(x, torch.arange(len(x), device=x.device), centre, unit, torch.float32)
+        return cls(x, y, order, own, centre, unit, rows, columns)
 
     def tiles(self, work: Work) -> Iterator[Tile]:
         """Brackets of pairs of blocks from a product in float32, each until the next is asked for.
@@ -150,23 +156,31 @@ class Product(NamedTuple):
 
     def narrow_tile(self, rows: slice, columns: slice) -> Tile:
         """Brackets of the same pairs from a product in float64."""
-        x = _side(self.x[rows], self.centre, self.unit, torch.float64).left()
-        y = _side(self.y[columns], self.centre, self.unit, torch.float64)
+        places = torch.arange(len(self.x), device=self.x.device)[rows]
+        x = _side(self.x, places, self.centre, self.unit, torch.float64)
+        y = _side(self.y, self.order[columns], self.centre, self.unit, torch.float64)
         room = x.points.new_empty(len(x.points), len(y.points))
         return self._tile(rows, columns, x, y, room)
 
     def _tile(self, rows: slice, columns: slice, x: _Side, y: _Side, room: Tensor) -> Tile:
-        for start in range(0, x.points.shape[1], _PIECE):
-            piece = slice(start, start + _PIECE)
-            beta = 0.0 if start == 0 else 1.0
-            room.addmm_(x.points[:, piece], y.points[:, piece].T, beta=beta, alpha=-2.0)
+        pieces = _pieces(x.points.shape[1] - 2)
+        for piece in pieces:
+            left = x.tail if piece == pieces[-1] else x.points[:, piece]
+            beta = 0.0 if piece.start == 0 else 1.0
+            room.addmm_(left, y.points[:, piece].T, beta=beta, alpha=-2.0)
         if self.own and rows == columns:
             room.fill_diagonal_(math.inf)
-        return Tile(self.x[rows], self.y[columns], rows, columns, room, x.slack, y.slack, self)
+        return Tile(rows, columns, room, x.slack, y.slack, self, False)
 
 
-def _side(samples: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) -> _Side:
-    """Samples (n, D) as one side of the product, padded to a multiple of the run length.
+def _pieces(d: int) -> list[slice]:
+    """The pieces, as even as can be, of a product of D + 2 terms; the last has both norms."""
+    *pieces, last = _strips(d, -(-d // max(1, round(d / _PIECE))))
+    return [*pieces, slice(last.start, d + 2)]
+
+
+def _side(samples: Tensor, order: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) -> _Side:
+    """Some samples of a set (N, D) as one side of the product, padded to whole runs.
 
     The slack adds up, in unit roundoffs and relative to the squared norm: twice the length of a
     piece and the number of pieces for the inner product, whose terms add up to no more than twice
@@ -174,7 +188,7 @@ def _side(samples: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) -> _
     6 for the float64 sums by which pairs are settled. 64 covers all but the first. What is added to
     the norm covers underflow.
     """
-    n, d = samples.shape
+    n, d = len(order), samples.shape[1]
     size = -(-n // _RUN) * _RUN
     points = samples.new_empty(size, d + 2, dtype=dtype)
     points[n:] = 0.0
@@ -183,25 +197,23 @@ def _side(samples: Tensor, centre: Tensor, unit: float, dtype: torch.dtype) -> _
     step = max(1, _ROOM // d)
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        centred = (samples[part].double() - centre).div_(unit)
+        centred = samples.index_select(0, order[part]).double().sub_(centre).div_(unit)
         points[part, :-2] = centred
         norm[part] = centred.square_().sum(dim=1)
     kind = torch.finfo(dtype)
-    length = min(d + 2, _PIECE) + -(-(d + 2) // _PIECE)
-    roundoff = (2 * length + 64) * kind.eps / 2
+    pieces = _pieces(d)
+    roundoff = (2 * (pieces[0].stop + 2 + len(pieces)) + 64) * kind.eps / 2
     slack = roundoff / (1 - roundoff) * norm + 64 * (d + 64) * kind.tiny
     points[:, -1] = (norm - slack) / -2.0
     points[n:, -1] = -math.inf
-    return _Side(points, slack)
+    tail = points[:, pieces[-1]].clone()
+    tail[:, -2:] = points[:, -2:].flip(1)
+    return _Side(points, tail, slack)
 
 
 class Tile(NamedTuple):
     """Brackets of the squared distances between some rows i and some columns j."""
 
-    x: Tensor
-    """Its rows (r, D), without padding."""
-    y: Tensor
-    """Its columns (c, D)."""
     rows: slice
     columns: slice
     lower: Tensor
@@ -210,23 +222,24 @@ class Tile(NamedTuple):
     slack_columns: Tensor
     """The upper end of (i, j) is ``lower[i, j] + 2 (slack_rows[i] + slack_columns[j])``."""
     product: Product
+    is_turned: bool
+    """Whether rows are the columns of the product. They lie in memory as they do there."""
 
     def turned(self) -> Tile:
         """The same pairs, rows as columns."""
         return Tile(
-            self.y,
-            self.x,
             self.columns,
             self.rows,
             self.lower.T,
             self.slack_columns,
             self.slack_rows,
             self.product,
+            not self.is_turned,
         )
 
     def narrowed(self) -> Tile:
         """Brackets of the same pairs from a product in float64."""
-        if self.lower.is_contiguous():
+        if not self.is_turned:
             return self.product.narrow_tile(self.rows, self.columns)
         return self.product.narrow_tile(self.columns, self.rows).turned()
 
@@ -234,15 +247,24 @@ class Tile(NamedTuple):
         """Whether so many pairs in doubt make it pay to narrow the brackets."""
         return self.lower.dtype == torch.float32 and pairs > _DOUBT * self.lower.numel()
 
-    def within(self, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs whose lower end does not exceed the limit (R,) of their row: i, j, lower end."""
-        limit = limit.to(self.lower.dtype).nextafter(self.lower.new_tensor(math.inf))
-        limit = limit.clamp(max=torch.finfo(limit.dtype).max)  # padding never lies within
+    def within(
+        self, row_limit: Tensor, column_limit: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs whose lower end does not exceed a limit, and a few more: i, j, lower end (P,).
+
+        Args:
+            row_limit: What it may be, for each row (R,).
+            column_limit: Or what it may be, for each column (C,). It is raised to the largest of a
+                run, whose columns should be alike in it.
+        """
+        limits = self._upward(row_limit)[:, None]
+        if column_limit is not None:
+            limits = limits.maximum(self._upward(column_limit).view(_RUN, -1).amax(dim=0))
         minima = self._run_minima(_RUN)
-        row, run = (minima <= limit[:, None]).nonzero(as_tuple=True)
+        row, run = places(minima <= limits)
         near = torch.unflatten(self.lower, 1, (_RUN, -1))[row, :, run]
-        hit, member = (near <= limit[row, None]).nonzero(as_tuple=True)
-        return row[hit], member * minima.shape[1] + run[hit], near[hit, member].double()
+        pair, member = places(near <= limits.expand_as(minima)[row, run, None])
+        return row[pair], member * minima.shape[1] + run[pair], near[pair, member].double()
 
     def upper(self, i: Tensor, j: Tensor, lower: Tensor) -> Tensor:
         """Upper ends (P,) of given pairs, float64."""
@@ -258,9 +280,10 @@ class Tile(NamedTuple):
         slack = self.slack_columns.view(run, -1).amax(dim=0)
         return self._run_minima(run) + 2 * (self.slack_rows[:, None] + slack)
 
-    def settled(self, i: Tensor, j: Tensor) -> Tensor:
-        """Squared distances (P,) of given pairs, float64, in units of the features."""
-        return squared_distances(self.x, i, self.y, j)
+    def _upward(self, limit: Tensor) -> Tensor:
+        """Limits in the dtype of the lower ends, rounded up; padding never lies within."""
+        limit = limit.to(self.lower.dtype).nextafter(self.lower.new_tensor(math.inf))
+        return limit.clamp(max=torch.finfo(limit.dtype).max)
 
     def _run_minima(self, run: int) -> Tensor:
         """Smallest lower end (R, C / run) in each run of columns.
@@ -269,10 +292,45 @@ class Tile(NamedTuple):
         neighbours in feature space are neighbours in a tile; this spreads them over the runs.
         """
         rows, columns = self.lower.shape
-        if self.lower.is_contiguous():
+        if not self.is_turned:
             return self.lower.view(rows, run, -1).amin(dim=1)
-        # Turned, the rows lie in memory as columns do; torch is ten times slower unless told.
+        # Rows lie in memory as columns do here; torch is ten times slower unless told.
         return self.lower.T.view(run, columns // run, rows).amin(dim=0).T
+
+
+def places(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a mask (R, C) is true: row and column (P,) of each place.
+
+    On CPUs NumPy's search is several times as fast as torch's.
+    """
+    if not mask.is_contiguous():
+        column, row = places(mask.T.contiguous())
+        return row, column
+    flat = mask.view(-1)
+    if mask.device.type == "cpu":
+        place = torch.from_numpy(np.flatnonzero(flat.numpy()))
+    else:
+        place = flat.nonzero().squeeze(1)
+    width = mask.shape[1]
+    if width & (width - 1) == 0:  # shifts are several times as fast as divisions
+        return place >> (width.bit_length() - 1), place & (width - 1)
+    return place // width, place % width
+
+
+def alike_in_runs(values: Tensor, side: int) -> Tensor:
+    """An order (n,) of columns in which those of a run of a tile are alike in value.
+
+    Args:
+        values: One for each column (n,).
+        side: Columns of a tile.
+    """
+    ranked = values.argsort(stable=True)
+    order = torch.empty_like(ranked)
+    for block in _blocks(-(-len(values) // _RUN) * _RUN, side):
+        runs = (block.stop - block.start) // _RUN
+        inside = torch.arange(min(block.stop, len(values)) - block.start, device=values.device)
+        order[block.start + (inside % runs).argsort(stable=True)] = ranked[block]
+    return order
 
 
 def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
@@ -299,13 +357,17 @@ def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 
 def side_for(d: int) -> int:
     """Side of a tile for D features: large ones multiply faster, small ones stay in the cache."""
-    return 2048 if d >= WIDE else 1024
+    return 2048 if d >= WIDE else 1536
+
+
+def _strips(n: int, width: int, start: int = 0) -> list[slice]:
+    """What lies between start and n, in strips."""
+    return [slice(at, min(at + width, n)) for at in range(start, n, width)]
 
 
 def _blocks(n: int, side: int, start: int = 0) -> list[slice]:
     """Blocks of a padded set."""
-    side = max(_RUN, side // _RUN * _RUN)
-    return [slice(at, min(at + side, n)) for at in range(start, n, side)]
+    return _strips(n, max(_RUN, side // _RUN * _RUN), start)
 
 
 def all_pairs(n: int, m: int, side: int) -> Work:
