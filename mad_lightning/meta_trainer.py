@@ -132,7 +132,7 @@ class MetaTrainer:
         generator = self.fresh_generator(t)
         self.train(t, generator, mix)
         shard = self.sample(t, generator)
-        self.evaluate(t, generator, shard)
+        self.evaluate(t, generator, mix, shard)
         return self.record(t, mix, shard)
 
     # its phases, each skipped where its artefact stands
@@ -146,9 +146,7 @@ class MetaTrainer:
         with self.phase(t, "train"):
             if self.is_first:
                 write_json(self.path(t) / "mix.json", asdict(mix))
-            earlier = {part.generation for part in mix.parts if part.generation is not None}
-            shards = {each: Shard(self.path(each)) for each in earlier}
-            self.data.feed(mix, shards, exact=generator.exact_pass)
+            self.feed(mix, exact=generator.exact_pass)
             last = directory / "last.ckpt"
             resumes = last.exists()
             trainer = self.trainer_for_fit(t, directory, resumes)
@@ -198,14 +196,15 @@ class MetaTrainer:
             self.barrier()
         return shard
 
-    def evaluate(self, t: int, generator: Generator, shard: Shard) -> None:
+    def evaluate(self, t: int, generator: Generator, mix: Mix, shard: Shard) -> None:
         """Measures the shard against the reference, from one feature pass -> ``metrics.json``."""
         path = self.path(t) / "metrics.json"
         if path.exists():
             return
         with self.phase(t, "evaluate"):
             synthetic = shard.samples[: self.data.n_reference]
-            features = self.features(t, {"synthetic": synthetic}, self.path(t) / "features")
+            sides = {"synthetic": synthetic} | self.training_set(mix)
+            features = self.features(t, sides, self.path(t) / "features")
             if self.is_first:
                 values = self.evaluator.compare(
                     self.real_features["reference"],
@@ -214,6 +213,7 @@ class MetaTrainer:
                     generator.law(),
                     real_labels=self.data.real.reference.labels,
                     synthetic_labels=synthetic.labels,
+                    training=features.get("training"),
                 )
                 protocol = self.evaluator.protocol(self.data.n_reference)
                 write_json(path, {"values": values, "floor": self.floor, "protocol": protocol})
@@ -387,19 +387,24 @@ class MetaTrainer:
         records = self.ledger.records()
         self.floor: dict[str, float] = records[0].floor if records else {}
         if len(records) < self.settings.generations:
+            bar = {"enable_progress_bar": sys.stdout.isatty()}  # nobody observes the lineage yet
             self.real_features = self.features(
                 0,
                 {"reference": self.data.real.reference, "floor": self.data.real.floor},
                 self.data.cache / f"features-{self.features_key()}",
-                enable_progress_bar=sys.stdout.isatty(),  # nobody observes the lineage yet
+                **bar,
             )
-            self.floor = self.evaluator.compare(
-                self.real_features["reference"],
-                self.real_features["floor"],
-                self.data.real.law,
-                real_labels=self.data.real.reference.labels,
-                synthetic_labels=self.data.real.floor.labels,
-            )
+            if not records:
+                training = self.training_set(self.policy.mix(1))  # real samples only
+                features = self.features(0, training, self.path(1) / "features", **bar)
+                self.floor = self.evaluator.compare(
+                    self.real_features["reference"],
+                    self.real_features["floor"],
+                    self.data.real.law,
+                    real_labels=self.data.real.reference.labels,
+                    synthetic_labels=self.data.real.floor.labels,
+                    training=features.get("training"),
+                )
             if self.is_first:
                 text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
                 write_atomically(self.directory / "config.yaml", text.encode())
@@ -429,6 +434,18 @@ class MetaTrainer:
         generator = self.build_generator()
         generator.build(self.data.real.spec)
         return generator
+
+    def feed(self, mix: Mix, exact: bool = False) -> None:
+        """Brings a mix to the data module."""
+        earlier = {part.generation for part in mix.parts if part.generation is not None}
+        self.data.feed(mix, {each: Shard(self.path(each)) for each in earlier}, exact)
+
+    def training_set(self, mix: Mix) -> dict[str, Samples]:
+        """What a mix holds, under the name ``training``; nothing unless a metric asks for it."""
+        if not self.evaluator.needs_training:
+            return {}
+        self.feed(mix)
+        return {"training": self.data.training_set()}
 
     def start(self, t: int, generator: Generator) -> None:
         """Gives a generator the weights that generation ``t`` starts from."""
@@ -510,6 +527,8 @@ class MetaTrainer:
         self, t: int, sides: Mapping[str, Samples], directory: Path, **arguments: Any
     ) -> dict[str, torch.Tensor]:
         """Features of sample sets by name, in full precision; kept in ``directory``."""
+        if not sides:
+            return {}
 
         def make(samples: Samples) -> Callable[[int, slice], SampleBlock]:
             return lambda job, rows: SampleBlock(job, samples[rows])

@@ -12,7 +12,7 @@ from mad_lightning.cli import build
 from mad_lightning.data.shards import Shard
 from mad_lightning.generators import Diffusion, Gaussian
 from mad_lightning.lineage import Ledger
-from mad_lightning.metrics.functional import frechet_distance, two_sample
+from mad_lightning.metrics.functional import frechet_distance, memorisation, two_sample
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import to_floats
 
@@ -60,6 +60,30 @@ def test_values_are_those_of_the_functions_on_stored_samples(arguments):
     )
     assert record.metrics["fd_identity"] == pytest.approx(frechet_distance(real, synthetic))
     assert record.metrics["recall"] == two_sample(real, synthetic, k=5)["recall"]
+
+
+def test_copies_of_the_training_set_are_seen(arguments):
+    """Each generation beside what it was itself trained on; the floor beside generation 1's."""
+    asked = [*arguments, "--evaluator.metrics+=Memorisation", "--lineage.name", "copies"]
+    build([*asked, "--lineage.generations", "1"]).fit()
+    meta = build(asked)  # resumed: what the floor was made of is gone, its values are not
+    records = meta.fit()
+
+    def features(samples):
+        return to_floats(samples.values).flatten(1)
+
+    real = meta.data.real
+    first, second = (features(Shard(meta.path(t)).samples) for t in (1, 2))
+    reference, others = features(real.reference), features(real.floor)
+    pool = features(real.read(0, 200))
+    assert records[2].floor == records[0].floor
+    for training, synthetic, values in (
+        (pool, others, records[0].floor),
+        (pool, first[:100], records[0].metrics),
+        (first[:200], second[:100], records[1].metrics),
+    ):
+        expected = memorisation(training, reference, synthetic)
+        assert {name: values[name] for name in expected} == pytest.approx(expected)
 
 
 def test_the_same_command_gives_the_same_numbers_and_another_seed_others(arguments, tmp_path):

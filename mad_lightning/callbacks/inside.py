@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from mad_lightning.lineage import write_atomically
@@ -90,8 +91,11 @@ class CrashOnly(L.Callback):
         signal.signal(signal.SIGTERM, die)
 
 
-class Curves(L.Callback):
+class Curves(Checkpoint):
     """Keeps what the generator logs as ``curves.csv``, one row an epoch, and passes it on.
+
+    A ``Checkpoint`` by name only: Lightning calls these after the module's own hook at the end of
+    an epoch, and all others before it, when what families log there is an epoch old.
 
     Args:
         path: The file; rows of epochs that a resumed training repeats are replaced.

@@ -171,6 +171,11 @@ class GenerationDataModule(L.LightningDataModule):
             raise OSError(f"{part} holds only {len(found)} samples")
         return found
 
+    def training_set(self) -> Samples:
+        """All samples of the mix that was fed, in order."""
+        everything = self.loader()
+        return everything.gather(torch.arange(everything.n))
+
     def loader(
         self, rank: int = 0, world_size: int = 1, epoch: Callable[[], int] = lambda: 0
     ) -> MixLoader:

@@ -31,6 +31,11 @@ class Evaluator:
         self.extractor = extractor
         self.metrics = metrics
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether a metric wants features of what the generator was trained on."""
+        return any(metric.needs_training for metric in self.metrics)
+
     def protocol(self, n: int) -> dict[str, Any]:
         """What the values depend on, with n samples on each side."""
         protocol: dict[str, Any] = {"n": n, **self.extractor.protocol()}

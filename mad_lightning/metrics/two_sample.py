@@ -83,6 +83,8 @@ class Metric(torchmetrics.Metric, ABC):
     """What ``update`` collects: rows (N, D), joined over processes."""
     extractor: str = "identity"
     """Name of what makes the features that ``update`` is given."""
+    needs_training: ClassVar[bool] = False
+    """Whether the real side must bring features of what the generator was trained on."""
 
     def __init__(self) -> None:
         super().__init__(dist_sync_fn=gather_rows)
@@ -369,6 +371,7 @@ class Memorisation(Metric):
     """
 
     sets = ("real", "synthetic", "training")
+    needs_training = True
 
     def __init__(self, q: float = 0.05) -> None:
         super().__init__()
@@ -392,7 +395,7 @@ class Memorisation(Metric):
             raise Refused(
                 "evaluator.metrics",
                 "Memorisation needs the features of what the generator was trained on",
-                "leave it out of a lineage that does not bring them",
+                "give them as the real side's training",
             )
         return memorisation(
             real.training, real.features, synthetic.features, self.q, team=self.team

@@ -12,7 +12,7 @@ from mad_lightning.callbacks.inside import AddressedRandomness, Curves, FromScra
 
 
 class Noisy(L.LightningModule):
-    """Keeps the random number that each step draws, and logs its own step counter."""
+    """Keeps the random number that each step draws, and logs its own step counter and epoch."""
 
     def __init__(self):
         super().__init__()
@@ -23,6 +23,9 @@ class Noisy(L.LightningModule):
         self.draws.append(float(torch.rand(())))
         self.log("train/step", float(batch), on_step=False, on_epoch=True)
         return self.weight * self.draws[-1]
+
+    def on_train_epoch_end(self):
+        self.log("epochs_done", float(self.trainer.current_epoch + 1))
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -35,7 +38,7 @@ def fit(epochs, *callbacks, checkpoint=None, save=None):
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(each, Curves) for each in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
@@ -177,3 +180,8 @@ def test_only_the_first_process_writes_and_announces(curves, announced):
 def test_means_over_the_epoch_arrive_from_the_trainer(curves):
     fit(2, curves)
     assert [row["train/step"] for row in Curves.read(curves.path)] == [1.5, 1.5]
+
+
+def test_what_a_module_logs_at_the_end_of_an_epoch_is_in_the_row_of_that_epoch(curves):
+    fit(3, curves)
+    assert [row["epochs_done"] for row in Curves.read(curves.path)] == [1, 2, 3]
