@@ -194,7 +194,8 @@ class _Spread(NamedTuple):
     def trace(self) -> float:
         """Total variance."""
         if self.rows is not None:
-            return float(self.rows.square().sum())
+            every = self.rows.flatten()
+            return float(every.dot(every))
         assert self.matrix is not None
         return float(self.matrix.trace())
 
@@ -265,20 +266,22 @@ def _root(cov: Tensor, name: str) -> Tensor:
 
 def _distance(apart: Tensor, s: _Spread, t: _Spread) -> float:
     """The squared distance for a difference of means (D,)."""
-    variance = s.trace() + t.trace()
-    without = float(apart.square().sum()) + variance
+    scales = s.trace(), t.trace()
+    without = float(apart.square().sum()) + sum(scales)
     # A B' where factors are at hand
     inner = None if s.rows is None or t.rows is None else s.rows @ t.rows.T
-    overlap, error = _overlap(s, t, inner)
+    overlap, error = _overlap(s, t, scales, inner)
     distance = without - 2.0 * overlap
     if 2.0 * error <= _FAIR * distance:
         return distance
     inner = s.root() @ t.root().T if inner is None else inner
     overlap = float(torch.linalg.svdvals(inner).sum())
-    return _at_least_0(without - 2.0 * overlap, variance)
+    return _at_least_0(without - 2.0 * overlap, sum(scales))
 
 
-def _overlap(s: _Spread, t: _Spread, inner: Tensor | None) -> tuple[float, float]:
+def _overlap(
+    s: _Spread, t: _Spread, scales: tuple[float, float], inner: Tensor | None
+) -> tuple[float, float]:
     """``tr (S T)^½`` from eigenvalues and its error, infinite where the route is closed.
 
     An eigenvalue e of ``A T A'`` is off by up to ``u ‖A'A‖ ‖T‖``, its root by that over ``2 √e``.
@@ -286,14 +289,13 @@ def _overlap(s: _Spread, t: _Spread, inner: Tensor | None) -> tuple[float, float
     rounding lean to one side, as none can go below 0, and add up in full. On the spectra of the
     tests the estimate was between as large as the error and a million times too large.
     """
-    scale_s, scale_t = s.trace(), t.trace()
-    if not (scale_s > 0.0 and scale_t > 0.0):
+    if not min(scales) > 0.0:
         return 0.0, math.inf
-    scale = math.sqrt(scale_s) * math.sqrt(scale_t)
+    scale = math.sqrt(scales[0]) * math.sqrt(scales[1])
     if inner is not None:  # scaled, lest tiny variances vanish in the product
         product, size = _gram(inner / scale)
     else:
-        product, size = _product(_scaled(s, scale_s), _scaled(t, scale_t))
+        product, size = _product(_scaled(s, scales[0]), _scaled(t, scales[1]))
     if product is None:
         return 0.0, math.inf
     values = torch.linalg.eigvalsh(product)
