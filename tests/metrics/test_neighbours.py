@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mad_lightning.metrics.functional import squared_radii, two_sample
+from mad_lightning.metrics.functional import neighbours, squared_radii, two_sample
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +342,24 @@ def test_refusals_name_what_is_wrong(arguments, words):
 def test_radii_refuse_too():
     with pytest.raises(ValueError, match="x has 5 samples, more than k = 5"):
         squared_radii(REAL[:5], 5)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6, 6e-8])
+def test_few_pairs_are_measured_however_tight_masses_are(spread, monkeypatch):
+    """Exactness has a price for each pair that brackets leave open; they must not be N²."""
+    measured = []
+    measure = neighbours.squared_distances
+
+    def counted(x, i, y, j):
+        measured.append(len(i))
+        return measure(x, i, y, j)
+
+    monkeypatch.setattr(neighbours, "squared_distances", counted)
+    n, d = 1500, 100
+    real, synthetic = mixture(n, d, spread, 1, kinds=3), mixture(n, d, spread, 3, kinds=3)
+    values = two_sample(real, synthetic, 5)
+    assert values == Brute(real, synthetic).values(5)
+    assert 0 < sum(measured) < 64 * n  # pairs within masses are 1,500 n
 
 
 class Largest(TorchDispatchMode):

@@ -268,7 +268,7 @@ class _Neighbourhoods:
         if bool(self.bound[tile.rows].isposinf().any()):
             self._lower(tile)
         i, j, lower = tile.within(self.bound[tile.rows])
-        if tile.crowded(len(i)):
+        while tile.crowded(len(i)):
             tile = tile.narrowed()
             self._lower(tile)
             i, j, lower = tile.within(self.bound[tile.rows])

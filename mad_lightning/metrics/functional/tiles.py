@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
@@ -43,8 +45,12 @@ _RUN = 16
 """Columns that share one minimum. Sets are padded to a multiple of it."""
 _ROOM = 2**17
 """Float64 numbers in flight while pairs are settled: 1 MiB, so that they stay in the cache."""
-_DOUBT = 1 / 16
+_DOUBT = 1 / 32
 """Share of a tile above which a product in float64 costs less than settling pair by pair."""
+_MASSES = 32
+"""Masses of samples close to each other that are told apart."""
+_CLOSE = 1e-8
+"""Squared radius of such a mass, relative to the spread of all: float64 copes with larger ones."""
 WIDE = 512
 """Features from which on the product, not the search, is the cost of a tile."""
 
@@ -107,7 +113,8 @@ class _Side(NamedTuple):
         return _Side(self.points[block], self.tail[block], self.slack[block])
 
 
-class Product(NamedTuple):
+@dataclass(frozen=True)
+class Product:
     """The matrix form of all distances between samples x and samples y, one tile at a time."""
 
     x: Tensor
@@ -156,21 +163,94 @@ class Product(NamedTuple):
 
     def narrow_tile(self, rows: slice, columns: slice) -> Tile:
         """Brackets of the same pairs from a product in float64."""
-        places = torch.arange(len(self.x), device=self.x.device)[rows]
-        x = _side(self.x, places, self.centre, self.unit, torch.float64)
-        y = _side(self.y, self.order[columns], self.centre, self.unit, torch.float64)
-        room = x.points.new_empty(len(x.points), len(y.points))
-        return self._tile(rows, columns, x, y, room)
+        return self._tile(rows, columns, *self._narrow(*self._places(rows, columns), self.centre))
 
-    def _tile(self, rows: slice, columns: slice, x: _Side, y: _Side, room: Tensor) -> Tile:
-        pieces = _pieces(x.points.shape[1] - 2)
-        for piece in pieces:
-            left = x.tail if piece == pieces[-1] else x.points[:, piece]
-            beta = 0.0 if piece.start == 0 else 1.0
-            room.addmm_(left, y.points[:, piece].T, beta=beta, alpha=-2.0)
+    def narrowest(self, tile: Tile) -> Tile:
+        """Narrows a narrow tile, where it lies, within masses of samples that are nearly equal.
+
+        Far from the origin even float64 tells those badly apart. So each mass has an origin of its
+        own, and the brackets that come of it are cut with the others.
+        """
+        lower, upper = tile.lower, tile.lower + 2 * (tile.slack_rows[:, None] + tile.slack_columns)
+        places = self._places(tile.rows, tile.columns)
+        pivots, *masses = self._masses
+        for mass, pivot in enumerate(pivots):
+            i, j = (
+                (own[at] == mass).nonzero().squeeze(1)
+                for own, at in zip(masses, places, strict=True)
+            )
+            if len(i) and len(j):
+                x, y = self._narrow(places[0][i], places[1][j], pivot)
+                local, block = _lower_ends(x, y), (i[:, None], j)
+                ends = local + 2 * (x.slack[:, None] + y.slack)
+                lower[block] = lower[block].maximum(local[: len(i), : len(j)])
+                upper[block] = upper[block].minimum(ends[: len(i), : len(j)])
+        if self.own and tile.rows == tile.columns:
+            lower.fill_diagonal_(math.inf)
+            upper.fill_diagonal_(math.inf)
+        return tile._replace(ends=upper)
+
+    def _places(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Which of x and which of y are meant, padding left out."""
+        return torch.arange(len(self.x), device=self.x.device)[rows], self.order[columns]
+
+    def _narrow(self, rows: Tensor, columns: Tensor, centre: Tensor) -> tuple[_Side, _Side]:
+        """Some samples x and some samples y, in float64."""
+        return (
+            _side(self.x, rows, centre, self.unit, torch.float64),
+            _side(self.y, columns, centre, self.unit, torch.float64),
+        )
+
+    @cached_property
+    def _masses(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where samples crowd (K, D), and which place each x (n,) and each y (m,) is nearest to.
+
+        Places are samples that are farthest from those before (Gonzalez, 1985), among some of all:
+        if there are few masses, one in each. A wrong guess costs time only.
+        """
+        sides = (self.rows,) if self.own else (self.rows, self.columns)
+        sizes = len(self.x), len(self.y)
+        some = [
+            side.points[:size:max(1, size // 512), :-2]
+            for side, size in zip(sides, sizes, strict=False)
+        ]  # fmt: skip
+        points = torch.cat(some)
+        chosen, nearest = [0], (points - points[0]).square().sum(dim=1)
+        spread = nearest.max()
+        while len(chosen) < _MASSES and nearest.max() > _CLOSE * spread:
+            chosen.append(int(nearest.argmax()))
+            nearest = nearest.minimum((points - points[chosen[-1]]).square().sum(dim=1))
+        pivots = points[chosen]
+        norm = pivots.square().sum(dim=1)
+        x, y = (
+            torch.addmm(norm, side.points[:size, :-2], pivots.T, alpha=-2.0).argmin(dim=1)
+            for side, size in zip((self.rows, self.columns), sizes, strict=True)
+        )
+        return (
+            pivots.double() * self.unit + self.centre,
+            x,
+            torch.empty_like(y).scatter(0, self.order, y),
+        )
+
+    def _tile(
+        self, rows: slice, columns: slice, x: _Side, y: _Side, room: Tensor | None = None
+    ) -> Tile:
+        lower = _lower_ends(x, y, room)
         if self.own and rows == columns:
-            room.fill_diagonal_(math.inf)
-        return Tile(rows, columns, room, x.slack, y.slack, self, False)
+            lower.fill_diagonal_(math.inf)
+        return Tile(rows, columns, lower, x.slack, y.slack, self, False, None)
+
+
+def _lower_ends(x: _Side, y: _Side, room: Tensor | None = None) -> Tensor:
+    """Lower ends of all pairs of two sides (R, C)."""
+    if room is None:
+        room = x.points.new_empty(len(x.points), len(y.points))
+    pieces = _pieces(x.points.shape[1] - 2)
+    for piece in pieces:
+        left = x.tail if piece == pieces[-1] else x.points[:, piece]
+        beta = 0.0 if piece.start == 0 else 1.0
+        room.addmm_(left, y.points[:, piece].T, beta=beta, alpha=-2.0)
+    return room
 
 
 def _pieces(d: int) -> list[slice]:
@@ -224,6 +304,8 @@ class Tile(NamedTuple):
     product: Product
     is_turned: bool
     """Whether rows are the columns of the product. They lie in memory as they do there."""
+    ends: Tensor | None
+    """Upper ends (R, C) where the slacks do not tell them."""
 
     def turned(self) -> Tile:
         """The same pairs, rows as columns."""
@@ -235,17 +317,20 @@ class Tile(NamedTuple):
             self.slack_rows,
             self.product,
             not self.is_turned,
+            None if self.ends is None else self.ends.T,
         )
 
     def narrowed(self) -> Tile:
-        """Brackets of the same pairs from a product in float64."""
-        if not self.is_turned:
+        """Narrower brackets of the same pairs."""
+        if self.is_turned:
+            return self.turned().narrowed().turned()
+        if self.lower.dtype == torch.float32:
             return self.product.narrow_tile(self.rows, self.columns)
-        return self.product.narrow_tile(self.columns, self.rows).turned()
+        return self.product.narrowest(self)
 
     def crowded(self, pairs: int) -> bool:
-        """Whether so many pairs in doubt make it pay to narrow the brackets."""
-        return self.lower.dtype == torch.float32 and pairs > _DOUBT * self.lower.numel()
+        """Whether so many pairs in doubt make it pay to narrow the brackets, if they can be."""
+        return self.ends is None and pairs > _DOUBT * self.lower.numel()
 
     def within(
         self, row_limit: Tensor, column_limit: Tensor | None = None
@@ -260,7 +345,7 @@ class Tile(NamedTuple):
         limits = self._upward(row_limit)[:, None]
         if column_limit is not None:
             limits = limits.maximum(self._upward(column_limit).view(_RUN, -1).amax(dim=0))
-        minima = self._run_minima(_RUN)
+        minima = self._run_minima(self.lower, _RUN)
         row, run = places(minima <= limits)
         near = torch.unflatten(self.lower, 1, (_RUN, -1))[row, :, run]
         pair, member = places(near <= limits.expand_as(minima)[row, run, None])
@@ -268,6 +353,8 @@ class Tile(NamedTuple):
 
     def upper(self, i: Tensor, j: Tensor, lower: Tensor) -> Tensor:
         """Upper ends (P,) of given pairs, float64."""
+        if self.ends is not None:
+            return self.ends[i, j]
         return lower + 2 * (self.slack_rows[i] + self.slack_columns[j])
 
     def nearest(self, k: int) -> Tensor:
@@ -277,25 +364,27 @@ class Tile(NamedTuple):
         """
         columns = self.lower.shape[1]
         run = next(r for r in (_RUN, 8, 4, 2, 1) if r == 1 or columns // r >= 4 * k)
+        if self.ends is not None:
+            return self._run_minima(self.ends, run)
         slack = self.slack_columns.view(run, -1).amax(dim=0)
-        return self._run_minima(run) + 2 * (self.slack_rows[:, None] + slack)
+        return self._run_minima(self.lower, run) + 2 * (self.slack_rows[:, None] + slack)
 
     def _upward(self, limit: Tensor) -> Tensor:
         """Limits in the dtype of the lower ends, rounded up; padding never lies within."""
         limit = limit.to(self.lower.dtype).nextafter(self.lower.new_tensor(math.inf))
         return limit.clamp(max=torch.finfo(limit.dtype).max)
 
-    def _run_minima(self, run: int) -> Tensor:
-        """Smallest lower end (R, C / run) in each run of columns.
+    def _run_minima(self, ends: Tensor, run: int) -> Tensor:
+        """Smallest of the ends (R, C) in each run of columns, with shape (R, C / run).
 
         Run c is every (C / run)-th column, starting at c. Samples may come sorted, so that
         neighbours in feature space are neighbours in a tile; this spreads them over the runs.
         """
-        rows, columns = self.lower.shape
+        rows, columns = ends.shape
         if not self.is_turned:
-            return self.lower.view(rows, run, -1).amin(dim=1)
+            return ends.view(rows, run, -1).amin(dim=1)
         # Rows lie in memory as columns do here; torch is ten times slower unless told.
-        return self.lower.T.view(run, columns // run, rows).amin(dim=0).T
+        return ends.T.view(run, columns // run, rows).amin(dim=0).T
 
 
 def places(mask: Tensor) -> tuple[Tensor, Tensor]:
