@@ -233,8 +233,9 @@ def _moments_beside(origin: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     n = len(x)
     about = x[:: max(1, n // 512)].double().mean(dim=0)
     off, scatter = torch.zeros_like(about), about.new_zeros(len(about), len(about))
+    room = scatter.new_empty(min(n, _ROWS), x.shape[1])  # fresh memory would cost as much again
     for part in x.split(_ROWS):
-        centred = part.to(torch.float64, copy=True).sub_(about)
+        centred = room[: len(part)].copy_(part).sub_(about)
         off += centred.sum(dim=0) / n
         _add_gram(scatter, centred)
     scatter.addr_(off, off, alpha=-n)
