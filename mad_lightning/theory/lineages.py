@@ -138,6 +138,24 @@ class _Moments(NamedTuple):
     root: Tensor
 
 
+class _Law(NamedTuple):
+    """What a generation samples from: means (S, R, D), and roots of the covariances.
+
+    A root is float32 (S, R, D, D) times a scale (S, R, 1, 1), lest collapse underflow.
+    """
+
+    mean: Tensor
+    root: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, root: Tensor) -> _Law:
+        """From float64 roots (S, R, r, D) with r <= D."""
+        root = torch.nn.functional.pad(root, (0, 0, 0, root.shape[-1] - root.shape[-2]))
+        scale = root.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(root.dtype).tiny)
+        return cls(mean, (root / scale).float(), scale)
+
+
 class GaussianLineages:
     """S settings, R lineages of each, one generation a step.
 
@@ -190,7 +208,7 @@ class GaussianLineages:
         for place, each in enumerate(self._plan):
             self._first_uses[each.uses[0]].append(place)
             self._last_draw[each.source] = each.uses[0]
-        self._laws: dict[int, tuple[Tensor, Tensor]] = {}
+        self._laws: dict[int, _Law] = {}
         self._kept: dict[tuple[int, ...], _Moments] = {}
         self.t = 0
         self.mean = self.root = torch.empty(0)
@@ -215,8 +233,7 @@ class GaussianLineages:
         self.root = root / (n - less).sqrt()[:, None, None, None]
         biased = bool((self._spread < 1.0).any())
         law = self.root * self._spread[:, None, None, None] if biased else self.root
-        missing = self.dim - law.shape[-2]
-        self._laws[t] = self.mean, torch.nn.functional.pad(law, (0, 0, 0, missing))
+        self._laws[t] = _Law.of(self.mean, law)
         self._laws = {g: each for g, each in self._laws.items() if self._last_draw.get(g, 0) > t}
 
     def covariance(self) -> Tensor:
@@ -251,7 +268,7 @@ class GaussianLineages:
         at = torch.tensor(which, dtype=torch.int64, device=self.device)
         self._rngs = [self._rngs[place] for place in which]
         self._counts, self._spread = self._counts[at.cpu()], self._spread[at]
-        self._laws = {g: (mean[at], root[at]) for g, (mean, root) in self._laws.items()}
+        self._laws = {g: _Law(*(each[at] for each in law)) for g, law in self._laws.items()}
         self._kept = {
             uses: _Moments(*(each[at] for each in moments)) for uses, moments in self._kept.items()
         }
@@ -274,15 +291,17 @@ class GaussianLineages:
 
     def _draw(self, places: list[int]) -> _Moments:
         """Moments of new samples: real ones of N(0, I), synthetic ones of N(μ, λΣ)."""
-        root = self._bartlett(self._counts[:, places])
+        unit = self._bartlett(self._counts[:, places])
         n = self._counts[:, places].to(self.device, torch.float64)
         sources = [self._plan[place].source for place in places]
         if sources[0] == 0:
+            root = unit.double()
             return _Moments(n, root[..., 0, :] / n.sqrt()[:, None, :, None], root)
-        means, laws = zip(*(self._laws[g] for g in sources), strict=True)
-        root = root @ torch.stack(laws, dim=2)
+        laws = zip(*(self._laws[g] for g in sources), strict=True)
+        means, roots, scales = (torch.stack(each, dim=2) for each in laws)
+        root = (unit @ roots).double().mul_(scales)
         mean = root[..., 0, :] / n.sqrt()[:, None, :, None]
-        return _Moments(n, mean + torch.stack(means, dim=2), root)
+        return _Moments(n, mean + means, root)
 
     def _bartlett(self, n: Tensor) -> Tensor:
         """A normal row, for the mean, above Bartlett's root for n samples of N(0, I).
@@ -291,14 +310,14 @@ class GaussianLineages:
             n: Counts (S, m), whole, on the CPU.
 
         Returns:
-            Rows (S, R, m, 1 + r, d); r <= d is the largest rank among the scatters.
+            Rows (S, R, m, 1 + r, d), float32; r <= d is the largest rank among the scatters.
         """
         ranks = (n.amax(dim=1) - 1).clamp(max=self.dim).tolist()
         rank = max(ranks)
         freedom = (n[:, None, :, None] - 1 - torch.arange(rank)).to(self.device, torch.float64)
         chi = (freedom.clamp(min=1.0) / 2.0).expand(-1, self.lineages, -1, -1).contiguous()
-        # Normal draws in float32, of which torch makes six for each one in float64: their 24 bits
-        # are far below any Monte-Carlo error. All sums of them are in float64.
+        # Draws and their products with a law are float32, of which torch makes six and two for each
+        # in float64: the 24 bits are far below any Monte-Carlo error. All sums are in float64.
         z = torch.zeros(*chi.shape[:3], 1 + rank, self.dim, device=self.device)
         for place, rng in enumerate(self._rngs):
             own = ranks[place]  # so that nobody's numbers depend on who else is in the batch
@@ -306,7 +325,7 @@ class GaussianLineages:
             z[place, :, :, : 1 + own] = draws.normal_(generator=rng)
             gammas = torch._standard_gamma(chi[place, :, :, :own].contiguous(), generator=rng)
             chi[place, :, :, :own] = (2.0 * gammas).sqrt_()
-        z = z.double().triu_(-1)
+        z.triu_(-1)
         z.diagonal(-1, -2, -1).copy_(chi)
         if int(n.min()) - 1 < rank:  # some end earlier
             z[..., 1:, :] *= (freedom > 0.0)[..., None]
