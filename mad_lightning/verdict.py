@@ -554,8 +554,10 @@ def criteria(
     ask(
         "memorisation",
         "Shi et al., 2025",
-        "needs distances to the training samples",
-        None,
+        "share of samples as near to the training set as few real ones are, over the floor's (> 2)",
+        of_floor("memorised"),
+        yes_above=2.0,
+        no_below=2.0,
     )
     return tuple(made)
 
