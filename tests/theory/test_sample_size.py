@@ -256,7 +256,7 @@ def test_e13_a_window_of_models():
 
 @pytest.mark.slow
 def test_e14_more_data_of_which_a_share_is_real():
-    # The sheet says 52.9, 11.0, 112 and 28 of the last four, and 4.1 of (0.03, 10_000): its lineages
+    # The sheet says 52.9, 11.0, 112, 28 of the last four, and 4.1 of (0.03, 10_000): its lineages
     # had not settled. These are means of plain lineages that draw every sample (W2² every fifth
     # generation, over the last three quarters of 4 to 18 relaxation times): 16 lineages, standard
     # error 0.5; 3, 0.1; 7, 6; 2, 0.2; and 4, 0.02.
