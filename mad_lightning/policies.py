@@ -19,6 +19,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 from mad_lightning.refusal import Refused
@@ -226,6 +227,7 @@ class _SyntheticPolicy(LoopPolicy):
         self.synthetic_from = synthetic_from
         self.k = k
         self.reach = k if synthetic_from == "last_k" else 1
+        self._used = functools.cache(self._count_used)
 
     def _window(self, t: int) -> int:
         """How many of the last generations feed generation ``t`` >= 2."""
@@ -245,6 +247,11 @@ class _SyntheticPolicy(LoopPolicy):
         share, rest = divmod(max(self.n_synthetic(t), 0), window)
         return share + (place < rest)
 
+    def _count_used(self, generation: int) -> tuple[int, ...]:
+        """How many samples of a shard are used up when it is 1, 2, ..., k generations old."""
+        ages = range(generation + 1, generation + self.k)
+        return tuple(accumulate((self._share(t, generation) for t in ages), initial=0))
+
     def synthetic_parts(self, t: int) -> tuple[Part, ...]:
         """The synthetic part of generation ``t`` >= 2, oldest shard first.
 
@@ -256,9 +263,8 @@ class _SyntheticPolicy(LoopPolicy):
         for generation in range(t - self._window(t), t):
             count = self._share(t, generation)
             if count > 0:
-                used = 0
-                if self.synthetic_from == "last_k":
-                    used = sum(self._share(past, generation) for past in range(generation + 1, t))
+                fresh = self.synthetic_from == "last_k"
+                used = self._used(generation)[t - generation - 1] if fresh else 0
                 parts.append(Part("synthetic", used, count, generation))
         return tuple(parts)
 

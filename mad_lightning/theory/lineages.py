@@ -30,13 +30,14 @@ References:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -108,20 +109,23 @@ def segments(policy: LoopPolicy, generations: int) -> tuple[Segment, ...]:
     Returns:
         Segments ordered by first use, real ones first, no two of them alike in source and uses.
     """
-    changes: dict[int, dict[int, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
+    edges: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for t in range(1, generations + 1):
         for part in policy.mix(t).parts:
-            edges = changes[part.generation or 0]
-            edges[part.start][t] += 1
-            edges[part.stop][t] -= 1
+            if part.count > 0:
+                edges[part.generation or 0] += (part.start, t), (part.stop, -t)
     counts: dict[tuple[int, tuple[int, ...]], int] = defaultdict(int)
-    for source, edges in changes.items():
-        users: Counter[int] = Counter()
-        for low, high in pairwise(sorted(edges)):
-            users.update(edges[low])
-            users += Counter()  # forgets who is through
-            if users:
-                counts[source, tuple(sorted(users.elements()))] += high - low
+    for source, found_at in edges.items():
+        users: list[int] = []
+        low = 0
+        for edge, t in sorted(found_at):
+            if users and edge > low:
+                counts[source, tuple(users)] += edge - low
+            low = edge
+            if t > 0:
+                insort(users, t)
+            else:
+                users.remove(-t)
     found = (Segment(source, uses, count) for (source, uses), count in counts.items())
     return tuple(sorted(found, key=lambda each: (each.uses[0], each.source > 0, each.uses)))
 

@@ -19,8 +19,9 @@ How far the second half still moves, from its own first half to its own second, 
 independent lineages: a drift D with a standard error that needs no model of autocorrelation. What
 relaxes in τ generations, known from the first two moments (:func:`~.closed_forms.relaxation`), and
 moves by D between halves of h generations each, is on average :math:`(D/2) \coth(h/2\tau)` away
-from its limit. That is the *bias*. The run ends when the bias, its standard error, and the standard
-error of the limit are each within the precision asked for; else it grows by half.
+from its limit. That is the *bias*, and it is taken off, lineage by lineage, so that what is left
+has its uncertainty in its standard error. The run ends when the bias, which rests on a model, and
+that standard error are both within the precision asked for; else it grows by half.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ __all__ = [
     "effective_sample_sizes",
 ]
 
-_EXTENSIONS = 5
-"""How often a run may grow by half: to 7.6 times its first length."""
+_EXTENSIONS = 7
+"""How often a run may grow by half: to 17 times its first length."""
 _BOOTSTRAP = 1000
 
 
@@ -124,7 +125,7 @@ class EffectiveSampleSize:
         high: Upper end.
         w2_squared: The limit of E W2².
         standard_error: Monte-Carlo standard error of ``w2_squared``.
-        bias: What ``w2_squared`` may still have been moving, estimated from the drift.
+        bias: What was taken off the mean after burn-in, because it was still moving.
         burn_in: Generations left out.
         generations: Generations of each lineage.
         lineages: How many lineages.
@@ -299,7 +300,7 @@ class _Run:
             # The expected covariance stays where it is. Its errors fade at this rate, but count
             # squared.
             tau /= 2
-        length = 8 + loop.k + math.ceil(2 * tau / loop.k)
+        length = 6 + loop.k + math.ceil(2 * tau / loop.k)
         longest = math.ceil(length * 1.5**_EXTENSIONS)
         known = None
         if loop.k == 1:
@@ -330,10 +331,9 @@ class _Run:
         # An exponential that moves by D from the mean of one half to that of the other
         # is, on average over both, D/2 coth(h / 2τ) away from where it ends.
         away = -drift / (2.0 * math.tanh(self.length / 8 / self.tau)) if self.tau else 0.0 * drift
-        per_lineage = values.mean(axis=0)
+        per_lineage = values.mean(axis=0) - away
         mean, bias = float(per_lineage.mean()), float(away.mean())
-        errors = abs(bias), _standard_error(away), _standard_error(per_lineage)
-        settled = max(errors) <= precision * mean
+        settled = max(abs(bias), _standard_error(per_lineage)) <= precision * mean
         limit = _Limit(per_lineage, bias, self.burn_in, self.first + self.length, settled)
         return limit, settled or math.ceil(1.5 * self.length) > self.longest
 
@@ -373,7 +373,7 @@ def _limits(
 ) -> list[_Limit]:
     """Runs every loop until it has settled."""
     # The squared distance of a single lineage has a relative spread of about 2.5 / d.
-    lineages = max(8, math.ceil((1.25 / (precision * dim)) ** 2))
+    lineages = max(8, math.ceil((1.5 / (precision * dim)) ** 2))
     settings = [
         Setting(loop.policy(), loop.sampling_bias, seed_for(seed, "limit", dim, *astuple(loop)))
         for loop in loops

@@ -95,7 +95,7 @@ class TestLimit:
         )
         late = plain.w2_squared(means, covs)[24:].mean(axis=0)
         error = late.std() / len(late) ** 0.5
-        allowed = 4 * math.hypot(error, found.standard_error) + abs(found.bias)
+        allowed = 4 * math.hypot(error, found.standard_error)
         assert found.settled
         assert found.w2_squared == pytest.approx(late.mean(), abs=allowed)
 
@@ -111,6 +111,18 @@ class TestLimit:
         for seed in range(60):
             found = effective_sample_size(30, 0, dim=20, precision=0.05, seed=seed)
             inside.append(found.low <= 30 <= found.high)
+        assert np.mean(inside) >= 0.87  # 0.95 less 3 standard errors
+
+    def test_intervals_know_of_a_loop_that_is_slow_to_settle(self):
+        """W2² = 1.0393 with standard error 0.0008 in 1,200 plain lineages of 90 generations each.
+
+        A fit on so many real samples does as well, by a simulated curve of standard error 0.0025.
+        """
+        truth = RealOnlyCurve(10).inverse(np.array([1.0393]))[0]
+        inside = []
+        for seed in range(60):
+            found = effective_sample_size(20, 80, 0.8, dim=10, k=3, precision=0.02, seed=seed)
+            inside.append(found.low <= truth <= found.high)
         assert np.mean(inside) >= 0.87  # 0.95 less 3 standard errors
 
     def test_a_loop_does_not_see_who_else_is_asked_for(self):
@@ -151,8 +163,11 @@ class TestSettling:
 
     @pytest.mark.parametrize("tau", [5.0, 50.0, 1000.0])
     def test_the_bias_is_how_far_the_window_is_from_the_limit(self, tau):
-        limit, _ = self.run(0.7, tau=tau).judge(0.01)
-        assert limit.bias == pytest.approx(limit.per_lineage.mean() - 10.0, rel=0.15, abs=0.01)
+        run = self.run(0.7, tau=tau)
+        away = np.mean([values[0] for values in run.values[run.burn_in :]]) - 10.0
+        limit, _ = run.judge(0.01)
+        assert limit.bias == pytest.approx(away, rel=0.15, abs=0.01)
+        assert limit.per_lineage.mean() == pytest.approx(10.0, abs=0.15 * away + 0.01)
 
     def test_a_loop_that_still_moves_has_not_settled(self):
         assert not self.run(away=1.0).judge(0.01)[0].settled
@@ -258,12 +273,12 @@ def test_e13_a_window_of_models():
 def test_e14_more_data_of_which_a_share_is_real():
     # The sheet says 52.9, 11.0, 112, 28 of the last four, and 4.1 of (0.03, 10_000): its lineages
     # had not settled. These are means of plain lineages that draw every sample (W2² every fifth
-    # generation, over the last three quarters of 4 to 18 relaxation times): 16 lineages, standard
-    # error 0.5; 3, 0.1; 7, 6; 2, 0.2; and 4, 0.02.
+    # generation, over the last half or more of 4 to 18 relaxation times): 96 lineages, standard
+    # error 0.4; 3, 0.1; 7, 6; 2, 0.2; and 4, 0.02.
     known = {
         (0.1, 1000, 1.0): 12.2, (0.1, 10_000, 1.0): 1.36, (0.1, 100_000, 1.0): 0.14,
         (0.03, 1000, 1.0): 30.4, (0.03, 10_000, 1.0): 4.26,
-        (0.01, 1000, 1.0): 61.9, (0.01, 10_000, 1.0): 11.3,
+        (0.01, 1000, 1.0): 62.9, (0.01, 10_000, 1.0): 11.3,
         (0.003, 1000, 1.0): 121, (0.003, 10_000, 1.0): 30.8,
     }  # fmt: skip
     biased = {
