@@ -288,7 +288,7 @@ def explain(message: str, parser: Any, listing: str = _LISTING) -> Refused:
     if unknown or group:
         key = group[2] if group else unknown[1] if unknown else ""
         field = ".".join([*keys, *([group[1]] if group else []), key])
-        near = difflib.get_close_matches(key.split(".")[-1], _known_fields(parser, text), 3, 0.6)
+        near = _near(key.split(".")[-1], _known_fields(parser, text))
         hint = f"did you mean {_either(near)}? " if near else ""
         return Refused(field, "there is no such field", hint + listing)
     if name := re.search(r"Expected a dot import path string: (\S+)", text):
@@ -310,8 +310,8 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _known_fields(parser: Any, text: str) -> list[str]:
-    """Names of fields that could have been meant."""
-    names = {action.dest.split(".")[-1] for action in parser._actions}
+    """Fields that could have been meant, as one would write them."""
+    names = {action.dest for action in parser._actions}
     inner: set[str] = set()
     for path in re.findall(r"class_path ?[=']+ ?'?([\w.]+)'", text):
         module, _, name = path.rpartition(".")
@@ -321,6 +321,15 @@ def _known_fields(parser: Any, text: str) -> list[str]:
             continue
         inner |= set(known)  # the classes at fault know best
     return sorted(inner or names)
+
+
+def _near(name: str, fields: Sequence[str]) -> list[str]:
+    """Those fields whose last part looks like a name or, if none does, contains it."""
+    last = {field: field.split(".")[-1] for field in fields}
+    near = difflib.get_close_matches(name, list(dict.fromkeys(last.values())), 3, 0.6)
+    near = near[:1] if name in near else near
+    near = near or [each for each in last.values() if len(name) > 2 and name in each][:3]
+    return sorted((f for f in fields if last[f] in near), key=lambda f: near.index(last[f]))[:3]
 
 
 def _known_classes(text: str) -> list[str]:

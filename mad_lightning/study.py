@@ -37,6 +37,7 @@ from mad_lightning.policies import FreshData
 from mad_lightning.refusal import Refused
 from mad_lightning.seeds import seed_for
 from mad_lightning.theory import FreshLoop, Setting, effective_sample_sizes, simulate
+from mad_lightning.theory.sample_size import check_precision
 
 __all__ = ["Axes", "Grid", "draw", "main", "study"]
 
@@ -54,8 +55,8 @@ options:
   --axes.*         what the figure shows: x, y, line, panel, colour, log
   --dim            dimension of the data
   --generations N  follow the lineages for N generations; null: run every loop to its limit
-  --precision      relative Monte-Carlo error of a limit
-  --lineages       lineages of each loop, with --generations
+  --precision      relative Monte-Carlo error of W2²
+  --lineages       lineages of each loop, with --generations (default: by --precision)
   --out CSV        the table (default: runs/studies/<config>.csv)
   --figure PATH    the figure, .svg or .png (default: beside the table)
   --seed, --estimator, --device, --threads
@@ -88,6 +89,8 @@ _OF_A_GENERATION = (
     "generation", "w2_squared", "standard_error", "drift", "variance_mean", "variance_median",
     "lineages",
 )  # fmt: skip
+_PILOT = 16
+"""Lineages of each loop that tell how many it takes."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind people tell apart."""
 
@@ -184,7 +187,7 @@ def study(
     also: Grid | None = None,
     dim: int = 100,
     generations: int | None = None,
-    lineages: int = 16,
+    lineages: int | None = None,
     precision: float = 0.01,
     estimator: Literal["unbiased", "maximum_likelihood"] = "unbiased",
     seed: int = 0,
@@ -201,8 +204,9 @@ def study(
         also: More loops, in a grid of their own.
         dim: Dimension d of the data, N(0, I).
         generations: How many to follow; null runs every loop to its limit.
-        lineages: Lineages of each loop, where generations are followed.
-        precision: Relative Monte-Carlo error of a limit, 0.001 to 0.2.
+        lineages: Lineages of each loop, where generations are followed; null takes as many as the
+            precision asks for.
+        precision: Relative Monte-Carlo error of a squared W2 distance, 0.001 to 0.2.
         estimator: Whether covariances divide by n - 1 or by n.
         seed: Decides all random numbers.
         device: Where to compute.
@@ -223,6 +227,7 @@ def study(
     for name, count, least in (("dim", dim, 1), ("lineages", lineages, 2), ("threads", threads, 1)):
         if count is not None and count < least:
             raise Refused(name, f"{count}", f"give at least {least}")
+    check_precision(precision)
     if generations is not None and generations < 1:
         raise Refused("generations", f"{generations}", "give at least 1, or null for the limit")
     points = [
@@ -245,7 +250,12 @@ def study(
         if generations is None:
             rows = _to_the_limit(points, precision, seed, progress, machine)
         else:
-            rows = _followed(points, generations, lineages, seed, progress, machine)
+            count = lineages or _PILOT
+            rows = _followed(points, generations, count, seed, progress, machine)
+            while lineages is None and (short := max(map(_error, rows)) / precision) > 1.0:
+                progress(-len(points))  # not sure enough: from the start again
+                count = math.ceil(1.1 * short**2 * count)
+                rows = _followed(points, generations, count, seed, progress, machine)
     if out is not None:
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")
@@ -263,6 +273,10 @@ class Machine(TypedDict):
     estimator: Literal["unbiased", "maximum_likelihood"]
     device: str
     threads: int | None
+
+
+def _error(row: dict[str, Any]) -> float:
+    return float(row["standard_error"]) / float(row["w2_squared"])
 
 
 def _loop(point: dict[str, Any]) -> FreshLoop:
@@ -474,7 +488,7 @@ def _run(args: list[str]) -> None:
     given.figure = given.figure or given.out.with_suffix(".svg")
     started = time.monotonic()
     rows = study(**given)
-    errors = [each["standard_error"] / each["w2_squared"] for each in rows]
+    errors = [_error(each) for each in rows]
     print(
         f"{len(rows)} rows in {time.monotonic() - started:.1f} s, Monte-Carlo error of W2² "
         f"{statistics.median(errors):.2%} (median), {max(errors):.2%} (largest)"

@@ -61,6 +61,8 @@ BAD = {
         "generator",
         "Gaussian",
     ),
+    "a group forgotten": (["--generations", "4"], "generations", "mean lineage.generations?"),
+    "part of a name": (["--lineage.seed", "1"], "lineage.seed", "seed_everything"),
     "seed": (["--seed_everything", "true"], "seed_everything", "number"),
     "schedule": (["--policy.n_synthetic", "t^2"], "policy.n_synthetic", "(t-1)"),
     "accumulation by the trainer": (

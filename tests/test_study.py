@@ -13,7 +13,7 @@ from mad_lightning.study import main
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
 SMALL = {
-    "e9": ["--generations", "3", "--lineages", "2", "--grid.n_initial", "[10, 20]"],
+    "e9": ["--generations", "3", "--grid.n_initial", "[10, 20]"],
     "e11": ["--grid.n_real", "[10, 20]", "--grid.n_synthetic", "[10, 40]"],
     "e12": ["--grid.n_real", "[10]", "--grid.n_synthetic", "[10, 80]"],
     "e13": ["--grid.n_real", "[10]", "--grid.n_synthetic", "[20]", "--grid.k", "[1, 3]"],
@@ -90,11 +90,20 @@ def test_a_followed_study_reports_mean_and_median_variance(tmp_path):
     assert all(float(row["variance_mean"]) != float(row["variance_median"]) for row in rows)
 
 
+def test_a_followed_study_takes_as_many_lineages_as_the_precision_asks_for(tmp_path):
+    some = run(tmp_path, "e9", "--precision", "0.02")
+    few = run(tmp_path, "e9", "--lineages", "4")
+    errors = [float(row["standard_error"]) / float(row["w2_squared"]) for row in some]
+    assert max(errors) <= 0.02
+    assert {row["lineages"] for row in few} == {"4"}
+    assert int(some[0]["lineages"]) > 16
+
+
 @pytest.mark.parametrize(
     ("arguments", "field", "says"),
     [
         (["--gird.n_real", "[3]"], "gird", "no such field"),
-        (["--grid.n_reel", "[3]"], "n_reel", "did you mean n_real"),
+        (["--grid.n_reel", "[3]"], "n_reel", "did you mean grid.n_real"),
         (["--dim", "many"], "dim", "many"),
         (["--dim", "0"], "dim", "at least 1"),
         (["--grid.n_real", "[1]"], "grid.n_real", "at least 2"),

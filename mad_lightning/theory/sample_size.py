@@ -251,14 +251,19 @@ def effective_sample_sizes(
         Refused: If an argument lies outside its range.
     """
     _check_whole("dim", dim, 1)
-    if not 0.001 <= precision <= 0.2:
-        raise Refused("precision", f"{precision}", "give a relative error, 0.001 to 0.2")
+    check_precision(precision)
     if estimator not in ("unbiased", "maximum_likelihood"):
         raise Refused("estimator", f"{estimator!r}", "choose unbiased or maximum_likelihood")
     limits = _limits(loops, dim, estimator, precision, seed, device, threads, progress)
     curve = RealOnlyCurve(dim, estimator, min(precision / 4, 0.01), seed, device, threads)
     curve.cover(np.array([each.per_lineage.mean() for each in limits]))
     return [_invert(loop, limit, curve, seed) for loop, limit in zip(loops, limits, strict=True)]
+
+
+def check_precision(precision: float) -> None:
+    """Refuses a relative error that nobody can want, or wait for."""
+    if not 0.001 <= precision <= 0.2:
+        raise Refused("precision", f"{precision}", "give a relative error, 0.001 to 0.2")
 
 
 def _check_whole(field: str, n: int, least: int) -> None:
