@@ -81,6 +81,21 @@ def main(args: Sequence[str] | None = None) -> None:
         if _is_first():
             print(f"error: {refused}", file=sys.stderr)
         raise SystemExit(2) from None
+    _part()
+
+
+def _part() -> None:
+    """Lets processes that trained together end together.
+
+    Lightning sees to that for NCCL alone; with gloo, one that still listens when the rest are gone
+    may abort, after all is done.
+    """
+    from torch import distributed
+
+    ready = distributed.is_available() and distributed.is_initialized()
+    if ready and distributed.get_backend() == "gloo":
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _is_first() -> bool:
