@@ -191,7 +191,9 @@ def verdict(
       of the earlier half, before which faster transients fade. And the lineage must be long enough
       for generation 1 to have faded to an eighth, :math:`q^T \le 1/8`.
     - **not MAD** if the upper bound of the growth is below log(1 + margin): equivalence to no
-      growth, one-sided (Schuirmann, 1987).
+      growth, one-sided (Schuirmann, 1987). Where nothing real comes in, that of the rise from
+      generation 1 to the mean of the later half must be, too: what collapses at once has little
+      slope left.
     - **undecided** otherwise.
 
     An unknown memory (None) could be anything, so a claim must hold in either reading: MAD as if
@@ -246,6 +248,9 @@ def verdict(
     limit = math.log1p(margin)
     growth = Interval.of(slopes * n, alpha)
     grows, settled, pull = growth.low > 0.0, growth.high < limit, None
+    if closed:
+        rise = Interval.of(y[:, last // 2 :].mean(axis=1) - y[:, 0], alpha)
+        settled = settled and rise.high < limit
     whole = Interval.of(_slopes(y, 1) * last, alpha)
     if not closed:
         q = max(_LIKELY, _FADED ** (1.0 / last)) if memory is None else memory

@@ -272,6 +272,16 @@ def test_a_settled_collapse_is_no_success():
     assert "at home or far from it" in said.reason
 
 
+def test_nor_is_one_that_comes_at_once():
+    """A distance that is half as large again from generation 2 on, and then stays, has no slope."""
+    rng = np.random.default_rng(11)
+    d = np.where(np.arange(40) == 0, 1.0, 1.5) * np.exp(0.2 * rng.standard_normal((8, 40)))
+    said = verdict(d, memory=1.0)
+    assert said.growth.low < 1.0 < said.growth.high < 1.25
+    assert said.answer == "undecided"
+    assert verdict(d[:, 1:], memory=1.0).answer == "not MAD"
+
+
 def test_growth_that_is_shown_but_small_is_no_madness_where_it_fades():
     rng = np.random.default_rng(17)
     d = (1 - 0.9 ** np.arange(1, 31)) * np.exp(0.01 * rng.standard_normal((10, 30)))
