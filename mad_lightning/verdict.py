@@ -105,10 +105,11 @@ def _slopes(series: Array, first: int) -> Array:
 
 
 def _heading(distances: Array, q: float) -> Array:
-    """Where a loop with memory ``q`` is heading, from the dip on: (S, T) -> (S, T - dip)."""
+    """Where a loop with memory ``q`` is heading, in the later two thirds from the dip on."""
     roots = np.sqrt(distances) if (distances > 0).all() else distances
     dip = int(np.argmin(distances.mean(0)[: distances.shape[1] // 2 + 1]))
-    return (roots[:, dip + 1 :] - q * roots[:, dip:-1]) / (1.0 - q)
+    heading = (roots[:, dip + 1 :] - q * roots[:, dip:-1]) / (1.0 - q)
+    return heading[:, heading.shape[1] // 3 :]
 
 
 def _matrix(name: str, values: ArrayLike) -> Array:
@@ -187,8 +188,9 @@ def verdict(
       (1-q) m_\infty` (for Gaussians: the recursion of the fresh data loop). Fréchet distances,
       squared W2 and KID are squares, so their roots :math:`R_t` relax alike, and
       :math:`(R_t - q R_{t-1})/(1-q)` says where the loop is heading, free of its transient. The
-      lower bound of the slope of that must be above 0 too, from the dip on: the lowest generation
-      of the earlier half, before which faster transients fade. And the lineage must be long enough
+      lower bound of the slope of that must be above 0 too, in the later two thirds from the dip
+      on: the lowest generation of the earlier half. Transients faster than q, as of what the
+      sampling bias shrinks, rule before it and a little after. And the lineage must be long enough
       for generation 1 to have faded to an eighth, :math:`q^T \le 1/8`.
     - **not MAD** if the upper bound of the growth is below log(1 + margin): equivalence to no
       growth, one-sided (Schuirmann, 1987). Where nothing real comes in, that of the rise from
