@@ -339,12 +339,11 @@ def _known_fields(parser: Any, text: str) -> list[str]:
 
 
 def _near(name: str, fields: Sequence[str]) -> list[str]:
-    """Those fields whose last part looks like a name or, if none does, contains it."""
-    last = {field: field.split(".")[-1] for field in fields}
-    near = difflib.get_close_matches(name, list(dict.fromkeys(last.values())), 3, 0.6)
-    near = near[:1] if name in near else near
-    near = near or [each for each in last.values() if len(name) > 2 and name in each][:3]
-    return sorted((f for f in fields if last[f] in near), key=lambda f: near.index(last[f]))[:3]
+    """Fields whose last part is a name; if there are none, looks like it; or else contains it."""
+    parts = {field.rpartition(".")[2] for field in fields}
+    near = [name] if name in parts else difflib.get_close_matches(name, parts, 3, 0.6)
+    near = near or [each for each in sorted(parts) if len(name) > 2 and name in each]
+    return [field for part in near for field in fields if field.rpartition(".")[2] == part][:3]
 
 
 def _known_classes(text: str) -> list[str]:

@@ -251,11 +251,13 @@ def study(
             rows = _to_the_limit(points, precision, seed, progress, machine)
         else:
             count = lineages or _PILOT
-            rows = _followed(points, generations, count, seed, progress, machine)
-            while lineages is None and (short := max(map(_error, rows)) / precision) > 1.0:
+            while True:
+                rows = _followed(points, generations, count, seed, progress, machine)
+                short = max(map(_error, rows)) / precision
+                if lineages is not None or short <= 1.0:
+                    break
                 progress(-len(points))  # not sure enough: from the start again
                 count = math.ceil(1.1 * short**2 * count)
-                rows = _followed(points, generations, count, seed, progress, machine)
     if out is not None:
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")

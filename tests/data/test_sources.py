@@ -45,7 +45,7 @@ def shared(name):
     return SHARED / name
 
 
-def refused(field, source, cache, *words):
+def assert_refused(field, source, cache, *words):
     with pytest.raises(Refused) as caught:
         source.load(cache)
     assert caught.value.field == f"data.source.{field}"
@@ -233,7 +233,7 @@ def test_mnist_is_what_torchvision_reads(cache):
 def test_fashion_mnist_falls_back_on_the_system(tmp_path, cache, monkeypatch):
     system, root = tmp_path / "system", tmp_path / "root"
     monkeypatch.setattr(FashionMNIST, "elsewhere", str(system))
-    refused("root", FashionMNIST(str(root)), cache, root / "FashionMNIST" / "raw", system)
+    assert_refused("root", FashionMNIST(str(root)), cache, root / "FashionMNIST" / "raw", system)
     write_mnist(system, zipped=True, seed=1)
     here = FashionMNIST(str(root)).load(cache)
     assert here.samples.values.numpy().tobytes() == noise(12, 28, 28, seed=1).tobytes()
@@ -252,7 +252,7 @@ def test_nothing_is_downloaded_unasked(tmp_path, cache, monkeypatch):
         write_mnist(root / dataset / "raw")
 
     monkeypatch.setattr(sources, "_download", download)
-    refused(
+    assert_refused(
         "root", MNIST(str(tmp_path)), cache, "MNIST/raw", "0 of the 4", "--data.source.download"
     )
     assert asked == []
@@ -268,7 +268,7 @@ def test_a_failed_download_is_refused(tmp_path, cache, monkeypatch):
         raise RuntimeError("no route to host")
 
     monkeypatch.setattr(datasets, "MNIST", offline)
-    refused("download", MNIST(str(tmp_path), download=True), cache, "no route to host")
+    assert_refused("download", MNIST(str(tmp_path), download=True), cache, "no route to host")
 
 
 def test_damaged_idx_files_are_refused(tmp_path, cache):
@@ -276,18 +276,18 @@ def test_damaged_idx_files_are_refused(tmp_path, cache):
     images, labels = folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte"
     write_mnist(folder)
     images.write_bytes(images.read_bytes()[:-1])
-    refused("root", MNIST(str(tmp_path)), cache, images)
+    assert_refused("root", MNIST(str(tmp_path)), cache, images)
     images.write_bytes(b"<html>not found</html>")
-    refused("root", MNIST(str(tmp_path)), cache, images)
+    assert_refused("root", MNIST(str(tmp_path)), cache, images)
     images.unlink()
     images.with_suffix(".gz").write_bytes(gzip.compress(b"x" * 1000)[:-9])
-    refused("root", MNIST(str(tmp_path)), cache, images.with_suffix(".gz"))
+    assert_refused("root", MNIST(str(tmp_path)), cache, images.with_suffix(".gz"))
     images.with_suffix(".gz").unlink()
     write_mnist(folder)
     write_idx(labels, np.zeros(11, dtype=np.uint8))
-    refused("root", MNIST(str(tmp_path)), cache, "12 images", "11 labels")
+    assert_refused("root", MNIST(str(tmp_path)), cache, "12 images", "11 labels")
     write_idx(labels, np.full(12, 10, dtype=np.uint8))
-    refused("root", MNIST(str(tmp_path)), cache, "to 10")
+    assert_refused("root", MNIST(str(tmp_path)), cache, "to 10")
 
 
 def test_cifar10_is_read_after_its_checksums_agree(tmp_path, cache, monkeypatch):
@@ -304,7 +304,9 @@ def test_cifar10_is_read_after_its_checksums_agree(tmp_path, cache, monkeypatch)
     first = write("data_batch_1", {"data": train.reshape(4, -1), "labels": [3, 1, 4, 1]})
     second = write("test_batch", {"data": test.reshape(2, -1), "labels": [5, 9]})
     meta = write("batches.meta", {"label_names": list("abcdefghij")})
-    refused("root", CIFAR10(str(tmp_path)), cache, folder, "cifar-10-python.tar.gz", "download")
+    assert_refused(
+        "root", CIFAR10(str(tmp_path)), cache, folder, "cifar-10-python.tar.gz", "download"
+    )
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [first])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [second])
     monkeypatch.setattr(
@@ -317,7 +319,7 @@ def test_cifar10_is_read_after_its_checksums_agree(tmp_path, cache, monkeypatch)
     assert real.spec == SampleSpec((3, 32, 32), 10)
     assert CIFAR10(str(tmp_path), labels=False).load(cache).samples.labels is None
     (folder / "data_batch_1").write_bytes(pickle.dumps({"data": train, "labels": []}))
-    refused("root", CIFAR10(str(tmp_path)), cache, "damaged")
+    assert_refused("root", CIFAR10(str(tmp_path)), cache, "damaged")
 
 
 # --- pictures: pixels ---------------------------------------------------------------------------
@@ -410,7 +412,7 @@ def test_pictures_of_any_mode(tmp_path, cache, name, image, options, expected, t
 def test_channels_are_made_as_asked(tmp_path, cache):
     save(tmp_path / "x" / "a.png", GREY)
     save(tmp_path / "x" / "b.png", COLOUR)
-    refused("channels", Images(str(tmp_path / "x")), cache, "1 grey", "a.png", "b.png")
+    assert_refused("channels", Images(str(tmp_path / "x")), cache, "1 grey", "a.png", "b.png")
     colour = Images(str(tmp_path / "x"), channels=3).load(cache).samples.values
     assert np.array_equal(colour[0], np.stack([GREY] * 3))
     assert np.array_equal(colour[1], COLOUR.transpose(2, 0, 1))
@@ -469,7 +471,7 @@ def test_folders_are_classes(folder, cache):
     assert real.samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert real.classes == 3
     save(folder / "loose.png", noise(8, 8, 3))
-    refused("labels", Images(str(folder), labels=True), cache, "loose.png", "dataset.json")
+    assert_refused("labels", Images(str(folder), labels=True), cache, "loose.png", "dataset.json")
     assert len(Images(str(folder)).load(cache).samples) == 7
 
 
@@ -505,12 +507,14 @@ def test_a_zip_and_its_folder_are_the_same_set(tmp_path, cache):
 )
 def test_labels_that_cannot_be_meant_are_refused(tmp_path, cache, content, word):
     archive = write_zip(tmp_path / "a.zip", dataset__json=content)
-    refused("labels", Images(str(archive), labels=True), cache, "dataset.json", word)
+    assert_refused("labels", Images(str(archive), labels=True), cache, "dataset.json", word)
     assert len(Images(str(archive)).load(cache).samples) == 4, "who does not ask, need not know"
 
 
 def test_stylegans_chunks_are_not_taken_for_classes(tmp_path, cache):
-    refused("labels", Images(str(write_zip(tmp_path / "a.zip")), labels=True), cache, "chunks")
+    assert_refused(
+        "labels", Images(str(write_zip(tmp_path / "a.zip")), labels=True), cache, "chunks"
+    )
 
 
 def test_real_emoji(cache):
@@ -529,17 +533,19 @@ def test_real_emoji(cache):
 
 
 def test_places_without_pictures_are_refused(tmp_path, cache):
-    refused("root", Images(str(tmp_path / "no")), cache, tmp_path / "no", "does not exist", "zip")
+    assert_refused(
+        "root", Images(str(tmp_path / "no")), cache, tmp_path / "no", "does not exist", "zip"
+    )
     (tmp_path / "a.tar").write_bytes(b"tar")
-    refused("root", Images(str(tmp_path / "a.tar")), cache, "neither a folder nor a zip")
+    assert_refused("root", Images(str(tmp_path / "a.tar")), cache, "neither a folder nor a zip")
     (tmp_path / "empty").mkdir()
-    refused("root", Images(str(tmp_path / "empty")), cache, "no pictures", ".png")
+    assert_refused("root", Images(str(tmp_path / "empty")), cache, "no pictures", ".png")
     assert not cache.exists()
 
 
 def test_pictures_of_many_sizes_need_a_resolution(folder, cache):
     save(folder / "class0" / "wide.png", noise(8, 12, 3))
-    refused("resolution", Images(str(folder)), cache, "12 x 8", "wide.png", "8 x 8 (6")
+    assert_refused("resolution", Images(str(folder)), cache, "12 x 8", "wide.png", "8 x 8 (6")
     assert stored(cache) == []
     assert Images(str(folder), resolution=4).load(cache).spec.shape == (3, 4, 4)
 
@@ -553,13 +559,13 @@ def test_unreadable_pictures_are_refused_by_name(tmp_path, folder, cache, where)
     else:
         root = folder
         (folder / "class1" / "broken.png").write_bytes(broken)
-    refused("root", Images(str(root), resolution=8), cache, "broken.png", root)
+    assert_refused("root", Images(str(root), resolution=8), cache, "broken.png", root)
     assert stored(cache) == [], "a refused set leaves nothing in the cache"
 
 
 def test_pixels_without_a_range_are_refused(tmp_path, cache):
     save(tmp_path / "x" / "a.tif", np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-    refused("root", Images(str(tmp_path / "x")), cache, "a.tif", "no known range")
+    assert_refused("root", Images(str(tmp_path / "x")), cache, "a.tif", "no known range")
 
 
 @pytest.mark.parametrize(
@@ -706,14 +712,14 @@ def test_arrays_by_name(tmp_path, cache):
     assert real.samples.labels.tolist() == [2, 0, 1, 2]
     assert real.spec == SampleSpec((1, 6, 5), 3)
     assert Arrays(path, values="x").load(cache).samples.labels is None
-    refused("values", Arrays(path), cache, "3 arrays", "x, y, spare")
-    refused("values", Arrays(path, values="z"), cache, "'z'", "x, y, spare")
-    refused("labels", Arrays(path, values="x", labels="z"), cache, "'z'", "x, y, spare")
-    refused("path", Arrays(path, values="spare"), cache, "plain")
+    assert_refused("values", Arrays(path), cache, "3 arrays", "x, y, spare")
+    assert_refused("values", Arrays(path, values="z"), cache, "'z'", "x, y, spare")
+    assert_refused("labels", Arrays(path, values="x", labels="z"), cache, "'z'", "x, y, spare")
+    assert_refused("path", Arrays(path, values="spare"), cache, "plain")
     np.savez(tmp_path / "b.npz", x=noise(4, 6, 5), y=labels)
     assert Arrays(str(tmp_path / "b.npz"), labels="y").load(cache).digest == real.digest
     np.save(tmp_path / "c.npy", noise(4, 6, 5))
-    refused("labels", Arrays(str(tmp_path / "c.npy"), labels="y"), cache, "without a name")
+    assert_refused("labels", Arrays(str(tmp_path / "c.npy"), labels="y"), cache, "without a name")
 
 
 @pytest.mark.parametrize(
@@ -732,24 +738,24 @@ def test_arrays_by_name(tmp_path, cache):
 )
 def test_arrays_that_are_no_samples_are_refused(tmp_path, cache, array, word):
     np.save(tmp_path / "a.npy", array)
-    refused("path", Arrays(str(tmp_path / "a.npy")), cache, word)
+    assert_refused("path", Arrays(str(tmp_path / "a.npy")), cache, word)
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 2, -1], [0.0, 1.0, 2.0, 3.0], [[0, 1, 2, 3]]])
 def test_labels_that_are_no_classes_are_refused(tmp_path, cache, labels):
     np.savez(tmp_path / "a.npz", x=noise(4, 6, 5), y=np.array(labels))
-    refused("labels", Arrays(str(tmp_path / "a.npz"), labels="y"), cache, "whole numbers")
+    assert_refused("labels", Arrays(str(tmp_path / "a.npz"), labels="y"), cache, "whole numbers")
 
 
 def test_files_that_are_no_arrays_are_refused(tmp_path, cache):
-    refused("path", Arrays(str(tmp_path / "no.npy")), cache, "no.npy", "No such file")
+    assert_refused("path", Arrays(str(tmp_path / "no.npy")), cache, "no.npy", "No such file")
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("1 2 3")
     (tmp_path / "empty.npy").touch()
     np.savez(tmp_path / "b.npz", x=noise(4, 6, 5))
     (tmp_path / "b.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:100])
     for name in ("a.npy", "text.npy", "empty.npy", "b.npz"):
-        refused("path", Arrays(str(tmp_path / name)), cache, name, "plain")
+        assert_refused("path", Arrays(str(tmp_path / name)), cache, name, "plain")
 
 
 # --- photographs --------------------------------------------------------------------------------

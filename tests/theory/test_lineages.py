@@ -22,7 +22,7 @@ from mad_lightning.theory import GaussianLineages, Setting, segments, simulate
 
 
 class Patchwork(LoopPolicy):
-    """Takes real and synthetic samples again, in runs that overlap in part, some of them twice."""
+    """Takes real and synthetic samples again, in runs that overlap, some twice, one empty."""
 
     token = "patchwork"
 
@@ -30,7 +30,8 @@ class Patchwork(LoopPolicy):
         if t == 1:
             return Mix(t, (Part("real", 0, 6),))
         older = tuple(Part("synthetic", g, 3, g) for g in range(1, t))
-        return Mix(t, (Part("real", 2 * (t % 2), 5), *older, Part("synthetic", 1, 2, t - 1)))
+        none = Part("real", 9, 0)
+        return Mix(t, (Part("real", 2 * (t % 2), 5), none, *older, Part("synthetic", 1, 2, t - 1)))
 
 
 POLICIES = {
