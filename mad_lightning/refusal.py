@@ -4,21 +4,65 @@ Bad input is the user's business, a bug is ours. Whatever can be known before wo
 with three things: the field to look at, what is wrong with it, and the remedy. The door prints
 them on one screen, without a traceback; everything else that is raised is a bug and keeps its
 traceback.
+
+A room knows its own parameters and not where somebody mounted it, so it refuses ``root`` and
+speaks of `` `resolution: 64` `` in backticks. Whoever mounted it says where: inside
+``with at("data.source"):`` both names get that in front, and a door may spell them as its flags.
 """
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["Refused", "at", "check_sampling_bias"]
+
+_MENTIONED = re.compile(r"`([A-Za-z_][\w.]*)((?::| )[^`]*)?`")
 
 
 class Refused(ValueError):
     """A request that the program declines before doing any of it.
 
     Args:
-        field: Name of the field as written in YAML or on the command line, e.g. ``policy.n_real``.
+        field: Name of the parameter; empty if the object as a whole does not fit where it stands.
         problem: What is wrong, with the numbers.
-        remedy: What to do about it.
+        remedy: What to do about it. Parameters of the same object stand in backticks, alone or as
+            in YAML, ``name: value``.
     """
 
     def __init__(self, field: str, problem: str, remedy: str) -> None:
         self.field, self.problem, self.remedy = field, problem, remedy
-        super().__init__(f"{field}: {problem}\n  remedy: {remedy}")
+        where = f"{field}: " if field else ""
+        super().__init__(f"{where}{problem}\n  remedy: {remedy}")
+
+    def renamed(
+        self,
+        rename: Callable[[str], str],
+        spell: Callable[[str, str], str] = lambda name, value: f"`{name}{value}`",
+    ) -> Refused:
+        """The same refusal in other words.
+
+        Args:
+            rename: From the name of a parameter (empty: the object itself) to another name.
+            spell: From the new name and what follows it (``": 64"``, or nothing) to how a parameter
+                is mentioned in problem and remedy.
+        """
+
+        def reworded(text: str) -> str:
+            return _MENTIONED.sub(lambda found: spell(rename(found[1]), found[2] or ""), text)
+
+        return Refused(rename(self.field), reworded(self.problem), reworded(self.remedy))
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Says where the room that refuses inside is mounted: ``root`` is ``<place>.root``."""
+    try:
+        yield
+    except Refused as refused:
+        mounted = refused.renamed(lambda name: f"{place}.{name}" if name else place)
+        raise mounted from refused.__cause__
 
 
 def check_sampling_bias(sampling_bias: float) -> None:

@@ -1,0 +1,178 @@
+"""Several processes: who is first, what they share, how they part; and one thread each.
+
+The first process writes and announces, all of them walk the same loop and enter every collective.
+What they put together here (integers, flags, sums, rows) comes out the same to the last bit on each
+of them, however the work was dealt out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+__all__ = [
+    "Team",
+    "barrier",
+    "gather_rows",
+    "is_first",
+    "joined",
+    "mean_over_all",
+    "on_first",
+    "one_thread",
+    "part_ways",
+    "take_from_first",
+    "together",
+]
+
+T = TypeVar("T")
+
+
+def together() -> bool:
+    """Whether this process trains with others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process writes and announces: its rank, or what the launcher will make it."""
+    if together():
+        return distributed.get_rank() == 0
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+
+
+def on_first(work: AbstractContextManager[None]) -> AbstractContextManager[None]:
+    """Enters a context on the first process only."""
+    return work if is_first() else nullcontext()
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    if together():
+        on_gpu = distributed.get_backend() == "nccl"
+        distributed.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
+
+
+def part_ways() -> None:
+    """Lets processes that trained together end together.
+
+    Lightning sees to that for NCCL alone; with gloo, one that still listens when the rest are gone
+    may abort, after all is done.
+    """
+    if together() and distributed.get_backend() == "gloo":
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def mean_over_all(*values: Tensor) -> tuple[Tensor, ...]:
+    """Averages tensors of one dtype over all processes, in one message."""
+    if not values or not together() or distributed.get_world_size() == 1:
+        return values
+    flat = torch.cat([value.detach().flatten() for value in values])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    pieces = flat.split([value.numel() for value in values])
+    return tuple(piece.view_as(value) for piece, value in zip(pieces, values, strict=True))
+
+
+def take_from_first(*tensors: Tensor) -> None:
+    """Overwrites tensors by those of the first process, in place."""
+    if together():
+        for tensor in tensors:
+            distributed.broadcast(tensor.data, 0)
+
+
+class Team(NamedTuple):
+    """The processes that share one computation. By default there is one.
+
+    Every process holds both sets whole and takes every size-th piece of the work; then all put the
+    pieces together, so that each ends with the whole answer.
+
+    Attributes:
+        rank: Which of them this is.
+        size: How many there are. All of them must make the same calls.
+        group: Their process group; None is that of all processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: distributed.ProcessGroup | None = None
+
+    @classmethod
+    def of(cls, group: distributed.ProcessGroup | None = None) -> Team:
+        """All processes of a group, if any group was set up."""
+        if not together():
+            return cls()
+        return cls(distributed.get_rank(group), distributed.get_world_size(group), group)
+
+    def mine(self, work: Sequence[T]) -> Sequence[T]:
+        """This process's pieces of the work."""
+        return work[self.rank :: self.size]
+
+    def gathered(self, part: Tensor) -> Tensor:
+        """What each process brings (size, ...); all bring one shape and dtype."""
+        if self.size == 1:
+            return part[None]
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        distributed.all_gather(parts, part.contiguous(), self.group)
+        return torch.stack(parts)
+
+
+def gather_rows(rows: Tensor, group: distributed.ProcessGroup | None = None) -> list[Tensor]:
+    """Rows of all processes, of which some have few and some have none.
+
+    The ``dist_sync_fn`` of our metrics. torchmetrics' own wants as many dimensions on every process
+    and waits for ever when one that has seen no sample brings an empty vector instead of a matrix.
+
+    Args:
+        rows: Rows (N, D), float32 or float64, or an empty vector where there are none.
+        group: The processes that take part.
+
+    Returns:
+        Rows (N_r, D) of each process r, float64 if any process has such.
+
+    Raises:
+        ValueError: On every process, if rows differ in D.
+    """
+    team = Team.of(group)
+    n, d = rows.shape if rows.ndim == 2 else (0, 0)
+    facts = torch.tensor([n, d if n else 0, n and rows.dtype.itemsize], device=rows.device)
+    shapes = team.gathered(facts).tolist()
+    most, width, itemsize = (max(column) for column in zip(*shapes, strict=True))
+    if {shape[1] for shape in shapes if shape[0]} - {width}:
+        raise ValueError(f"processes hold samples of different widths: {shapes}")
+    padded = rows.new_zeros((most, width), dtype=torch.float64 if itemsize == 8 else torch.float32)
+    if n:
+        padded[:n] = rows
+    return [part[: shape[0]] for part, shape in zip(team.gathered(padded), shapes, strict=True)]
+
+
+def joined(rows: Tensor) -> Tensor:
+    """Rows (N, ...) of all processes, one process after the other; N may differ, or be 0."""
+    team = Team.of()
+    if team.size == 1:
+        return rows
+    counts = team.gathered(torch.tensor(len(rows), device=rows.device)).tolist()
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = team.gathered(padded)
+    return torch.cat([part[:n] for part, n in zip(gathered, counts, strict=True)])
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Computes on one thread, so that the bits do not depend on the number of cores.
+
+    Yields:
+        How many threads there were, for whoever shares work out among threads of its own.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
