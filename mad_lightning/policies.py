@@ -7,7 +7,9 @@ lineage and drive a million simulated Gaussian ones alike.
 
 Two invariants hold for every policy: generation 1 is real only, and no fresh sample is used twice
 in a lineage. Samples are named by position: real and fresh ones by their place in the real pool
-(whose order the lineage's seed decides), synthetic ones by generation and place in its shard.
+(whose order the lineage's seed decides), synthetic ones by the name of a shard and their place in
+it. A shard is not its generation: ``003`` is what generation 3 drew, ``003.kept`` what a treatment
+left of that, ``foreign/laion`` what somebody else's generator drew.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar, Literal
 
@@ -32,10 +34,20 @@ __all__ = [
     "Part",
     "SyntheticAugmentation",
     "schedule",
+    "shard_name",
 ]
 
 Origin = Literal["real", "fresh", "synthetic"]
 SyntheticFrom = Literal["last", "all", "last_k"]
+
+
+FOREIGN = "foreign/"
+"""What the names of shards begin with that no generator of the lineage drew."""
+
+
+def shard_name(t: int, treatment: str = "") -> str:
+    """Name of the shard that generation ``t`` drew, or of what a treatment made of it."""
+    return f"{t:03d}.{treatment}" if treatment else f"{t:03d}"
 
 
 @dataclass(frozen=True)
@@ -44,20 +56,27 @@ class Part:
 
     Attributes:
         origin: ``real`` (fixed training set), ``fresh`` (used for the first time) or ``synthetic``.
+        shard: Name of the shard that samples are taken from; None for real and fresh ones.
         start: Position of the first sample in the real pool, or in the shard.
         count: How many samples, at least 1.
-        generation: The generation whose shard is meant; None for real and fresh samples.
     """
 
     origin: Origin
+    shard: str | None
     start: int
     count: int
-    generation: int | None = None
 
     @property
     def stop(self) -> int:
         """Position after the last sample."""
         return self.start + self.count
+
+    @property
+    def generation(self) -> int | None:
+        """Whose samples they are; None for real, fresh and foreign ones."""
+        if self.shard is None or self.shard.startswith(FOREIGN):
+            return None
+        return int(self.shard.partition(".")[0])
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,31 @@ class Mix:
 
     def __len__(self) -> int:
         return sum(part.count for part in self.parts)
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the shards that it takes samples from, each once."""
+        return tuple(dict.fromkeys(part.shard for part in self.parts if part.shard is not None))
+
+    def ages(self) -> dict[int, int]:
+        """How many samples come from generators so many generations older, oldest first.
+
+        A loop's memory and ancestry are arithmetic on that, whatever its policy is called.
+        """
+        ages: dict[int, int] = {}
+        for part in self.parts:
+            if part.generation is not None:
+                age = self.generation - part.generation
+                ages[age] = ages.get(age, 0) + part.count
+        return dict(sorted(ages.items(), reverse=True))
+
+    def treated(self, treatment: str) -> Mix:
+        """The mix with what generators drew as a treatment published it."""
+        if not treatment:
+            return self
+        ours = {shard_name(t): shard_name(t, treatment) for t in range(1, self.generation)}
+        parts = (replace(part, shard=ours.get(part.shard or "", part.shard)) for part in self.parts)
+        return Mix(self.generation, tuple(parts))
 
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -145,7 +189,7 @@ def schedule(n: int | str) -> Callable[[int], int]:
 
 def _check_count(field: str, n: int | None, least: int) -> None:
     if n is not None and n < least:
-        raise Refused(f"policy.{field}", f"{n} samples", f"take at least {least}")
+        raise Refused(field, f"{n} samples", f"take at least {least}")
 
 
 class LoopPolicy(ABC):
@@ -176,7 +220,7 @@ class LoopPolicy(ABC):
         """How many real samples a lineage of that many generations touches."""
         mixes = (self.mix(t) for t in range(1, generations + 1))
         return max(
-            (part.stop for mix in mixes for part in mix.parts if part.generation is None), default=0
+            (part.stop for mix in mixes for part in mix.parts if part.shard is None), default=0
         )
 
     def arithmetic(self, generations: int) -> str:
@@ -189,20 +233,26 @@ class LoopPolicy(ABC):
         Raises:
             Refused: If a mix is empty, or asks a shard for more than it was drawn with.
         """
+        drawn: dict[int, int] = {}  # what each shard is drawn with, as n_draw has it, in one pass
         for t in range(1, generations + 1):
             mix = self.mix(t)
             if len(mix) == 0 or any(part.count < 0 for part in mix.parts):
                 raise Refused(
-                    "policy",
+                    "",
                     f"generation {t} has nothing to train on",
                     "give n_initial, n_real, n_fresh or n_synthetic samples to every generation",
                 )
             for part in mix.parts:
-                if part.generation is not None and part.stop > self.n_draw(part.generation):
+                source = part.generation
+                if source is None:
+                    continue
+                if t - source <= self.reach:
+                    drawn[source] = max(drawn.get(source, 0), part.stop)
+                elif part.stop > drawn.get(source, 0) and part.stop > self.n_draw(source):
                     raise Refused(
-                        "policy.n_synthetic",
-                        f"generation {t} asks the shard of generation {part.generation} for "
-                        f"{part.stop} samples, it is drawn with {self.n_draw(part.generation)}",
+                        "n_synthetic",
+                        f"generation {t} asks the shard of generation {source} for {part.stop} "
+                        f"samples, it is drawn with {self.n_draw(source)}",
                         "let the schedule grow no faster than linearly, or use last",
                     )
 
@@ -215,14 +265,12 @@ class _SyntheticPolicy(LoopPolicy):
             self.n_synthetic = schedule(n_synthetic)
         except ValueError as error:
             raise Refused(
-                "policy.n_synthetic", str(error), 'write a number, or e.g. "(t-1) * 70000"'
+                "n_synthetic", str(error), 'write a number, or e.g. "(t-1) * 70000"'
             ) from None
         if isinstance(n_synthetic, int):
             _check_count("n_synthetic", n_synthetic, 0)
         if synthetic_from not in ("last", "all", "last_k"):
-            raise Refused(
-                "policy.synthetic_from", f"{synthetic_from!r}", "choose last, all or last_k"
-            )
+            raise Refused("synthetic_from", f"{synthetic_from!r}", "choose last, all or last_k")
         _check_count("k", k, 1)
         self.synthetic_from = synthetic_from
         self.k = k
@@ -265,7 +313,7 @@ class _SyntheticPolicy(LoopPolicy):
             if count > 0:
                 fresh = self.synthetic_from == "last_k"
                 used = self._used(generation)[t - generation - 1] if fresh else 0
-                parts.append(Part("synthetic", used, count, generation))
+                parts.append(Part("synthetic", shard_name(generation), used, count))
         return tuple(parts)
 
 
@@ -299,7 +347,7 @@ class FullySynthetic(_SyntheticPolicy):
     def mix(self, t: int) -> Mix:
         """Real samples for t = 1, synthetic ones ever after."""
         if t == 1:
-            return Mix(t, (Part("real", 0, self.n_initial),))
+            return Mix(t, (Part("real", None, 0, self.n_initial),))
         return Mix(t, self.synthetic_parts(t))
 
     def arithmetic(self, generations: int) -> str:
@@ -340,8 +388,8 @@ class SyntheticAugmentation(_SyntheticPolicy):
     def mix(self, t: int) -> Mix:
         """The fixed real set and, from t = 2, synthetic samples."""
         if t == 1:
-            return Mix(t, (Part("real", 0, self.n_initial),))
-        return Mix(t, (Part("real", 0, self.n_real), *self.synthetic_parts(t)))
+            return Mix(t, (Part("real", None, 0, self.n_initial),))
+        return Mix(t, (Part("real", None, 0, self.n_real), *self.synthetic_parts(t)))
 
     def arithmetic(self, generations: int) -> str:
         """The larger of the fixed set and generation 1's."""
@@ -381,9 +429,9 @@ class FreshData(_SyntheticPolicy):
     def mix(self, t: int) -> Mix:
         """The next ``n_fresh`` samples of the pool and, from t = 2, synthetic samples."""
         if t == 1:
-            return Mix(t, (Part("real", 0, self.n_initial),))
+            return Mix(t, (Part("real", None, 0, self.n_initial),))
         start = self.n_initial + (t - 2) * self.n_fresh
-        return Mix(t, (Part("fresh", start, self.n_fresh), *self.synthetic_parts(t)))
+        return Mix(t, (Part("fresh", None, start, self.n_fresh), *self.synthetic_parts(t)))
 
     def arithmetic(self, generations: int) -> str:
         """Initial samples and the fresh ones of every later generation."""

@@ -10,6 +10,7 @@ from mad_lightning.policies import (
     Part,
     SyntheticAugmentation,
     schedule,
+    shard_name,
 )
 from mad_lightning.refusal import Refused
 
@@ -34,7 +35,7 @@ def counts(policy, generations):
 def test_fully_synthetic_is_the_papers():
     policy = FullySynthetic(n_initial=70_000)
     assert counts(policy, 3) == [(70_000, 0, 0), (0, 0, 70_000), (0, 0, 70_000)]
-    assert policy.mix(3).parts == (Part("synthetic", 0, 70_000, 2),)
+    assert policy.mix(3).parts == (Part("synthetic", "002", 0, 70_000),)
 
 
 def test_stylegan_augmentation_keeps_every_earlier_shard():
@@ -52,7 +53,10 @@ def test_stylegan_augmentation_keeps_every_earlier_shard():
 def test_mnist_augmentation_draws_from_the_last():
     """E8: 60k fixed real and 60k of the last generator."""
     policy = SyntheticAugmentation(60_000)
-    assert policy.mix(5).parts == (Part("real", 0, 60_000), Part("synthetic", 0, 60_000, 4))
+    assert policy.mix(5).parts == (
+        Part("real", None, 0, 60_000),
+        Part("synthetic", "004", 0, 60_000),
+    )
 
 
 def test_fresh_data_is_the_papers():
@@ -129,17 +133,17 @@ def test_schedule_refuses_what_is_not_arithmetic(text):
 @pytest.mark.parametrize(
     ("build", "field"),
     [
-        (lambda: FullySynthetic(0), "policy.n_initial"),
-        (lambda: FullySynthetic(10, -1), "policy.n_synthetic"),
-        (lambda: FullySynthetic(10, "ten"), "policy.n_synthetic"),
-        (lambda: FullySynthetic(10, synthetic_from="first"), "policy.synthetic_from"),
-        (lambda: SyntheticAugmentation(-5), "policy.n_real"),
-        (lambda: FreshData(10, 0, 5), "policy.n_fresh"),
-        (lambda: FreshData(10, 1, 5, synthetic_from="last_k", k=0), "policy.k"),
-        (lambda: FullySynthetic(10, 0).check(3), "policy"),
+        (lambda: FullySynthetic(0), "n_initial"),
+        (lambda: FullySynthetic(10, -1), "n_synthetic"),
+        (lambda: FullySynthetic(10, "ten"), "n_synthetic"),
+        (lambda: FullySynthetic(10, synthetic_from="first"), "synthetic_from"),
+        (lambda: SyntheticAugmentation(-5), "n_real"),
+        (lambda: FreshData(10, 0, 5), "n_fresh"),
+        (lambda: FreshData(10, 1, 5, synthetic_from="last_k", k=0), "k"),
+        (lambda: FullySynthetic(10, 0).check(3), ""),
         (
             lambda: SyntheticAugmentation(10, "t*t*t", synthetic_from="all").check(9),
-            "policy.n_synthetic",
+            "n_synthetic",
         ),
     ],
 )
@@ -150,12 +154,61 @@ def test_bad_counts_are_refused_by_field(build, field):
     assert caught.value.remedy
 
 
+def test_a_shard_has_a_name_and_is_not_its_generation():
+    assert (shard_name(3), shard_name(3, "kept"), shard_name(1234)) == ("003", "003.kept", "1234")
+    for shard, generation in (
+        ("003", 3),
+        ("003.kept", 3),
+        ("1234.kept", 1234),
+        ("foreign/laion", None),
+        (None, None),
+    ):
+        assert Part("synthetic", shard, 0, 5).generation == generation
+
+
+def test_ages_count_samples_by_how_much_older_their_generator_is():
+    parts = (
+        Part("real", None, 0, 10),
+        Part("synthetic", "005", 0, 3),
+        Part("synthetic", "foreign/laion", 0, 7),
+        Part("synthetic", "002.kept", 4, 2),
+        Part("synthetic", "005", 3, 1),
+    )
+    mix = Mix(6, parts)
+    assert mix.ages() == {4: 2, 1: 4}
+    assert list(mix.ages()) == [4, 1]
+    assert mix.shards == ("005", "foreign/laion", "002.kept")
+    assert (mix.n_synthetic, mix.n_real) == (13, 10)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: f"{p.token}-{p.synthetic_from}")
+def test_ages_are_those_of_the_window(policy):
+    for t in range(2, 12):
+        mix = policy.mix(t)
+        oldest = {"last": 1, "all": t - 1, "last_k": min(policy.k, t - 1)}[policy.synthetic_from]
+        assert sum(mix.ages().values()) == mix.n_synthetic
+        assert set(mix.ages()) == set(range(1, oldest + 1))
+
+
+def test_a_treatment_renames_what_generators_drew_and_nothing_else():
+    parts = (
+        Part("real", None, 0, 10),
+        Part("synthetic", "002", 0, 3),
+        Part("synthetic", "foreign/laion", 0, 7),
+    )
+    mix = Mix(3, parts)
+    assert mix.treated("") == mix
+    assert mix.treated("kept").shards == ("002.kept", "foreign/laion")
+    assert mix.treated("kept").ages() == mix.ages()
+    assert mix.treated("kept").parts[0] == parts[0]
+
+
 def test_a_new_policy_is_one_small_class():
     class RealForever(LoopPolicy):
         token = "real"
 
         def mix(self, t):
-            return Mix(t, (Part("real", 0, 10),))
+            return Mix(t, (Part("real", None, 0, 10),))
 
     policy = RealForever()
     policy.check(5)
