@@ -1,0 +1,254 @@
+"""Where everything of a lineage lies: the only room that knows file names.
+
+    runs/<lineage>/
+      config.yaml  lineage.jsonl  floor.json  wandb.json  wandb/
+      foreign/<name>.{safetensors, json}
+      generation_001/
+        mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
+        shard.{safetensors, json}  <treatment>.{safetensors, json}  seconds.json
+
+The directory of a generation holds the artefact of each phase, and an artefact appears whole or not
+at all (:mod:`mad_lightning.files`), so whatever kills the program, running the same command again
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from mad_lightning.files import TORN, read_json, write, write_json
+from mad_lightning.lineage.configuration import differences
+from mad_lightning.lineage.ledger import GenerationRecord, Ledger
+from mad_lightning.policies import FOREIGN, Mix, Part, shard_name
+from mad_lightning.refusal import Refused
+
+__all__ = ["LineageDirectory"]
+
+
+class LineageDirectory:
+    """The files of one lineage.
+
+    Args:
+        path: Its directory; it need not exist yet.
+    """
+
+    PICTURE = "samples.png"
+    """Name of a generation's picture, in the generation's directory."""
+    WEIGHTS = "generator.ckpt"
+    """Name of a generation's trained weights, in the generation's directory."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # of the lineage
+
+    @property
+    def name(self) -> str:
+        """The lineage's name."""
+        return self.path.resolve().name
+
+    @property
+    def ledger(self) -> Ledger:
+        """One line a finished generation."""
+        return Ledger(self.path / "lineage.jsonl")
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration that the lineage was begun under, or was last continued under."""
+        return self.path / "config.yaml"
+
+    @property
+    def floor_file(self) -> Path:
+        """What real samples score, measured before generation 1."""
+        return self.path / "floor.json"
+
+    @property
+    def wandb_notes(self) -> Path:
+        """Which run shows the lineage, and how far it goes."""
+        return self.path / "wandb.json"
+
+    @property
+    def wandb_folder(self) -> Path:
+        """Where W&B keeps the runs that show the lineage."""
+        return self.path / "wandb"
+
+    # of a generation
+
+    def generation(self, t: int) -> Path:
+        """Directory of generation ``t``."""
+        return self.path / f"generation_{t:03d}"
+
+    def mix_file(self, t: int) -> Path:
+        """What it trains on."""
+        return self.generation(t) / "mix.json"
+
+    def training(self, t: int) -> Path:
+        """Directory of its training."""
+        return self.generation(t) / "train"
+
+    def checkpoint(self, t: int) -> Path:
+        """Where its training goes on after a kill."""
+        return self.training(t) / "last.ckpt"
+
+    def curves_file(self, t: int) -> Path:
+        """What its generator logged, a row an epoch."""
+        return self.training(t) / "curves.csv"
+
+    def weights(self, t: int) -> Path:
+        """Its trained weights."""
+        return self.generation(t) / self.WEIGHTS
+
+    def shard(self, name: str) -> Path:
+        """A shard by name (``003``, ``003.kept``, ``foreign/NAME``): path without an ending."""
+        if name.startswith(FOREIGN):
+            return self.path / name
+        t, _, treatment = name.partition(".")
+        return self.generation(int(t)) / (treatment or "shard")
+
+    def picture(self, t: int) -> Path:
+        """Its samples, to look at."""
+        return self.generation(t) / self.PICTURE
+
+    def metrics_file(self, t: int) -> Path:
+        """What was measured of it."""
+        return self.generation(t) / "metrics.json"
+
+    def seconds_file(self, t: int) -> Path:
+        """How long its phases took."""
+        return self.generation(t) / "seconds.json"
+
+    def unfinished(self, t: int, what: str) -> Path:
+        """Directory of blocks (``blocks``, ``grid``, ``features``) until they are joined."""
+        return self.generation(t) / what
+
+    # what they hold
+
+    def records(self) -> list[GenerationRecord]:
+        """All finished generations, in order."""
+        return self.ledger.records()
+
+    def config(self) -> dict[str, Any]:
+        """The configuration; empty if none was kept."""
+        if not self.config_file.exists():
+            return {}
+        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+
+    def keep_config(self, config: Mapping[str, Any]) -> None:
+        """Keeps a configuration."""
+        write(self.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def check_unchanged(self, config: Mapping[str, Any]) -> None:
+        """Refuses to go on under a configuration that would give other numbers."""
+        if not self.config_file.exists():
+            return
+        changed = differences(self.config(), config)
+        if changed:
+            more = f"\n    ... and {len(changed) - 12} more" if len(changed) > 12 else ""
+            raise Refused(
+                "config",
+                f"{self} was begun under another configuration:\n    "
+                + "\n    ".join(changed[:12])
+                + more,
+                "undo the change, or give the new lineage a `name` of its own",
+            )
+
+    def keep_mix(self, mix: Mix) -> None:
+        """Keeps what a generation trains on."""
+        write_json(self.mix_file(mix.generation), asdict(mix))
+
+    def mix(self, t: int) -> Mix | None:
+        """What a generation was trained on; None if that was not kept."""
+        plain = read_json(self.mix_file(t))
+        if not plain:
+            return None
+        return Mix(t, tuple(map(_part, plain["parts"])))
+
+    def curves(self, t: int) -> list[dict[str, float]]:
+        """What a generator logged: rows of ``epoch``, ``images`` and every logged value."""
+        if not self.curves_file(t).exists():
+            return []
+        with self.curves_file(t).open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+    def keep_curves(self, t: int, rows: Sequence[Mapping[str, float]]) -> None:
+        """Keeps the curves of a generation, all rows of them."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, sorted({name for row in rows for name in row}))
+        table.writeheader()
+        table.writerows(rows)
+        write(self.curves_file(t), text.getvalue())
+
+    def keep_measured(
+        self,
+        t: int,
+        values: Mapping[str, float],
+        floor: Mapping[str, float],
+        protocol: Mapping[str, Any],
+    ) -> None:
+        """Keeps what was measured of a generation, and beside what."""
+        kept = {"values": dict(values), "floor": dict(floor), "protocol": dict(protocol)}
+        write_json(self.metrics_file(t), kept)
+
+    def measured(self, t: int) -> dict[str, Any]:
+        """What was measured of a generation: ``values``, ``floor``, ``protocol``."""
+        return read_json(self.metrics_file(t))
+
+    def seconds(self, t: int) -> dict[str, float]:
+        """How long the phases of a generation took."""
+        return read_json(self.seconds_file(t))
+
+    # at work
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lineage against a second program, and sweeps what a killed one left half."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")  # the system drops it at any death
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Refused(
+                "name",
+                f"another program is training {self} at this moment",
+                "wait for it, or give this lineage a `name` of its own",
+            ) from None
+        with lock:
+            for torn in self.path.rglob(TORN):
+                torn.unlink(missing_ok=True)
+            yield
+
+    @contextmanager
+    def timed(self, t: int, phase: str) -> Iterator[None]:
+        """Keeps how long a phase takes."""
+        start = time.perf_counter()
+        yield
+        seconds = self.seconds(t) | {phase: round(time.perf_counter() - start, 3)}
+        write_json(self.seconds_file(t), seconds)
+
+    def sweep(self, t: int) -> None:
+        """Drops what only the making of a finished generation needed."""
+        for what in ("blocks", "grid", "features"):
+            shutil.rmtree(self.unfinished(t, what), ignore_errors=True)
+        self.checkpoint(t).unlink(missing_ok=True)
+
+
+def _part(plain: dict[str, Any]) -> Part:
+    """A part of a kept mix; before shards had names, it told the generation alone."""
+    if "shard" not in plain:
+        t = plain.pop("generation")
+        plain = {**plain, "shard": None if t is None else shard_name(t)}
+    return Part(**plain)

@@ -1,0 +1,180 @@
+"""The ledger: what happened, one line a finished generation.
+
+``lineage.jsonl`` is the truth about a lineage; the console table, the W&B run and every report are
+views of it. A generation is finished when its line stands, and not before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from mad_lightning.files import finite
+from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.refusal import Refused
+
+__all__ = ["GenerationRecord", "Ledger", "Start"]
+
+Start = Literal["scratch", "base", "previous"]
+
+_CHAIN = re.compile(rb', "chain": "([0-9a-f]{64})"}\n$')
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """One finished generation.
+
+    Attributes:
+        generation: Index t, from 1.
+        policy: Token of the loop policy.
+        n_real: Samples of the fixed real set in its training mix.
+        n_fresh: Real samples used for the first time.
+        n_synthetic: Samples of earlier generators.
+        sampling_bias: λ that its own shard was drawn with.
+        metrics: Measured values by name; each name states its extractor where it matters.
+        floor: The same metrics, real against other real samples at the same n.
+        protocol: What the values depend on: n, k, extractor, weight hash, resize.
+        sampler: What besides λ shapes its samples: sampler, steps, clipping, weights used.
+        images: Training images it has seen.
+        seconds: Wall seconds by phase.
+        digests: SHA-256 by artefact (``generator``, ``shard``, ``metrics``).
+        world_size: Processes that trained it.
+        start: Where its first weights came from: ``scratch``, ``base`` or ``previous``.
+        ages: Samples of its mix by age: how many come from generators so many generations older.
+            None in ledgers that were begun before ledgers told.
+        quantities: What each metric's name means.
+        drawn: Name of the shard that the generator drew, which is the one that was measured.
+        published: Name of the shard that later generations eat; another one after a treatment.
+    """
+
+    generation: int
+    policy: str
+    n_real: int
+    n_fresh: int
+    n_synthetic: int
+    sampling_bias: float
+    metrics: dict[str, float]
+    floor: dict[str, float] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    images: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    world_size: int = 1
+    start: Start = "scratch"
+    ages: dict[int, int] | None = None
+    quantities: dict[str, Quantity] = field(default_factory=dict)
+    drawn: str = ""
+    published: str = ""
+
+    def __post_init__(self) -> None:
+        """Names that the record does not explain are read as this package's own metrics."""
+        explained = quantities_of(dict.fromkeys([*self.metrics, *self.floor]), self.quantities)
+        object.__setattr__(self, "quantities", explained)
+
+    def to_json(self) -> str:
+        """One line of JSON; values that are not finite become null."""
+        plain = {part.name: getattr(self, part.name) for part in fields(self)}
+        plain["quantities"] = {
+            name: meaning.to_plain() for name, meaning in self.quantities.items()
+        }
+        return json.dumps(finite(plain), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> GenerationRecord:
+        """Inverse of :meth:`to_json`; null metrics become NaN, unknown keys are ignored."""
+        names = {part.name for part in fields(cls)}
+        plain = {key: value for key, value in json.loads(line).items() if key in names}
+        for name in ("metrics", "floor"):
+            values = plain.get(name) or {}
+            plain[name] = {k: math.nan if v is None else v for k, v in values.items()}
+        if plain.get("ages") is not None:
+            plain["ages"] = {int(age): count for age, count in plain["ages"].items()}
+        stated = plain.get("quantities") or {}
+        plain["quantities"] = {
+            name: Quantity.from_plain(meaning) for name, meaning in stated.items()
+        }
+        return cls(**plain)
+
+
+class Ledger:
+    """The records of one lineage, on disk, chained.
+
+    Each line ends with a digest of itself and of all lines before it, so that one that was edited,
+    doubled, swapped or taken from another lineage is noticed. (Lines from before ledgers were
+    chained count as text, and are held by the first chained line after them.)
+
+    Args:
+        path: The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _lines(self) -> Iterator[tuple[bytes, str]]:
+        """Finished lines, and the digest of everything up to each.
+
+        Raises:
+            Refused: If a line is not the one that was written there.
+        """
+        content = self.path.read_bytes() if self.path.exists() else b""
+        chain, chained = "", False
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):  # a line torn by a kill was never finished
+                return
+            told = _CHAIN.search(line)
+            body = line[: told.start()] + b"}" if told else line.rstrip()
+            chain = sha256(chain.encode() + body).hexdigest()
+            if (told and told[1].decode() != chain) or (chained and not told):
+                raise Refused(
+                    str(self.path),
+                    f"line {number} is not what was written after line {number - 1}",
+                    "bring back the ledger as it was; without a copy, leave this lineage as it is "
+                    "and begin another one",
+                )
+            chained = chained or told is not None
+            yield line, chain
+
+    def records(self) -> list[GenerationRecord]:
+        """All finished generations, in order.
+
+        Raises:
+            Refused: If the file is not what was written.
+        """
+        records = []
+        for number, (line, _) in enumerate(self._lines(), start=1):
+            try:
+                record = GenerationRecord.from_json(line.decode())
+            except (ValueError, TypeError, AttributeError) as error:
+                problem = f"line {number} is no record of a generation: {error}"
+                raise Refused(str(self.path), problem, "bring back the ledger as it was") from None
+            if record.generation != number:
+                problem = f"line {number} tells of generation {record.generation}"
+                raise Refused(str(self.path), problem, "bring back the ledger as it was")
+            records.append(record)
+        return records
+
+    def append(self, record: GenerationRecord) -> None:
+        """Adds a finished generation, durably.
+
+        Raises:
+            ValueError: If it is not the next one.
+        """
+        lines = list(self._lines())
+        if record.generation != len(lines) + 1:
+            raise ValueError(f"generation {record.generation} cannot follow {len(lines)}")
+        body = record.to_json().encode()
+        before = lines[-1][1] if lines else ""
+        chain = sha256(before.encode() + body).hexdigest().encode()
+        with self.path.open("ab") as file:
+            file.truncate(sum(len(line) for line, _ in lines))
+            file.write(body[:-1] + b', "chain": "' + chain + b'"}\n')
+            file.flush()
+            os.fsync(file.fileno())

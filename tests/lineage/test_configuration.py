@@ -1,0 +1,45 @@
+"""A lineage goes on under a configuration that gives the same numbers, and under no other."""
+
+import json
+
+from mad_lightning.lineage import differences
+
+OLD = {
+    "lineage": {"generations": 3, "root": "a"},
+    "policy": {"class_path": "mad_lightning.policies.FreshData", "init_args": {"n_real": 5}},
+    "trainer": {"max_epochs": 2, "enable_progress_bar": False},
+    "evaluator": {
+        "metrics": [
+            {"class_path": "mad_lightning.metrics.two_sample.Neighbours", "init_args": {"k": 5}}
+        ]
+    },
+}
+
+
+def changed(**paths):
+    new = json.loads(json.dumps(OLD))
+    for path, value in paths.items():
+        *way, last = path.split("__")
+        place = new
+        for key in way:
+            place = place[int(key) if key.isdigit() else key]
+        place[last] = value
+    return new
+
+
+def test_differences_name_the_fields_that_matter():
+    assert differences(OLD, changed(lineage__generations=9, lineage__root="b")) == []
+    new = changed(policy__init_args__n_real=6, evaluator__metrics__0__init_args__k=3)
+    assert differences(OLD, new) == [
+        "evaluator.metrics.0.init_args.k: 5 -> 3",
+        "policy.init_args.n_real: 5 -> 6",
+    ]
+
+
+def test_a_class_of_ours_is_known_by_its_name_wherever_its_room_is():
+    moved = "mad_lightning.metrics.Neighbours"
+    assert differences(OLD, changed(evaluator__metrics__0__class_path=moved)) == []
+    other = changed(evaluator__metrics__0__class_path="mad_lightning.metrics.Frechet")
+    assert differences(OLD, other) == ["evaluator.metrics.0.class_path: Neighbours -> Frechet"]
+    theirs = changed(evaluator__metrics__0__class_path="their_module.Neighbours")
+    assert len(differences(OLD, theirs)) == 1
