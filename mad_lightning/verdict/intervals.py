@@ -1,0 +1,92 @@
+"""What seeds say together: a mean between two bounds, by Student's t.
+
+Lineages come as a matrix (S, T), one row a seed and one column a generation. Only rows are
+independent, so each is boiled down to one number first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from mad_lightning.refusal import Refused
+
+__all__ = ["UNKNOWN", "Array", "Interval", "check_levels", "matrix", "slopes"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds between two one-sided bounds, each right with probability 1 - alpha."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Array, alpha: float, error: float = 0.0) -> Interval:
+        """Student's interval of the mean of independent values.
+
+        Args:
+            values: One number a seed, shape (S,). A single one has no bounds.
+            alpha: Error probability of each bound.
+            error: Standard error that all values share, known from elsewhere; it adds, with degrees
+                of freedom after Satterthwaite (1946).
+        """
+        n, mean = len(values), float(np.mean(values))
+        if n < 2:
+            return cls(mean, -math.inf, math.inf)
+        own = float(np.var(values, ddof=1)) / n
+        total = own + error**2
+        freedom = (n - 1) * (total / own) ** 2 if own > 0 else math.inf
+        half = float(stdtrit(min(freedom, 1e9), 1 - alpha)) * math.sqrt(total)
+        return cls(mean, mean - half, mean + half)
+
+    def exp(self) -> Interval:
+        """Of a mean of logs: the geometric mean and its bounds."""
+        return Interval(*map(_exp, (self.estimate, self.low, self.high)))
+
+
+UNKNOWN = Interval(math.nan, -math.inf, math.inf)
+"""Nothing is known, not even a mean."""
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+def slopes(series: Array, first: int) -> Array:
+    """Least-squares slope over generations ``first``..T (from 1), one a seed: (S, T) -> (S,)."""
+    t = np.arange(first, series.shape[1] + 1, dtype=float)
+    t -= t.mean()
+    return series[:, first - 1 :] @ (t / (t @ t))
+
+
+def matrix(name: str, values: ArrayLike) -> Array:
+    """Values as floats (S, T).
+
+    Raises:
+        Refused: With the field ``name``, if they have another shape or are not finite.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 2 or 0 in array.shape:
+        raise Refused(name, f"shape {array.shape}", "give (seeds, generations), at least one each")
+    if not np.isfinite(array).all():
+        seed, t = (int(place[0]) for place in np.nonzero(~np.isfinite(array)))
+        problem = f"{array[seed, t]} for seed number {seed}, generation {t + 1}"
+        raise Refused(name, problem, "measure it again, or leave the lineage out")
+    return array
+
+
+def check_levels(alpha: float, **positive: float) -> None:
+    """Refuses an error probability outside (0, 0.5), and what is not above 0."""
+    if not 0.0 < alpha < 0.5:
+        raise Refused("alpha", f"{alpha}", "choose an error probability within (0, 0.5)")
+    for name, value in positive.items():
+        if not value > 0.0:
+            raise Refused(name, f"{value}", "take a number above 0")

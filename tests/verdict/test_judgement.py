@@ -1,0 +1,107 @@
+"""A judgement holds what its parts say, and asks of a metric what its meaning allows."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from truths import FLOOR, lost
+
+from mad_lightning.lineage import Quantity
+from mad_lightning.verdict import criteria, departure, judge, verdict
+
+
+def test_a_judgement_holds_what_its_parts_say():
+    made = lost()
+    judged = judge(made, FLOOR, memory=1.0, n=800)
+    assert judged.distance == "fd_lite0"
+    assert judged.verdict == verdict(made["fd_lite0"], memory=1.0)
+    assert judged.verdict.answer == "MAD"
+    error = (0.95 * 0.05 / 800) ** 0.5
+    assert judged.left["recall"] == departure(made["recall"], 0.95, floor_error=error)
+    assert judged.left["precision"].generation == 2
+    assert judged.criteria == criteria(made, FLOOR)
+
+
+def test_floors_of_their_own_need_no_error_from_elsewhere():
+    made, own = lost(), [0.95, 0.94, 0.96, 0.95]
+    judged = judge(made, FLOOR | {"recall": own}, n=10)
+    assert judged.left["recall"] == departure(made["recall"], own)
+
+
+def test_a_missing_value_is_no_value():
+    made = lost()
+    made["fd_lite0"][1, 3] = np.nan
+    judged = judge(made, FLOOR, memory=1.0)
+    assert judged.verdict.answer == "undecided"
+    assert "fd_lite0 is missing" in judged.verdict.reason
+    assert judged.left["recall"].generation == 2
+    assert "no distance" in judge({"recall": made["recall"]}).verdict.reason
+
+
+# what a metric may be asked
+
+
+MINE = {
+    "sharpness": Quantity("fidelity", worse="lower", low=0.0, high=1.0),
+    "artefacts": Quantity("fidelity", worse="higher", low=0.0, high=1.0),
+    "emd": Quantity("distance", worse="higher", low=0.0),
+}
+
+
+def own():
+    """Values of three metrics of somebody else, going wrong."""
+    made = lost()
+    return {
+        "sharpness": made["precision"],
+        "artefacts": 1 - made["precision"],
+        "emd": made["fd_lite0"],
+    }
+
+
+def test_metrics_of_ones_own_are_judged_as_ours_are():
+    floor = {"sharpness": 0.9, "artefacts": 0.1, "emd": 0.5}
+    judged = judge(own(), floor, quantities=MINE, memory=1.0, n=800)
+    assert judged.distance == "emd"
+    assert judged.verdict == judge(lost(), FLOOR, memory=1.0).verdict
+    assert set(judged.left) == {"sharpness", "artefacts"}
+    assert judged.left["sharpness"] == judge(lost(), FLOOR, n=800).left["precision"]
+    error = (0.9 * 0.1 / 800) ** 0.5
+    assert judged.left["artefacts"] == departure(
+        own()["artefacts"], 0.1, floor_error=error, higher_is_better=False
+    )
+    assert judged.left["artefacts"].generation == 2
+
+
+def test_what_nobody_explains_is_judged_by_nobody():
+    judged = judge(own(), {"sharpness": 0.9, "artefacts": 0.1}, memory=1.0)
+    assert (judged.distance, judged.left) == (None, {})
+    assert judged.verdict.reason == "no distance was measured"
+
+
+def test_a_distance_of_ours_goes_before_one_of_ones_own():
+    assert judge(own() | lost(), quantities=MINE).distance == "fd_lite0"
+
+
+def test_only_shares_of_fidelity_and_diversity_leave_a_floor():
+    falling = lost()["recall"]
+    names = (
+        "coverage class_recall class_share recall density tail_mass modes memorised nearest_ratio"
+    )
+    made = dict.fromkeys(names.split(), falling)
+    judged = judge(made, dict.fromkeys(made, 0.95))
+    assert list(judged.left) == ["coverage", "class_recall", "class_share", "recall"]
+    assert judge(made, {"recall": 0.95}).left.keys() == {"recall"}  # who has no floor leaves none
+
+
+# the face
+
+
+@pytest.mark.parametrize("first", ["judge", "criteria", "mad_lightning.verdict.departure"])
+def test_the_face_hands_on_functions_and_not_the_files_of_their_names(first):
+    module, _, name = first.rpartition(".")
+    begin = f"from {module or 'mad_lightning.verdict'} import {name}"
+    code = f"{begin}; from mad_lightning.verdict import criteria, departure, verdict; "
+    code += "assert all(map(callable, (criteria, departure, verdict)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
