@@ -1,0 +1,12 @@
+from .figures import figure as figure
+from .figures import plane as plane
+from .groups import Group as Group
+from .groups import Lineage as Lineage
+from .groups import Value as Value
+from .groups import load as load
+from .groups import metrics_of as metrics_of
+from .judged import judgements as judgements
+from .page import page as page
+from .tables import summary as summary
+from .tables import table as table
+from .tables import verdicts as verdicts

@@ -1,0 +1,253 @@
+"""Groups: lineages that differ only in the seed, read from their directories.
+
+A group speaks for all its seeds: mean and spread of a metric, what its mixes remember, how much of
+them is fresh. Whether groups may stand side by side is decided here as well.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mad_lightning.lineage.configuration import differences
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.quantities import SECTIONS, UNKNOWN, Quantity
+from mad_lightning.refusal import Refused
+from mad_lightning.verdict.memory import Ancestry, memory_of
+
+__all__ = [
+    "Group",
+    "Lineage",
+    "Value",
+    "floor_of",
+    "lineages_of",
+    "load",
+    "meanings_of",
+    "metrics_of",
+    "protocol_of",
+    "thinned",
+]
+
+_SEED = re.compile(r"_seed(\d+)")
+
+
+class Value(NamedTuple):
+    """A metric over n seeds: mean and sample standard deviation, which is 0 for a single seed."""
+
+    mean: float
+    spread: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Value:
+        """Summarises one value a seed; NaN if any is missing."""
+        if not values or not all(map(math.isfinite, values)):
+            return cls(math.nan, math.nan, len(values))
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        return cls(statistics.fmean(values), spread, len(values))
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "–"
+        spread = f" ± {_number(self.spread, like=self.mean)}" if self.n > 1 else ""
+        return _number(self.mean, like=self.mean) + spread
+
+
+def _number(value: float, like: float) -> str:
+    """With as many decimals as give ``like`` three digits, at most three."""
+    if 0 < abs(like) < 1e-2:
+        return f"{value:.1e}"
+    return f"{value:.{min(max(2 - math.floor(math.log10(abs(like / 2) or 1)), 0), 3)}f}"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A lineage as its directory tells it; its name stands in for a missing configuration."""
+
+    directory: LineageDirectory
+    records: list[GenerationRecord]
+    config: dict[str, Any]
+    seed: int | None
+
+    def ancestry(self, t: int) -> Ancestry:
+        """Where the samples come from that generation ``t`` was trained on.
+
+        Ledgers that were begun before they told ages leave that to the mix that was kept.
+        """
+        record = self.records[t - 1]
+        ages = record.ages
+        if ages is None and (mix := self.directory.mix(t)) is not None:
+            ages = mix.ages()
+        total = record.n_real + record.n_fresh + record.n_synthetic
+        return Ancestry(t, total, ages, continues=record.start == "previous")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lineages that differ only in the seed.
+
+    Attributes:
+        name: Name of its first directory, without the seed and without what all names begin with.
+        lineages: At least one.
+    """
+
+    name: str
+    lineages: list[Lineage]
+
+    @property
+    def generations(self) -> int:
+        """How many generations all its lineages have, so that no mean changes its members."""
+        return min(len(lineage.records) for lineage in self.lineages)
+
+    def values(self, metric: str) -> list[list[float]]:
+        """A metric, a row a seed and a column a generation; NaN where it is missing."""
+        return [
+            [record.metrics.get(metric, math.nan) for record in lineage.records[: self.generations]]
+            for lineage in self.lineages
+        ]
+
+    def value(self, metric: str, t: int) -> Value:
+        """A metric at generation ``t`` >= 1."""
+        records = [lineage.records[t - 1] for lineage in self.lineages]
+        return Value.of([record.metrics.get(metric, math.nan) for record in records])
+
+    def curve(self, metric: str) -> list[tuple[int, Value]]:
+        """A metric where it is known, at some 60 generations if there are more."""
+        values = ((t, self.value(metric, t)) for t in thinned(self.generations, 60))
+        return [(t, value) for t, value in values if math.isfinite(value.mean)]
+
+    @property
+    def fresh_share(self) -> float | None:
+        """n_fresh / (n_fresh + n_synthetic) over generations 2, 3, ...; None beside fixed data."""
+        later = [record for lineage in self.lineages for record in lineage.records[1:]]
+        fresh = sum(record.n_fresh for record in later)
+        total = fresh + sum(record.n_synthetic for record in later)
+        if not total or any(record.n_real for record in later):
+            return None
+        return fresh / total
+
+    @property
+    def memory(self) -> float | None:
+        """Share of an error that a generation passes on, as far as the mixes tell."""
+        ts = range(1, self.generations + 1)
+        return memory_of([lineage.ancestry(t) for lineage in self.lineages for t in ts])
+
+
+def thinned(n: int, most: int) -> list[int]:
+    """The numbers from 1 to n, or about ``most`` of them with both ends."""
+    return [*range(1, n, max(1, n // most)), n]
+
+
+# from disk
+
+
+def load(directories: Iterable[str | Path]) -> list[Group]:
+    """Reads lineages and groups those that differ only in the seed, in the order given.
+
+    Raises:
+        Refused: If a directory holds no finished generation, or a group has a seed twice.
+    """
+    groups: list[list[Lineage]] = []
+    for lineage in map(_read, dict.fromkeys(map(Path, directories))):
+        alike = (twins for twins in groups if not differences(twins[0].config, lineage.config))
+        group = next(alike, None)
+        if group is None:
+            groups.append(group := [])
+        for twin in group:
+            if twin.seed == lineage.seed is not None:
+                problem = f"same configuration and seed {lineage.seed} as {twin.directory}"
+                raise Refused(str(lineage.directory), problem, "give one of the two")
+        group.append(lineage)
+    names = [_SEED.sub("", group[0].directory.name) for group in groups]
+    if len(set(names)) < len(names):
+        names = [str(group[0].directory) for group in groups]  # alike in name only
+    elif len(names) > 1:
+        shared = os.path.commonprefix(names).rpartition("_")[0]  # noqa: RUF071
+        names = [name.removeprefix(f"{shared}_") for name in names]
+    return list(map(Group, names, groups))
+
+
+def _read(path: Path) -> Lineage:
+    directory = LineageDirectory(path)
+    ledger = directory.ledger.path
+    if not ledger.exists():
+        remedy = "give lineages' directories, e.g. runs/*"
+        raise Refused(str(directory), f"no {ledger.name}", remedy)
+    records = directory.records()
+    if not records:
+        raise Refused(str(ledger), "no generation is finished", "wait, or leave it out")
+    name = directory.name
+    config = directory.config() or {"name": _SEED.sub("", name)}
+    if (numbered := _SEED.search(name)) and "seed_everything" not in config:
+        config["seed_everything"] = int(numbered[1])
+    return Lineage(directory, records, config, seed=config.pop("seed_everything", None))
+
+
+# side by side
+
+
+def lineages_of(groups: Sequence[Group]) -> list[Lineage]:
+    """All lineages, group by group."""
+    return list(chain.from_iterable(group.lineages for group in groups))
+
+
+def meanings_of(groups: Sequence[Group]) -> dict[str, Quantity]:
+    """What the measured names mean, as the first line says that explains them."""
+    meanings: dict[str, Quantity] = {}
+    for record in chain.from_iterable(lineage.records for lineage in lineages_of(groups)):
+        for name in record.metrics:
+            if meanings.get(name, UNKNOWN) == UNKNOWN:
+                meanings[name] = record.quantities[name]
+    return meanings
+
+
+def metrics_of(groups: Sequence[Group]) -> list[str]:
+    """All that was measured: fidelity, diversity, distances, copies, others."""
+    meanings = meanings_of(groups)
+    return sorted(meanings, key=lambda name: SECTIONS.index(meanings[name].section))
+
+
+def protocol_of(groups: Sequence[Group], metrics: Sequence[str] = ()) -> dict[str, Any]:
+    """How the values were measured.
+
+    A key that only some lineages have belongs to a metric that the others did not measure.
+
+    Args:
+        groups: What is to stand side by side.
+        metrics: What is to be shown of them.
+
+    Raises:
+        Refused: If values cannot stand on one axis, or no ledger has a metric.
+    """
+    known = metrics_of(groups)
+    for name in metrics:
+        if name not in known:
+            raise Refused("metrics", f"no ledger has {name}", f"choose from {', '.join(known)}")
+    first: dict[str, tuple[Any, LineageDirectory]] = {}
+    unlike: dict[str, str] = {}
+    for lineage in lineages_of(groups):
+        source = (lineage.config.get("data") or {}).get("source")
+        facts = chain.from_iterable(record.protocol.items() for record in lineage.records)
+        for key, value in [*facts, *([("data.source", source)] if source else [])]:
+            other, where = first.setdefault(key, (value, lineage.directory))
+            if differences({key: other}, {key: value}):  # a class of ours may have moved
+                unlike[key] = f"{key} is {other} in {where} and {value} in {lineage.directory}"
+    if unlike:
+        problem = "values that were not measured alike: " + "; ".join(unlike.values())
+        raise Refused("protocol", problem, "measure the lineages alike, or report them apart")
+    return {key: value for key, (value, _) in first.items() if key != "data.source"}
+
+
+def floor_of(groups: Sequence[Group], metric: str) -> Value:
+    """Real samples against other real samples; the spread counts only where floors differ."""
+    floors = [lineage.records[0].floor for lineage in lineages_of(groups)]
+    value = Value.of([floor[metric] for floor in floors if metric in floor])
+    return value._replace(n=1) if value.spread <= 1e-3 * abs(value.mean) else value

@@ -1,0 +1,195 @@
+"""What a report says in words and numbers: tables in Markdown, and a summary for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+from mad_lightning.lineage.quantities import UNKNOWN
+from mad_lightning.report.groups import Group, floor_of, meanings_of, metrics_of, protocol_of
+from mad_lightning.report.judged import judgements, safe_shares
+from mad_lightning.verdict.intervals import Interval
+from mad_lightning.verdict.judgement import Judgement
+
+__all__ = [
+    "Rows",
+    "criteria_rows",
+    "summary",
+    "table",
+    "value_notes",
+    "value_rows",
+    "verdict_notes",
+    "verdict_rows",
+    "verdicts",
+]
+
+Rows = list[list[str]]
+"""Cells of a table, row by row; the first row is its head."""
+
+
+def _markdown(rows: Rows) -> str:
+    head, *others = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *others])
+
+
+# the values
+
+
+def value_rows(groups: Sequence[Group], metrics: Sequence[str]) -> Rows:
+    """What metrics mean, their first and last value in each group, and the floor."""
+    meanings = meanings_of(groups)
+    rows = [
+        ["lineage", "seeds", "generation", *metrics],
+        ["meaning", "", "", *(meanings[metric].words for metric in metrics)],
+    ]
+    for group in groups:
+        last = group.generations
+        row = [group.name, str(len(group.lineages)), "1" if last == 1 else f"1 → {last}"]
+        for metric in metrics:
+            start, end = group.value(metric, 1), group.value(metric, last)
+            cell = str(start) if last == 1 else f"{start} → {end}"
+            grows = meanings[metric].section == "distance" and last > 1
+            if grows and start.mean > 0 and end.mean > 0:
+                cell += f" (×{end.mean / start.mean:.1f})"
+            row.append(cell)
+        rows.append(row)
+    return [*rows, ["real vs real", "", "", *(str(floor_of(groups, name)) for name in metrics)]]
+
+
+def value_notes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
+    """How the values were made, and what was left out of them."""
+    facts = ", ".join(f"{key} = {value}" for key, value in protocol_of(groups, metrics).items())
+    notes = ["Mean ± sample standard deviation over seeds; × is last/first of a distance.", facts]
+    meanings = meanings_of(groups)
+    notes += [
+        f"{name}, real vs real: {meanings[name].floor}."
+        for name in metrics
+        if meanings[name].floor != UNKNOWN.floor
+    ]
+    notes += [
+        f"{group.name}: up to generation {group.generations}, which all its seeds have."
+        for group in groups
+        if any(len(lineage.records) > group.generations for lineage in group.lineages)
+    ]
+    return [note for note in notes if note]
+
+
+def table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
+    """First and last generation of each group, and the floor, in Markdown.
+
+    Raises:
+        Refused: If a metric is in no ledger, or values were not measured alike.
+    """
+    notes = "  \n".join(value_notes(groups, metrics))
+    return f"{_markdown(value_rows(groups, metrics))}\n\n{notes}\n"
+
+
+# the verdict
+
+
+def verdict_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
+    """The verdict on each group, with the numbers it rests on."""
+    left = list(dict.fromkeys(chain.from_iterable(judgement.left for judgement in judged)))
+    head = ["lineage", "seeds", "memory", "verdict", "distance", "growth a generation", "from"]
+    rows = [[*head, *(f"{metric} left at" for metric in left), "because"]]
+    for group, judgement in zip(groups, judged, strict=True):
+        verdict = judgement.verdict
+        memory = "?" if verdict.memory is None else f"{verdict.memory:.3g}"
+        row = [group.name, str(verdict.seeds), memory, verdict.answer, judgement.distance or "–"]
+        row += [_growth(verdict.slope), "–".join(map(str, verdict.window))]
+        row += [_generation_left(judgement, metric) for metric in left]
+        rows.append([*row, verdict.reason])
+    return rows
+
+
+def _growth(slope: Interval) -> str:
+    """The slope of a log-distance a generation with its bounds, as percents."""
+    if math.isnan(slope.estimate):
+        return "–"
+    estimate, low = (f"{math.expm1(log):+.1%}" for log in (slope.estimate, slope.low))
+    high = f"{math.expm1(slope.high):+.1%}" if slope.high < 700 else "∞"
+    return f"{estimate} [{low}, {high}]" if math.isfinite(slope.low) else estimate
+
+
+def _generation_left(judgement: Judgement, metric: str) -> str:
+    """Since when the metric is off its floor: a dash if it is not, nothing if nobody asked."""
+    departure = judgement.left.get(metric)
+    return "" if departure is None else str(departure.generation or "–")
+
+
+def criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
+    """The field's definitions of collapse, a column a group."""
+    rows = [["collapse, as", "number (yes if)", *(group.name for group in groups)]]
+    for criteria in zip(*(judgement.criteria for judgement in judged), strict=True):
+        row = [f"{criteria[0].name} ({criteria[0].source})", criteria[0].number]
+        for criterion in criteria:
+            value = "" if criterion.value is None else f" ({criterion.value.estimate:.3g})"
+            row.append(criterion.answer + value)
+        rows.append(row)
+    return rows
+
+
+def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[str]:
+    """Which share of fresh data is safe, and how to read the verdicts."""
+    verdict = judged[0].verdict
+    notes = [
+        f"Safe share of fresh data, from {', '.join(names)}: {share}."
+        for names, share in safe_shares(groups, judged)
+    ]
+    notes.append(
+        f"Each claim is wrong with probability {verdict.alpha:g} at most; bounds are one-sided, "
+        "and seeds are the only independent units. Growth a generation is that of the "
+        f"log-distance. Not MAD: growth over the generations named is below {verdict.margin:.0%}. "
+        "Memory: the share of an error that a generation passes on, by which transients fade. Left "
+        "at: first generation from which on the seeds' mean lies more than 0.02 beyond the floor."
+    )
+    return notes
+
+
+def verdicts(groups: Sequence[Group]) -> str:
+    """The verdict on each group, and the field's definitions of collapse, in Markdown."""
+    judged = judgements(groups)
+    tables = [verdict_rows(groups, judged), criteria_rows(groups, judged)]
+    notes = "  \n".join(verdict_notes(groups, judged))
+    return "\n\n".join([*map(_markdown, tables), notes]) + "\n"
+
+
+# for programs
+
+
+def summary(groups: Sequence[Group]) -> dict[str, Any]:
+    """All numbers of a report, as plain values for JSON."""
+    judged = judgements(groups)
+    return {
+        "protocol": protocol_of(groups),
+        "quantities": {name: asdict(quantity) for name, quantity in meanings_of(groups).items()},
+        "groups": [
+            _group_summary(group) | asdict(judgement)
+            for group, judgement in zip(groups, judged, strict=True)
+        ],
+        "safe_shares": [
+            {"groups": names, **asdict(share)} for names, share in safe_shares(groups, judged)
+        ],
+    }
+
+
+def _group_summary(group: Group) -> dict[str, Any]:
+    metrics = {}
+    for metric in metrics_of([group]):
+        values = [group.value(metric, t) for t in range(1, group.generations + 1)]
+        metrics[metric] = {
+            "mean": [value.mean for value in values],
+            "spread": [value.spread for value in values],
+            "floor": floor_of([group], metric).mean,
+        }
+    return {
+        "name": group.name,
+        "lineages": [str(lineage.directory) for lineage in group.lineages],
+        "seeds": [lineage.seed for lineage in group.lineages],
+        "generations": group.generations,
+        "fresh_share": group.fresh_share,
+        "metrics": metrics,
+    }

@@ -1,0 +1,1 @@
+"""Lineages are compared from their ledgers alone; what was not measured alike is refused."""
