@@ -9,6 +9,7 @@ answers in seconds what costs a GPU-year with images:
   drawing a sample.
 - :mod:`.sample_size`: how many real samples a fresh loop is worth, and the threshold past which
   synthetic data hurts.
+- :mod:`.study`: many fresh loops at once, as a table; :mod:`.figures` draws it.
 
     >>> from mad_lightning.theory import effective_sample_size
     >>> e = effective_sample_size(n_real=1000, n_synthetic=10_000, sampling_bias=0.85, dim=100)
@@ -17,81 +18,9 @@ answers in seconds what costs a GPU-year with images:
 
 The studies of the paper (E9, E11 to E14) are files in ``configs/studies``:
 
-    python -m mad_lightning.study --config configs/studies/e11.yaml
+    mad study --config configs/studies/e11.yaml
 """
 
-from typing import Any
+import lazy_loader
 
-from mad_lightning.theory.closed_forms import (
-    Moments,
-    accumulate_limit,
-    accumulate_variance,
-    covariance_of_wishart,
-    expected_variance,
-    fresh_fixed_point,
-    fresh_moments,
-    log_variance_drift,
-    mean_drift,
-    median_variance,
-    regression_error,
-    relaxation,
-    std_contraction,
-    w2_squared_to_standard_normal,
-)
-from mad_lightning.theory.lineages import (
-    Estimator,
-    GaussianLineages,
-    Segment,
-    Setting,
-    Trajectories,
-    segments,
-    simulate,
-)
-from mad_lightning.theory.sample_size import (
-    EffectiveSampleSize,
-    FreshLoop,
-    RealOnlyCurve,
-    effective_sample_size,
-    effective_sample_sizes,
-    grid,
-)
-
-__all__ = [
-    "EffectiveSampleSize",
-    "Estimator",
-    "FreshLoop",
-    "GaussianLineages",
-    "Moments",
-    "RealOnlyCurve",
-    "Segment",
-    "Setting",
-    "Trajectories",
-    "accumulate_limit",
-    "accumulate_variance",
-    "covariance_of_wishart",
-    "effective_sample_size",
-    "effective_sample_sizes",
-    "expected_variance",
-    "fresh_fixed_point",
-    "fresh_moments",
-    "gaussian_w2_squared",
-    "grid",
-    "log_variance_drift",
-    "mean_drift",
-    "median_variance",
-    "regression_error",
-    "relaxation",
-    "segments",
-    "simulate",
-    "std_contraction",
-    "w2_squared_to_standard_normal",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """The distance between any two Gaussians is a metric, whose room takes seconds to import."""
-    if name == "gaussian_w2_squared":
-        from mad_lightning.metrics.functional import gaussian_w2_squared
-
-        return gaussian_w2_squared
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

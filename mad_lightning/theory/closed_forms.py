@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Moments",
+    "DriftAndVariance",
+    "Estimator",
     "accumulate_limit",
     "accumulate_variance",
     "covariance_of_wishart",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 Estimator = Literal["unbiased", "maximum_likelihood"]
+"""How covariances are estimated: divided by n - 1, as in the paper, or by n."""
 
 
 # the estimators
@@ -197,7 +199,7 @@ def median_variance(t: int, n: int, sampling_bias: float = 1.0) -> float:
 # the fresh data loop
 
 
-class Moments(NamedTuple):
+class DriftAndVariance(NamedTuple):
     """First two moments of a fresh loop.
 
     Attributes:
@@ -233,7 +235,7 @@ def fresh_moments(
     sampling_bias: float = 1.0,
     variance: float = 1.0,
     estimator: Estimator = "unbiased",
-) -> Moments:
+) -> DriftAndVariance:
     r"""Moments of generation t of the fresh loop, synthetic samples from the last generation.
 
     With N samples a generation, a share p of them real and q synthetic, and
@@ -259,7 +261,7 @@ def fresh_moments(
     state = np.array([variance / n_initial, less * variance])
     for _ in range(t - 1):
         state = matrix @ state + source * variance
-    return Moments(float(state[0]), float(state[1]))
+    return DriftAndVariance(float(state[0]), float(state[1]))
 
 
 def fresh_fixed_point(
@@ -268,7 +270,7 @@ def fresh_fixed_point(
     sampling_bias: float = 1.0,
     variance: float = 1.0,
     estimator: Estimator = "unbiased",
-) -> Moments:
+) -> DriftAndVariance:
     """Where :func:`fresh_moments` end, whatever the start: the limit point of section 5.2.
 
     Two linear equations in two unknowns. At E9 (100 real, 900 synthetic, d = 100) they give (0.529,
@@ -283,7 +285,7 @@ def fresh_fixed_point(
     """
     matrix, source = _fresh_recursion(n_real, n_synthetic, sampling_bias, estimator)
     drift, total = np.linalg.solve(np.eye(2) - matrix, source * variance)
-    return Moments(float(drift), float(total))
+    return DriftAndVariance(float(drift), float(total))
 
 
 def relaxation(

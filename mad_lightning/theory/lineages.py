@@ -34,22 +34,21 @@ from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from mad_lightning.policies import LoopPolicy
+from mad_lightning.processes import one_thread
 from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.seeds import seed_for
-from mad_lightning.theory.closed_forms import w2_squared_to_standard_normal
+from mad_lightning.theory.closed_forms import Estimator, w2_squared_to_standard_normal
 
 __all__ = [
-    "Estimator",
     "GaussianLineages",
     "Segment",
     "Setting",
@@ -59,15 +58,13 @@ __all__ = [
     "simulate",
 ]
 
-Estimator = Literal["unbiased", "maximum_likelihood"]
-
 _BLOCK = 4 * 2**20
 """Bytes of moments that are drawn at once: about what a core's cache holds."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one point of a grid simulates.
+    """What is simulated: a loop, its bias, and which random numbers it gets.
 
     Attributes:
         policy: What each generation trains on.
@@ -115,10 +112,10 @@ def segments(policy: LoopPolicy, generations: int) -> tuple[Segment, ...]:
             if part.count > 0:
                 edges[part.generation or 0] += (part.start, t), (part.stop, -t)
     counts: dict[tuple[int, tuple[int, ...]], int] = defaultdict(int)
-    for source, found_at in edges.items():
+    for source, ends in edges.items():
         users: list[int] = []
         low = 0
-        for edge, t in sorted(found_at):
+        for edge, t in sorted(ends):
             if users and edge > low:
                 counts[source, tuple(users)] += edge - low
             low = edge
@@ -126,15 +123,15 @@ def segments(policy: LoopPolicy, generations: int) -> tuple[Segment, ...]:
                 insort(users, t)
             else:
                 users.remove(-t)
-    found = (Segment(source, uses, count) for (source, uses), count in counts.items())
-    return tuple(sorted(found, key=lambda each: (each.uses[0], each.source > 0, each.uses)))
+    cut = (Segment(source, uses, count) for (source, uses), count in counts.items())
+    return tuple(sorted(cut, key=lambda piece: (piece.uses[0], piece.source > 0, piece.uses)))
 
 
-class _Moments(NamedTuple):
-    """Count (S, m), mean (S, R, m, D) and root (S, R, m, 1 + r, D) of the scatter of m segments.
+class _Statistics(NamedTuple):
+    """Counts (S, m), means (S, R, m, D) and roots of the scatters of m segments.
 
-    The root's first row is left free for the distance of the segment's mean from the mean of all
-    that it is merged with.
+    A root has 1 + r rows, (S, R, m, 1 + r, D), of which the first is left free for the distance of
+    the segment's mean from the mean of all that it is merged with.
     """
 
     n: Tensor
@@ -193,27 +190,27 @@ class GaussianLineages:
         estimator: Estimator = "unbiased",
         device: str | torch.device = "cpu",
     ) -> None:
-        plans = [_checked_segments(each, generations, estimator) for each in settings]
-        shapes = {tuple((each.source, each.uses) for each in plan) for plan in plans}
+        plans = [_checked_segments(setting, generations, estimator) for setting in settings]
+        shapes = {_shape(plan) for plan in plans}
         if len(shapes) != 1:
             raise ValueError(f"settings of {len(shapes)} shapes cannot be simulated as one batch")
         self.dim, self.generations, self.lineages = dim, generations, lineages
         self.estimator, self.device = estimator, torch.device(device)
         self._plan = plans[0]
-        self._counts = torch.tensor([[each.count for each in plan] for plan in plans])
-        spread = [each.sampling_bias**0.5 for each in settings]
+        self._counts = torch.tensor([[segment.count for segment in plan] for plan in plans])
+        spread = [setting.sampling_bias**0.5 for setting in settings]
         self._spread = torch.tensor(spread, dtype=torch.float64, device=self.device)
         self._rngs = [
-            torch.Generator(self.device).manual_seed(seed_for(each.seed, "lineages"))
-            for each in settings
+            torch.Generator(self.device).manual_seed(seed_for(setting.seed, "lineages"))
+            for setting in settings
         ]
         self._first_uses: dict[int, list[int]] = defaultdict(list)
         self._last_draw: dict[int, int] = {}
-        for place, each in enumerate(self._plan):
-            self._first_uses[each.uses[0]].append(place)
-            self._last_draw[each.source] = each.uses[0]
+        for place, segment in enumerate(self._plan):
+            self._first_uses[segment.uses[0]].append(place)
+            self._last_draw[segment.source] = segment.uses[0]
         self._laws: dict[int, _Law] = {}
-        self._kept: dict[tuple[int, ...], _Moments] = {}
+        self._kept: dict[tuple[int, ...], _Statistics] = {}
         self.t = 0
         self.mean = self.root = torch.empty(0)
 
@@ -222,8 +219,8 @@ class GaussianLineages:
         self.t = t = self.t + 1
         if t > self.generations:
             raise ValueError(f"the lineages were planned for {self.generations} generations")
-        mix: list[_Moments] = []
-        keep: dict[tuple[int, ...], list[_Moments]] = defaultdict(list)
+        mix: list[_Statistics] = []
+        keep: dict[tuple[int, ...], list[_Statistics]] = defaultdict(list)
         drawn = [(self._plan[b[0]].uses, self._draw(b)) for b in self._blocks(self._first_uses[t])]
         for uses, moments in [*self._kept.items(), *drawn]:
             now = uses.count(t)
@@ -231,14 +228,14 @@ class GaussianLineages:
             if uses[now:]:
                 keep[uses[now:]].append(moments)
         # Moments with the same future are one from here on.
-        self._kept = {uses: _as_moments(*_merge(each)) for uses, each in keep.items()}
+        self._kept = {uses: _of_one_segment(*_merge(stacks)) for uses, stacks in keep.items()}
         n, self.mean, root = _merge(mix)
         less = 1.0 if self.estimator == "unbiased" else 0.0
         self.root = root / (n - less).sqrt()[:, None, None, None]
         biased = bool((self._spread < 1.0).any())
-        law = self.root * self._spread[:, None, None, None] if biased else self.root
-        self._laws[t] = _Law.of(self.mean, law)
-        self._laws = {g: each for g, each in self._laws.items() if self._last_draw.get(g, 0) > t}
+        narrowed = self.root * self._spread[:, None, None, None] if biased else self.root
+        self._laws[t] = _Law.of(self.mean, narrowed)
+        self._laws = {g: law for g, law in self._laws.items() if self._last_draw.get(g, 0) > t}
 
     def covariance(self) -> Tensor:
         """Covariances of the last generation, with shape (S, R, d, d)."""
@@ -272,9 +269,10 @@ class GaussianLineages:
         at = torch.tensor(which, dtype=torch.int64, device=self.device)
         self._rngs = [self._rngs[place] for place in which]
         self._counts, self._spread = self._counts[at.cpu()], self._spread[at]
-        self._laws = {g: _Law(*(each[at] for each in law)) for g, law in self._laws.items()}
+        self._laws = {g: _Law(*(part[at] for part in law)) for g, law in self._laws.items()}
         self._kept = {
-            uses: _Moments(*(each[at] for each in moments)) for uses, moments in self._kept.items()
+            uses: _Statistics(*(part[at] for part in moments))
+            for uses, moments in self._kept.items()
         }
         self.mean, self.root = self.mean[at], self.root[at]
 
@@ -284,8 +282,8 @@ class GaussianLineages:
         """Segments that can be drawn in one go: all real or all synthetic, used alike."""
 
         def kind(place: int) -> tuple[bool, tuple[int, ...]]:
-            each = self._plan[place]
-            return each.source == 0, each.uses
+            segment = self._plan[place]
+            return segment.source == 0, segment.uses
 
         size = max(1, _BLOCK // (8 * self.lineages * self.dim * self.dim))
         for _, alike in groupby(places, kind):
@@ -293,19 +291,19 @@ class GaussianLineages:
             for start in range(0, len(block), size):
                 yield block[start : start + size]
 
-    def _draw(self, places: list[int]) -> _Moments:
+    def _draw(self, places: list[int]) -> _Statistics:
         """Moments of new samples: real ones of N(0, I), synthetic ones of N(μ, λΣ)."""
         unit = self._bartlett(self._counts[:, places])
         n = self._counts[:, places].to(self.device, torch.float64)
         sources = [self._plan[place].source for place in places]
         if sources[0] == 0:
             root = unit.double()
-            return _Moments(n, root[..., 0, :] / n.sqrt()[:, None, :, None], root)
+            return _Statistics(n, root[..., 0, :] / n.sqrt()[:, None, :, None], root)
         laws = zip(*(self._laws[g] for g in sources), strict=True)
-        means, roots, scales = (torch.stack(each, dim=2) for each in laws)
+        means, roots, scales = (torch.stack(parts, dim=2) for parts in laws)
         root = (unit @ roots).double().mul_(scales)
         mean = root[..., 0, :] / n.sqrt()[:, None, :, None]
-        return _Moments(n, mean + means, root)
+        return _Statistics(n, mean + means, root)
 
     def _bartlett(self, n: Tensor) -> Tensor:
         """A normal row, for the mean, above Bartlett's root for n samples of N(0, I).
@@ -336,14 +334,19 @@ class GaussianLineages:
         return z
 
 
+def _shape(plan: Sequence[Segment]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """What settings must have in common to be simulated as one batch: all but the counts."""
+    return tuple((segment.source, segment.uses) for segment in plan)
+
+
 def _checked_segments(
     setting: Setting, generations: int, estimator: Estimator
 ) -> tuple[Segment, ...]:
     least = 2 if estimator == "unbiased" else 1
     plan = segments(setting.policy, generations)
     total = Counter(dict.fromkeys(range(1, generations + 1), 0))
-    for each in plan:
-        total.update(dict.fromkeys(each.uses, each.count))
+    for segment in plan:
+        total.update(dict.fromkeys(segment.uses, segment.count))
     t, n = min(total.items(), key=lambda item: (item[1] >= least, item[0]))
     if n < least:
         problem = f"generation {t} has {n} samples to train on"
@@ -351,31 +354,31 @@ def _checked_segments(
     return plan
 
 
-def _merge(stacks: Sequence[_Moments]) -> tuple[Tensor, Tensor, Tensor]:
+def _merge(stacks: Sequence[_Statistics]) -> tuple[Tensor, Tensor, Tensor]:
     """Count (S,), mean (S, R, D) and root (S, R, r, D) of all segments taken together.
 
     The distances of their means fill the free rows of their roots.
     """
-    n = sum((each.n.sum(dim=1) for each in stacks), torch.zeros(()))
+    n = sum((stack.n.sum(dim=1) for stack in stacks), torch.zeros(()))
     if len(stacks) == 1 and stacks[0].n.shape[1] == 1:
         return n, stacks[0].mean[:, :, 0], stacks[0].root[:, :, 0, 1:]
-    weighted = sum((each.n[:, None, None] @ each.mean for each in stacks), torch.zeros(()))
+    weighted = sum((stack.n[:, None, None] @ stack.mean for stack in stacks), torch.zeros(()))
     mean = weighted / n[:, None, None, None]
-    for each in stacks:
-        gaps = each.mean - mean
-        torch.mul(gaps, each.n.sqrt()[:, None, :, None], out=each.root[..., 0, :])
-    return n, mean[:, :, 0], _triangle([each.root.flatten(2, 3) for each in stacks])
+    for stack in stacks:
+        gaps = stack.mean - mean
+        torch.mul(gaps, stack.n.sqrt()[:, None, :, None], out=stack.root[..., 0, :])
+    return n, mean[:, :, 0], _triangle([stack.root.flatten(2, 3) for stack in stacks])
 
 
-def _as_moments(n: Tensor, mean: Tensor, root: Tensor) -> _Moments:
+def _of_one_segment(n: Tensor, mean: Tensor, root: Tensor) -> _Statistics:
     """Merged moments as those of one segment."""
     free = root.new_zeros((*root.shape[:-2], 1, root.shape[-1]))
-    return _Moments(n[:, None], mean[:, :, None], torch.cat([free, root], dim=-2)[:, :, None])
+    return _Statistics(n[:, None], mean[:, :, None], torch.cat([free, root], dim=-2)[:, :, None])
 
 
 def _triangle(rows: Sequence[Tensor]) -> Tensor:
     """An upper triangular root (..., r, D) of the scatter of rows (..., *, D)."""
-    gram = sum((each.mT @ each for each in rows), torch.zeros(()))
+    gram = sum((block.mT @ block for block in rows), torch.zeros(()))
     root, failed = torch.linalg.cholesky_ex(gram, upper=True)
     if bool(failed.any()):  # singular: few points, or collapse
         return torch.linalg.qr(torch.cat([*rows], dim=-2), mode="r").R
@@ -451,8 +454,7 @@ def batches(
     """Places of settings of one shape, as many at a time as a core's cache likes."""
     shapes: dict[object, list[int]] = defaultdict(list)
     for place, setting in enumerate(settings):
-        plan = segments(setting.policy, generations)
-        shapes[tuple((each.source, each.uses) for each in plan)].append(place)
+        shapes[_shape(segments(setting.policy, generations))].append(place)
     size = max(1, _BLOCK // (8 * lineages * dim * dim))
     return [
         alike[start : start + size]
@@ -478,15 +480,5 @@ def in_parallel(
         jobs: What to do; long ones first.
         threads: How many at a time; None takes torch's number of threads.
     """
-    with _one_thread_each() as available, ThreadPoolExecutor(threads or available) as pool:
+    with one_thread() as available, ThreadPoolExecutor(threads or available) as pool:
         return list(pool.map(work, jobs))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)

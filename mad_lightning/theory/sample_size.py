@@ -39,14 +39,13 @@ import torch
 from mad_lightning.policies import FreshData, LoopPolicy, Mix, Part
 from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.seeds import seed_for
-from mad_lightning.theory.closed_forms import Moments, fresh_fixed_point, relaxation
-from mad_lightning.theory.lineages import (
+from mad_lightning.theory.closed_forms import (
+    DriftAndVariance,
     Estimator,
-    GaussianLineages,
-    Setting,
-    batches,
-    in_parallel,
+    fresh_fixed_point,
+    relaxation,
 )
+from mad_lightning.theory.lineages import GaussianLineages, Setting, batches, in_parallel
 
 __all__ = [
     "EffectiveSampleSize",
@@ -54,6 +53,7 @@ __all__ = [
     "RealOnlyCurve",
     "effective_sample_size",
     "effective_sample_sizes",
+    "fresh_loops",
 ]
 
 _EXTENSIONS = 7
@@ -63,7 +63,7 @@ _BOOTSTRAP = 1000
 
 @dataclass(frozen=True)
 class FreshLoop:
-    """A fresh data loop, as a point of a grid.
+    """A fresh data loop.
 
     Attributes:
         n_real: Fresh real samples a generation, at least 2.
@@ -109,7 +109,7 @@ class _Begun(LoopPolicy):
     def mix(self, t: int) -> Mix:
         if t > self.loop.k:
             return self.loop.mix(t)
-        return Mix(t, (Part("real", (t - 1) * self.start, self.start),))
+        return Mix(t, (Part("real", None, (t - 1) * self.start, self.start),))
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def effective_sample_size(
     )[0]
 
 
-def grid(
+def fresh_loops(
     n_real: Sequence[int],
     n_synthetic: Sequence[int],
     sampling_bias: Sequence[float] = (1.0,),
@@ -229,7 +229,7 @@ def effective_sample_sizes(
     threads: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[EffectiveSampleSize]:
-    """Effective sample sizes of many loops at once, e.g. of a :func:`grid`.
+    """Effective sample sizes of many loops at once, e.g. of :func:`fresh_loops`.
 
     A loop's result does not depend on which others are asked for, but for what they add to the
     common real-only curve's knots.
@@ -256,7 +256,7 @@ def effective_sample_sizes(
         raise Refused("estimator", f"{estimator!r}", "choose unbiased or maximum_likelihood")
     limits = _limits(loops, dim, estimator, precision, seed, device, threads, progress)
     curve = RealOnlyCurve(dim, estimator, min(precision / 4, 0.01), seed, device, threads)
-    curve.cover(np.array([each.per_lineage.mean() for each in limits]))
+    curve.cover(np.array([limit.per_lineage.mean() for limit in limits]))
     return [_invert(loop, limit, curve, seed) for loop, limit in zip(loops, limits, strict=True)]
 
 
@@ -294,7 +294,7 @@ class _Run:
     length: int
     longest: int
     every: int
-    known: Moments | None = None
+    known: DriftAndVariance | None = None
     times: list[int] = field(default_factory=list)
     values: list[np.ndarray] = field(default_factory=list)
 
@@ -383,7 +383,7 @@ def _limits(
         Setting(loop.policy(), loop.sampling_bias, seed_for(seed, "limit", dim, *astuple(loop)))
         for loop in loops
     ]
-    found: dict[int, _Limit] = {}
+    limits: dict[int, _Limit] = {}
 
     def settle(job: tuple[int, list[int]]) -> None:
         horizon, places = job
@@ -397,20 +397,20 @@ def _limits(
             if due:
                 distance = batch.w2_squared([at for at, _ in due])
                 others = torch.stack([batch.drift(), dim * batch.variance()], dim=1)
-                for (at, run), each in zip(due, distance, strict=True):
+                for (at, run), distances in zip(due, distance, strict=True):
                     run.times.append(batch.t)
-                    run.values.append(torch.cat([each[None], others[at]]).cpu().numpy())
+                    run.values.append(torch.cat([distances[None], others[at]]).cpu().numpy())
             for place, run in list(runs.items()):
                 if batch.t == run.first + run.length:
                     limit, over = run.judge(precision)
                     run.length = math.ceil(1.5 * run.length)
                     if over:
-                        found[place] = limit
-            left = [at for at, place in enumerate(runs) if place not in found]
+                        limits[place] = limit
+            left = [at for at, place in enumerate(runs) if place not in limits]
             if len(left) < len(runs):
                 batch.keep(left)
                 progress(len(runs) - len(left))
-                runs = {place: run for place, run in runs.items() if place not in found}
+                runs = {place: run for place, run in runs.items() if place not in limits}
 
     by_horizon: dict[int, list[int]] = defaultdict(list)
     for place, loop in enumerate(loops):
@@ -421,7 +421,7 @@ def _limits(
         for alike in batches([settings[place] for place in places], dim, horizon, lineages)
     ]
     in_parallel(settle, jobs, threads)
-    return [found[place] for place in range(len(loops))]
+    return [limits[place] for place in range(len(loops))]
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -484,7 +484,7 @@ class RealOnlyCurve:
 
         A knot's neighbours shape the cubic, so that a value between two knots depends on four.
         """
-        wanted = {self._below(float(each)) for each in (distances.min(), distances.max())}
+        wanted = {self._below(float(edge)) for edge in (distances.min(), distances.max())}
         first, last = max(0, min(wanted) - 1), max(wanted) + 2
         missing = [knot for knot in range(first, last + 1) if knot not in self._knots]
         values = in_parallel(lambda knot: self.at(self._n(knot)), missing, self.threads)
@@ -533,7 +533,7 @@ def _invert(loop: FreshLoop, limit: _Limit, curve: RealOnlyCurve, seed: int) -> 
     """
     mean = limit.per_lineage.mean()
     groups = np.array_split(limit.per_lineage, min(len(limit.per_lineage), 64))
-    values = np.array([each.mean() for each in groups])
+    values = np.array([group.mean() for group in groups])
     rng = np.random.default_rng(seed_for(seed, "bootstrap", *astuple(loop)))
     again = rng.choice(values, (_BOOTSTRAP, len(values))).mean(axis=1) - values.mean()
     wider = np.sqrt(len(values) / rng.chisquare(len(values) - 1, _BOOTSTRAP))

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from mad_lightning.cli import build
+from mad_lightning.commands.train import build
 from mad_lightning.policies import (
     FreshData,
     FullySynthetic,
@@ -16,6 +16,7 @@ from mad_lightning.policies import (
     Mix,
     Part,
     SyntheticAugmentation,
+    shard_name,
 )
 from mad_lightning.refusal import Refused
 from mad_lightning.theory import GaussianLineages, Setting, segments, simulate
@@ -28,10 +29,11 @@ class Patchwork(LoopPolicy):
 
     def mix(self, t):
         if t == 1:
-            return Mix(t, (Part("real", 0, 6),))
-        older = tuple(Part("synthetic", g, 3, g) for g in range(1, t))
-        none = Part("real", 9, 0)
-        return Mix(t, (Part("real", 2 * (t % 2), 5), none, *older, Part("synthetic", 1, 2, t - 1)))
+            return Mix(t, (Part("real", None, 0, 6),))
+        older = tuple(Part("synthetic", shard_name(g), g, 3) for g in range(1, t))
+        none = Part("real", None, 9, 0)
+        real, last = Part("real", None, 2 * (t % 2), 5), Part("synthetic", shard_name(t - 1), 1, 2)
+        return Mix(t, (real, none, *older, last))
 
 
 POLICIES = {

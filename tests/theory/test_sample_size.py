@@ -10,12 +10,12 @@ import pytest
 from mad_lightning.policies import FreshData
 from mad_lightning.refusal import Refused
 from mad_lightning.theory import (
+    DriftAndVariance,
     FreshLoop,
-    Moments,
     RealOnlyCurve,
     effective_sample_size,
     effective_sample_sizes,
-    grid,
+    fresh_loops,
     std_contraction,
 )
 from mad_lightning.theory.sample_size import _Run
@@ -126,7 +126,7 @@ class TestLimit:
         assert np.mean(inside) >= 0.87  # 0.95 less 3 standard errors
 
     def test_a_loop_does_not_see_who_else_is_asked_for(self):
-        loops = grid([20, 30], [10, 60], [0.7, 1.0])
+        loops = fresh_loops([20, 30], [10, 60], [0.7, 1.0])
         together = effective_sample_sizes(loops, 8, precision=0.05, threads=2)
         alone = effective_sample_sizes(loops[5:6], 8, precision=0.05, threads=1)[0]
         other, mine = dataclasses.asdict(together[5]), dataclasses.asdict(alone)
@@ -135,15 +135,15 @@ class TestLimit:
         assert other == pytest.approx(mine, rel=1e-6)
 
     def test_synthetic_samples_help_and_then_hurt(self):
-        loops = grid([20], [10, 40, 400], [0.7])
+        loops = fresh_loops([20], [10, 40, 400], [0.7])
         few, some, many = effective_sample_sizes(loops, 10, precision=0.03)
         assert few.admissible
         assert some.admissible
         assert not many.admissible
         assert many.ratio < 0.7
 
-    def test_the_grid_varies_its_last_argument_fastest(self):
-        loops = grid([2, 3], [4], [0.5, 1.0], [1, 2])
+    def test_the_last_argument_varies_fastest(self):
+        loops = fresh_loops([2, 3], [4], [0.5, 1.0], [1, 2])
         assert [(each.n_real, each.sampling_bias, each.k) for each in loops[:4]] == [
             (2, 0.5, 1), (2, 0.5, 2), (2, 1.0, 1), (2, 1.0, 2),
         ]  # fmt: skip
@@ -190,7 +190,7 @@ class TestSettling:
 
     def test_wandering_that_is_known_to_be_chance_is_taken_away(self):
         run = self.run(away=0.0, noise=0.01)
-        run.known = Moments(2.0, 5.0)
+        run.known = DriftAndVariance(2.0, 5.0)
         noisy, _ = self.run(away=0.0, noise=0.01).judge(0.01)
         rng = np.random.default_rng(1)
         for place, values in enumerate(run.values):
@@ -265,7 +265,7 @@ def test_the_whole_table_of_the_paper_sheet():
 @pytest.mark.slow
 def test_e13_a_window_of_models():
     known = {1: 1.99, 2: 2.68, 5: 4.4, 10: 6.0, 25: 8.2, 50: 9.4, 100: 10.1}
-    found = effective_sample_sizes(grid([1000], [10_000], k=list(known)))
+    found = effective_sample_sizes(fresh_loops([1000], [10_000], k=list(known)))
     assert [each.ratio for each in found] == pytest.approx(list(known.values()), rel=0.04)
 
 

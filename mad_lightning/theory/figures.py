@@ -1,0 +1,147 @@
+"""Figures of studies: lines with their Monte-Carlo error, or a map with its edge of harm."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from mad_lightning.drawing import PALETTE
+from mad_lightning.refusal import Refused
+from mad_lightning.theory.study import Row
+
+__all__ = ["Axes", "draw"]
+
+_LABELS = {
+    "dim": "d",
+    "n_real": "n_r",
+    "n_synthetic": "n_s",
+    "real_share": "p",
+    "sampling_bias": "λ",
+    "k": "K",
+    "n_initial": "n_ini",
+    "generation": "generation t",
+    "w2_squared": "E W₂²",
+    "ratio": "n_e / n_r",
+}
+
+
+@dataclass
+class Axes:
+    """What the figure shows; each field names a column of the table.
+
+    Args:
+        x: Across.
+        y: Up.
+        line: One line for each combination of these; none draws one.
+        panel: One panel for each value; null draws one.
+        colour: A map of this column over x and y instead of lines, with its contour at 1.
+        log: The axes that are logarithmic.
+    """
+
+    x: str = "n_synthetic"
+    y: str = "ratio"
+    line: list[str] = field(default_factory=lambda: ["sampling_bias"])
+    panel: str | None = None
+    colour: str | None = None
+    log: Literal["", "x", "y", "xy"] = "x"
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Refuses to show what a table does not have."""
+        names = [(name, getattr(self, name)) for name in ("x", "y", "panel", "colour")]
+        for name, column in [*names, *(("line", column) for column in self.line)]:
+            if column is not None and column not in columns:
+                raise Refused(name, f"no column {column}", f"choose {', '.join(columns)}")
+
+
+def draw(rows: Sequence[Row], axes: Axes, form: str = "svg") -> bytes:
+    """Draws rows of a table.
+
+    Args:
+        rows: The rows.
+        axes: What to show.
+        form: ``svg`` or ``png``.
+
+    Returns:
+        The content of the file.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    panels = _split(rows, [axes.panel] if axes.panel else [])
+    style: Any = {"font.size": 9, "svg.hashsalt": "study", "svg.fonttype": "none"}
+    with rc_context(style):
+        paper = Figure(figsize=(1.2 + 3.2 * len(panels), 3.2), layout="constrained")
+        places = paper.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        shown: Any = None
+        for place, inside in zip(places, panels.values(), strict=True):
+            if axes.colour:
+                shown = _map(place, inside, axes)
+            else:
+                _lines(place, inside, axes)
+            place.set(xlabel=_LABELS.get(axes.x, axes.x))
+            if "x" in axes.log:
+                place.set_xscale("log")
+            if "y" in axes.log:
+                place.set_yscale("log")
+            if axes.panel in _LABELS:
+                place.set_title(_named(axes.panel, inside[0]), fontsize=9)
+        places[0].set_ylabel(_LABELS.get(axes.y, axes.y))
+        if axes.colour:
+            paper.colorbar(shown, ax=places, label=_LABELS.get(axes.colour, axes.colour))
+        content = io.BytesIO()
+        undated = {"Date": None} if form == "svg" else None
+        paper.savefig(content, format=form, dpi=150, metadata=undated)
+    return content.getvalue()
+
+
+def _split(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by their values in some columns, in the order of the table."""
+    parts: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        parts.setdefault(tuple(row[name] for name in columns), []).append(row)
+    return parts
+
+
+def _named(column: str, row: Row) -> str:
+    """A value with its column's name, e.g. ``λ = 0.9``."""
+    value = f"{row[column]:g}" if isinstance(row[column], float) else str(row[column])
+    return f"{_LABELS.get(column, column)} = {value}"
+
+
+def _lines(place: Any, rows: Sequence[Row], axes: Axes) -> None:
+    """One line for each combination, with its Monte-Carlo interval as a band."""
+    told = [name for name in axes.line if len(_split(rows, [name])) > 1]
+    for index, line in enumerate(_split(rows, axes.line).values()):
+        line = sorted(line, key=lambda row: row[axes.x])
+        x, y = ([row[name] for row in line] for name in (axes.x, axes.y))
+        colour, dots = PALETTE[index % len(PALETTE)], "o" if len(line) <= 24 else ""
+        label = ", ".join(_named(name, line[0]) for name in told)
+        place.plot(x, y, dots + "-", color=colour, markersize=3, label=label)
+        if axes.y == "ratio":
+            ends = [[row[name] for row in line] for name in ("ratio_low", "ratio_high")]
+        elif axes.y == "w2_squared":
+            ends = [[row[axes.y] + s * row["standard_error"] for row in line] for s in (-2, 2)]
+        else:
+            continue
+        place.fill_between(x, *ends, color=colour, alpha=0.25, linewidth=0)
+    if axes.y == "ratio":
+        place.axhline(1.0, color="#555", linestyle="--", linewidth=1)
+    if told:
+        place.legend(frameon=False, fontsize=8)
+
+
+def _map(place: Any, rows: Sequence[Row], axes: Axes) -> Any:
+    """A column in colours over two others, and where it is 1: the edge of the admissible."""
+    x, y = (sorted({row[name] for row in rows}) for name in (axes.x, axes.y))
+    # A limit farther than 2 real samples get has no n_e; it is as good as none.
+    value = {(row[axes.x], row[axes.y]): row[axes.colour or ""] for row in rows}
+    z = np.nan_to_num(np.array([[value.get((a, b), math.nan) for a in x] for b in y], float))
+    shown = place.pcolormesh(x, y, z, shading="nearest", cmap="viridis", vmin=0.0, vmax=2.5)
+    if min(z.shape) > 1:
+        place.contour(x, y, z, levels=[1.0], colors="#fff", linewidths=1.5)
+    return shown
