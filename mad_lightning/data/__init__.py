@@ -10,3 +10,7 @@
 Everything is read in that direction. Nothing in this room is random except by address, and nothing
 in it knows what a generator is.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

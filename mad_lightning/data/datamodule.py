@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -61,7 +63,7 @@ class MixLoader:
         self.batch_size = batch_size
         self.images = self.n if exact or images is None else images
         if not exact:
-            self.images = -(-self.images // batch_size) * batch_size
+            self.images = math.ceil(self.images / batch_size) * batch_size
         self.address, self.rank, self.world_size, self.epoch = address, rank, world_size, epoch
         self._lap = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -78,9 +80,9 @@ class MixLoader:
     def indices(self, start: int, stop: int) -> Tensor:
         """Places start .. stop-1 of the endless stream of permutations."""
         pieces = []
-        for lap in range(start // self.n, -(-stop // self.n)):
-            piece = self.order(lap)[max(0, start - lap * self.n) : stop - lap * self.n]
-            pieces.append(piece)
+        for lap in range(start // self.n, math.ceil(stop / self.n)):
+            first = lap * self.n
+            pieces.append(self.order(lap)[max(0, start - first) : stop - first])
         return torch.cat(pieces)
 
     def gather(self, index: Tensor) -> Samples:
@@ -101,13 +103,26 @@ class MixLoader:
 
     def __iter__(self) -> Iterator[Samples]:
         epoch = self.epoch()
-        for at in range(epoch * self.images, (epoch + 1) * self.images, self.batch_size):
-            stop = min(at + self.batch_size, (epoch + 1) * self.images)
-            yield self.gather(self.indices(at, stop).tensor_split(self.world_size)[self.rank])
+        for start in range(epoch * self.images, (epoch + 1) * self.images, self.batch_size):
+            stop = min(start + self.batch_size, (epoch + 1) * self.images)
+            yield self.gather(self.indices(start, stop).tensor_split(self.world_size)[self.rank])
+
+
+class _TrainingSet(NamedTuple):
+    """What a generation trains on, and in which order."""
+
+    parts: tuple[Samples, ...]
+    address: tuple[int | str, ...]
+    exact: bool
 
 
 class GenerationDataModule(L.LightningDataModule):
     """Turns a mix into batches.
+
+    By itself it is generation 1 of seed 0 on the whole real pool; of an inexhaustible pool, on as
+    many samples as the reference has. So it serves in a plain ``Trainer``, too::
+
+        Trainer(max_epochs=3).fit(generator, datamodule=GenerationDataModule(Digits()))
 
     Args:
         source: Real data.
@@ -132,67 +147,88 @@ class GenerationDataModule(L.LightningDataModule):
         super().__init__()
         for field, value in (("batch_size", batch_size), ("images_per_epoch", images_per_epoch)):
             if value is not None and value < 1:
-                raise Refused(f"data.{field}", f"{value}", "take at least 1")
+                raise Refused(field, f"{value}", "take at least 1")
         if n_reference < 2:
-            raise Refused("data.n_reference", f"{n_reference}", "hold out at least 2 samples")
+            raise Refused("n_reference", f"{n_reference}", "hold out at least 2 samples")
         self.source = source
         self.batch_size = batch_size
         self.images_per_epoch = images_per_epoch
         self.n_reference = n_reference
         self.split_seed = split_seed
         self.cache = Path(cache)
+        self._real: dict[int, RealData] = {}
+        self._fed: _TrainingSet | None = None
 
-    def open(self, seed: int) -> RealData:
-        """Loads the real data of a lineage; decoding happens once and is cached."""
-        self.seed = seed
-        self.real = RealData(self.source, self.n_reference, self.split_seed, seed, self.cache)
-        return self.real
+    def real(self, seed: int = 0) -> RealData:
+        """The real data as the lineage of a seed sees it; loaded once and kept.
 
-    def feed(self, mix: Mix, shards: Mapping[int, Shard], exact: bool = False) -> None:
-        """Says what the next ``fit`` trains on.
+        Raises:
+            Refused: If the data is not there, or too small for the reference.
+        """
+        if seed not in self._real:
+            self._real[seed] = RealData(
+                self.source, self.n_reference, self.split_seed, seed, self.cache
+            )
+        return self._real[seed]
+
+    def feed(
+        self, mix: Mix, seed: int, shards: Mapping[str, Shard] = {}, exact: bool = False
+    ) -> GenerationDataModule:
+        """Another data module that trains on a mix; this one stays as it is.
 
         Args:
-            mix: The samples that the policy prescribes.
-            shards: Shards of earlier generations.
+            mix: The samples that a policy prescribes.
+            seed: The lineage's seed.
+            shards: Shards by name.
             exact: Whether an epoch is one exact pass (families with a closed form).
 
         Raises:
             OSError: If a shard is too small for the mix, or damaged.
         """
-        self.mix, self.exact = mix, exact
-        self.parts = [self._part(part, shards) for part in mix.parts]
+        parts = tuple(self._part(part, seed, shards) for part in mix.parts)
+        fed = copy(self)
+        fed._fed = _TrainingSet(parts, (seed, mix.generation, "order"), exact)
+        return fed
 
-    def _part(self, part: Part, shards: Mapping[int, Shard]) -> Samples:
-        if part.generation is None:
-            found = self.real.read(part.start, part.count)
+    def _part(self, part: Part, seed: int, shards: Mapping[str, Shard]) -> Samples:
+        if part.shard is None:
+            samples = self.real(seed).read(part.start, part.count)
         else:
-            found = shards[part.generation].samples[part.start : part.stop]
-        if len(found) != part.count:
-            raise OSError(f"{part} holds only {len(found)} samples")
-        return found
+            samples = shards[part.shard].samples[part.start : part.stop]
+        if len(samples) != part.count:
+            raise OSError(f"{part} holds only {len(samples)} samples")
+        return samples
+
+    def _pool(self, exact: bool) -> _TrainingSet:
+        """What it trains on by itself."""
+        real = self.real()
+        n = self.n_reference if real.size is None else real.size
+        return _TrainingSet((real.read(0, n),), (0, 1, "order"), exact)
 
     def training_set(self) -> Samples:
-        """All samples of the mix that was fed, in order."""
+        """All samples that it trains on, in the order of the mix."""
         everything = self.loader()
         return everything.gather(torch.arange(everything.n))
 
     def loader(
         self, rank: int = 0, world_size: int = 1, epoch: Callable[[], int] = lambda: 0
     ) -> MixLoader:
-        """Batches of one process over the mix that was fed."""
+        """Batches of one process. By itself, one process makes exact passes."""
+        fed = self._fed or self._pool(self.images_per_epoch is None and world_size == 1)
         return MixLoader(
-            self.parts,
+            fed.parts,
             self.batch_size,
             self.images_per_epoch,
-            (self.seed, self.mix.generation, "order"),
+            fed.address,
             rank,
             world_size,
             epoch,
-            self.exact,
+            fed.exact,
         )
 
     def train_dataloader(self) -> MixLoader:
-        """Batches of this process, from the Trainer's epoch on."""
+        """Batches of this process, from the Trainer's epoch on; without a Trainer, the first."""
         trainer = self.trainer
-        assert trainer is not None
+        if trainer is None:
+            return self.loader()
         return self.loader(trainer.global_rank, trainer.world_size, lambda: trainer.current_epoch)

@@ -56,7 +56,7 @@ class StandardNormal(LawSource):
 
     def __init__(self, dim: int = 100) -> None:
         if dim < 1:
-            raise Refused("data.source.dim", f"{dim}", "take at least 1")
+            raise Refused("dim", f"{dim}", "take at least 1")
         self.dim = dim
 
     @property
@@ -89,9 +89,9 @@ class Grid25(LawSource):
 
     def __init__(self, side: int = 5, std: float = 0.05) -> None:
         if side < 1:
-            raise Refused("data.source.side", f"{side}", "take at least 1; 5 makes 25 modes")
+            raise Refused("side", f"{side}", "take at least 1; 5 makes 25 modes")
         if not 0.0 < std < float("inf"):
-            raise Refused("data.source.std", f"{std}", "take a positive number, e.g. 0.05")
+            raise Refused("std", f"{std}", "take a positive number, e.g. 0.05")
         self.side, self.std = side, std
 
     @property

@@ -33,18 +33,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, TypeVar
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 
+from mad_lightning.files import make_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
 __all__ = ["Filter", "Framing", "Pictures", "StoredSamples", "decode", "load_once", "stream"]
 
 Filter = Literal["lanczos", "box", "bilinear", "bicubic"]
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 _RULES = 1  # raise when a rule above changes: every cached data set is then built anew
 _CHUNK = 256  # pictures decoded ahead of the writer, which bounds the memory
@@ -115,10 +115,10 @@ class Pictures(ABC):
         if zipfile.is_zipfile(path):
             return _Zip(path)
         raise Refused(
-            "data.source.root",
+            "root",
             f"{path} is neither a folder nor a zip" if path.exists() else f"{path} does not exist",
             "name a folder of pictures (searched recursively) or a zip of them, as StyleGAN's "
-            "dataset_tool.py writes, e.g. --data.source.root ~/data/ffhq or ~/data/ffhq-256.zip",
+            "dataset_tool.py writes, e.g. ~/data/ffhq or ~/data/ffhq-256.zip",
         )
 
     @abstractmethod
@@ -148,7 +148,7 @@ class Pictures(ABC):
         names = sorted(filter(_is_picture, self.files), key=_natural)
         if not names:
             raise Refused(
-                "data.source.root",
+                "root",
                 f"no pictures in {self.root}",
                 f"put pictures there, with the extension {', '.join(sorted(_EXTENSIONS))}",
             )
@@ -169,21 +169,21 @@ class Pictures(ABC):
         folders = list(dict.fromkeys(name.split("/")[0] for name in self.names))
         if loose is not None or all(re.fullmatch("[0-9]{5}", folder) for folder in folders):
             raise Refused(
-                "data.source.labels",
+                "labels",
                 f"{self.root} has no {_LABELS}, and "
                 + (f"{loose} lies in no folder" if loose else "its folders are StyleGAN's chunks"),
                 f'put each class into a folder of its own, or add {_LABELS} with {{"labels": '
-                "[[file name, class], ...]}, or leave labels: false",
+                "[[file name, class], ...]}, or leave `labels: false`",
             )
         return [folders.index(name.split("/")[0]) for name in self.names]
 
     def _listed_labels(self) -> list[int]:
         def refused(problem: str) -> Refused:
             return Refused(
-                "data.source.labels",
+                "labels",
                 f"{self.root}: {_LABELS} {problem}",
                 'write {"labels": [[file name, class], ...]} with whole numbers from 0, or leave '
-                "labels: false",
+                "`labels: false`",
             )
 
         try:
@@ -208,8 +208,8 @@ class _Folder(Pictures):
         for here, folders, files in os.walk(self.root, followlinks=True):
             place = Path(here)
             above = {place.resolve(), *place.resolve().parents}
-            folders[:] = [each for each in folders if (place / each).resolve() not in above]
-            yield from ((place / each).relative_to(self.root).as_posix() for each in files)
+            folders[:] = [name for name in folders if (place / name).resolve() not in above]
+            yield from ((place / name).relative_to(self.root).as_posix() for name in files)
 
     def fingerprint(self) -> list[str]:
         names = [*self.names, _LABELS] if _LABELS in self.files else self.names
@@ -299,26 +299,26 @@ def _look(file: IO[bytes]) -> tuple[int, int, int]:
 # --- all pictures -------------------------------------------------------------------------------
 
 
-def _each(
-    pictures: Pictures, work: Callable[[IO[bytes]], Found], doing: str
-) -> Iterator[tuple[str, Found]]:
-    """Does the work on every picture, in order, on threads (Pillow releases the lock)."""
+def _worked_through(
+    pictures: Pictures, work: Callable[[IO[bytes]], T], doing: str
+) -> Iterator[tuple[str, T]]:
+    """Name and result of work on every picture, in order, on threads (Pillow frees the lock)."""
     from rich.console import Console
     from rich.progress import track
 
-    def named(name: str) -> tuple[str, Found]:
+    def named(name: str) -> tuple[str, T]:
         try:
             with pictures.open(name) as file:
                 return name, work(file)
         except Exception as error:  # decoders raise what they please on a broken file
             raise Refused(
-                "data.source.root",
+                "root",
                 f"{pictures.root}: {name} cannot be read as a picture "
                 f"({type(error).__name__}: {error})",
                 "repair the file or take it away",
             ) from error
 
-    def in_order() -> Iterator[tuple[str, Found]]:
+    def in_order() -> Iterator[tuple[str, T]]:
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(pictures.names), _CHUNK):
                 yield from pool.map(named, pictures.names[start : start + _CHUNK])
@@ -342,25 +342,25 @@ def _survey(pictures: Pictures, framing: Framing) -> tuple[int, int, int]:
     """
     sizes: dict[tuple[int, int], list[str]] = {}
     channels: dict[int, list[str]] = {}
-    for name, (depth, height, width) in _each(pictures, _look, "looking at"):
+    for name, (depth, height, width) in _worked_through(pictures, _look, "looking at"):
         sizes.setdefault((height, width), []).append(name)
         channels.setdefault(depth, []).append(name)
     if framing.resolution is None and len(sizes) > 1:
         common = sorted(sizes.items(), key=lambda item: -len(item[1]))
         listed = [f"{w} x {h} ({len(names):,}, e.g. {names[0]})" for (h, w), names in common[:3]]
         raise Refused(
-            "data.source.resolution",
+            "resolution",
             f"{pictures.root} holds pictures of {len(sizes)} sizes, width x height: "
             + ", ".join(listed)
             + (", ..." if len(sizes) > 3 else ""),
-            "choose one, e.g. --data.source.resolution 64: the centre is cut out and resized",
+            "choose one, e.g. `resolution: 64`: the centre is cut out and resized",
         )
     if framing.channels is None and len(channels) > 1:
         raise Refused(
-            "data.source.channels",
+            "channels",
             f"{pictures.root} holds {len(channels[1]):,} grey pictures, e.g. {channels[1][0]}, and "
             f"{len(channels[3]):,} in colour, e.g. {channels[3][0]}",
-            "choose --data.source.channels 3, or 1 to make all grey",
+            "choose `channels: 3`, or 1 to make all grey",
         )
     depth = next(iter(channels)) if framing.channels is None else framing.channels
     if framing.resolution is None:
@@ -388,10 +388,10 @@ def stream(
     shape = _survey(pictures, framing)
 
     def pixels() -> Iterator[NDArray[np.uint8]]:
-        for name, found in _each(pictures, lambda file: decode(file, framing), doing):
-            if found.shape != shape:
-                raise RuntimeError(f"{name} became {found.shape}, its header said {shape}")
-            yield found
+        for name, picture in _worked_through(pictures, lambda file: decode(file, framing), doing):
+            if picture.shape != shape:
+                raise RuntimeError(f"{name} became {picture.shape}, its header said {shape}")
+            yield picture
 
     return shape, pixels()
 
@@ -413,7 +413,7 @@ def _header(shape: tuple[int, ...], labelled: bool, digest: str) -> bytes:
 
 
 def _read(path: Path) -> StoredSamples | None:
-    """What is stored, by memory map; None if it is absent or damaged, then it is built anew."""
+    """What is stored, by memory map; None if it is absent. What is damaged is taken away."""
     if not path.exists():
         return None
     try:
@@ -421,32 +421,25 @@ def _read(path: Path) -> StoredSamples | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return StoredSamples(Samples(**tensors), file.metadata()["digest"])
     except SafetensorError:
+        path.unlink(missing_ok=True)
         return None
 
 
-def _build(path: Path, pictures: Pictures, framing: Framing, labels: list[int] | None) -> None:
-    """Decodes every picture into one file, which appears whole or not at all."""
+def _build(path: Path, pictures: Pictures, framing: Framing, labelled: bool) -> None:
+    """Decodes every picture into one file."""
+    labels = pictures.labels() if labelled else []
     shape, decoded = stream(pictures, framing)
     whole = (len(pictures.names), *shape)
-    temporary = path.with_name(f".{path.name}.tmp")  # one builder holds the lock: one name will do
-    try:
-        with temporary.open("wb") as file:
-            file.write(_header(whole, labels is not None, "0" * 64))
-            if labels is not None:
-                file.write(np.asarray(labels, dtype="<i8").tobytes())
-            for pixels in decoded:
-                file.write(pixels.data)
-            file.flush()
-            stored = _read(temporary)
-            assert stored is not None
-            file.seek(0)
-            file.write(_header(whole, labels is not None, stored.samples.digest()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with path.open("wb") as file:
+        file.write(_header(whole, labelled, "0" * 64))
+        file.write(np.asarray(labels, dtype="<i8").tobytes())
+        for pixels in decoded:
+            file.write(pixels.data)
+        file.flush()
+        stored = _read(path)
+        assert stored is not None
+        file.seek(0)
+        file.write(_header(whole, labelled, stored.samples.digest()))
 
 
 def load_once(
@@ -471,14 +464,6 @@ def load_once(
     address = [str((_RULES, *astuple(framing), labelled)), *pictures.fingerprint()]
     key = sha256("\n".join(address).encode()).hexdigest()[:16]
     path = cache / f"{name}-{key}.safetensors"
-    stored = _read(path)
-    if stored is None:
-        labels = pictures.labels() if labelled else None
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f".{path.name}.lock"):
-            stored = _read(path)  # another process may have built it while this one waited
-            if stored is None:
-                _build(path, pictures, framing, labels)
-                stored = _read(path)
-    assert stored is not None
+    while (stored := _read(path)) is None:
+        make_once(path, lambda place: _build(place, pictures, framing, labelled))
     return stored

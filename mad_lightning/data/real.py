@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mad_lightning.data.laws import LawSource
 from mad_lightning.data.sources import Source
-from mad_lightning.refusal import Refused
-from mad_lightning.samples import Law, Samples, SampleSpec
+from mad_lightning.refusal import Refused, at
+from mad_lightning.samples import Law, Samples
 from mad_lightning.seeds import permutation, sample_seeds
 
 __all__ = ["RealData"]
@@ -46,18 +46,18 @@ class RealData:
         self.source, self.n_reference, self.seed = source, n_reference, seed
         self.split_seed = split_seed
         if isinstance(source, LawSource):
-            self.spec, self.size = source.spec, None
-            identity = source.identity
+            self.spec, self.size, identity = source.spec, None, source.identity
         else:
-            loaded = source.load(cache)
-            self.spec = SampleSpec(tuple(loaded.samples.values.shape[1:]), loaded.classes)
+            with at("source"):
+                loaded = source.load(cache)
+            self.spec = loaded.spec
             self._samples, self._held_out = loaded.samples, loaded.held_out
             # The floor compares the reference with as many other real samples.
             n = len(self._samples)
             most = n // 2 if self._held_out is None else min(n, len(self._held_out))
             if n_reference > most:
                 raise Refused(
-                    "data.n_reference",
+                    "n_reference",
                     f"{n_reference} samples cannot be held out and as many be left to compare with",
                     f"{source.name} has {n} samples"
                     + (f" and {len(self._held_out)} held out" if self._held_out else "")

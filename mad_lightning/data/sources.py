@@ -130,20 +130,17 @@ class Photos(Source):
 
     def __init__(self, resolution: int = 32, n: int = 4000, labels: bool = False) -> None:
         if not 1 <= resolution <= 213:
-            raise Refused(
-                "data.source.resolution",
-                f"{resolution}",
-                "choose 1 to 213: the photographs are 427 px high",
-            )
+            remedy = "choose 1 to 213: the photographs are 427 px high"
+            raise Refused("resolution", f"{resolution}", remedy)
         if n < 2:
-            raise Refused("data.source.n", f"{n}", "take at least 2")
+            raise Refused("n", f"{n}", "take at least 2")
         self.resolution, self.n, self.labels = resolution, n, labels
 
     def load(self, cache: Path) -> RealSet:
         """Cuts squares at places that are the same everywhere."""
         from sklearn.datasets import load_sample_images
 
-        photos = [torch.tensor(each).permute(2, 0, 1) for each in load_sample_images().images]
+        photos = [torch.tensor(photo).permute(2, 0, 1) for photo in load_sample_images().images]
         side = 2 * self.resolution
         labels = torch.arange(self.n) % len(photos)
         places = uniform(sample_seeds(0, self.n, "photos"), 2)
@@ -165,12 +162,13 @@ def _download(dataset: str, root: Path) -> None:
     from torchvision import datasets
 
     root.mkdir(parents=True, exist_ok=True)
+    # A folder of files, of which torchvision itself tells whether they are all there.
     with FileLock(root / f".{dataset}.lock"):
         try:
             getattr(datasets, dataset)(str(root), download=True)
         except (RuntimeError, OSError) as error:
             raise Refused(
-                "data.source.download",
+                "download",
                 f"{dataset} could not be downloaded: {error}",
                 f"try again, or fetch it elsewhere and put it into {root}",
             ) from error
@@ -186,13 +184,13 @@ def _read_idx(path: Path, dims: int) -> Tensor:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise Refused("data.source.root", f"{path}: {error}", "fetch the file again") from error
+        raise Refused("root", f"{path}: {error}", "fetch the file again") from error
     start = 4 + 4 * dims
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
     size = math.prod(shape)
     if content[:4] != bytes((0, 0, 8, dims)) or not 0 < size == len(content) - start:
         raise Refused(
-            "data.source.root",
+            "root",
             f"{path} is no idx file of uint8 with {dims} dimensions, or is incomplete",
             "fetch the file again",
         )
@@ -211,14 +209,14 @@ class _Idx(Source):
     @staticmethod
     def _files(folder: Path) -> dict[str, Path]:
         """The files that a folder has, plain before gzipped, by name."""
-        found = {}
+        files = {}
         for split in ("train", "t10k"):
             for name in (f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"):
                 paths = (folder / name, folder / f"{name}.gz")
-                path = next((each for each in paths if each.is_file()), None)
+                path = next((path for path in paths if path.is_file()), None)
                 if path is not None:
-                    found[name] = path
-        return found
+                    files[name] = path
+        return files
 
     def _find(self, folder: Path) -> dict[str, Path]:
         for place in (folder, *([] if self.elsewhere is None else [Path(self.elsewhere)])):
@@ -237,12 +235,12 @@ class _Idx(Source):
         if not files:
             have = len(self._files(folder))
             raise Refused(
-                "data.source.root",
+                "root",
                 f"{folder} holds {have} of the 4 files of {self.folder}"
                 + ("" if self.elsewhere is None else f", and {self.elsewhere} not all either"),
                 "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
                 f"t10k-labels-idx1-ubyte (plain or .gz) into {folder}, or let torchvision fetch "
-                "them: --data.source.download true",
+                "them: `download: true`",
             )
         train, held_out = self._split(files, "train"), self._split(files, "t10k")
         return RealSet(train, held_out, 10 if self.labels else None)
@@ -253,7 +251,7 @@ class _Idx(Source):
         labels = _read_idx(files[f"{split}-labels-idx1-ubyte"], dims=1).long()
         if len(labels) != len(values) or labels.max() > 9:
             raise Refused(
-                "data.source.root",
+                "root",
                 f"{images} holds {len(values)} images, beside it lie {len(labels)} labels from "
                 f"{labels.min()} to {labels.max()}",
                 "fetch both files again",
@@ -317,10 +315,10 @@ class CIFAR10(Source):
             train, test = (datasets.CIFAR10(str(root), train=train) for train in (True, False))
         except RuntimeError as error:
             raise Refused(
-                "data.source.root",
+                "root",
                 f"{root / 'cifar-10-batches-py'} does not hold CIFAR-10, or is damaged",
                 f"unpack cifar-10-python.tar.gz into {root}, or let torchvision fetch it: "
-                "--data.source.download true",
+                "`download: true`",
             ) from error
         return RealSet(self._split(train), self._split(test), 10 if self.labels else None)
 
@@ -360,13 +358,11 @@ class Images(Source):
         labels: bool = False,
     ) -> None:
         if resolution is not None and resolution < 1:
-            raise Refused("data.source.resolution", f"{resolution}", "take at least 1, e.g. 64")
+            raise Refused("resolution", f"{resolution}", "take at least 1, e.g. 64")
         if channels not in (None, 1, 3):
-            raise Refused("data.source.channels", f"{channels}", "choose 1 (grey) or 3 (colour)")
+            raise Refused("channels", f"{channels}", "choose 1 (grey) or 3 (colour)")
         if filter not in get_args(Filter):
-            raise Refused(
-                "data.source.filter", f"{filter!r}", f"choose {', '.join(get_args(Filter))}"
-            )
+            raise Refused("filter", f"{filter!r}", f"choose {', '.join(get_args(Filter))}")
         self.root, self.labels = root, labels
         self.framing = Framing(resolution, channels, filter)
 
@@ -405,7 +401,7 @@ class Arrays(Source):
             # numpy's own message advises to unpickle, which is out of the question
             reason = getattr(error, "strerror", None) or "no plain numpy file"
             raise Refused(
-                "data.source.path",
+                "path",
                 f"{path} cannot be read: {reason}",
                 "name a .npy or .npz file of plain numbers, as numpy.save and numpy.savez write",
             ) from error
@@ -419,55 +415,55 @@ class Arrays(Source):
         for field, name in (("values", self.values), ("labels", self.labels)):
             if name is not None and name not in names:
                 raise Refused(
-                    f"data.source.{field}",
+                    field,
                     f"{path} has no array {name!r}",
                     f"choose from what it holds: {listed}",
                 )
         others = [name for name in names if name != self.labels]
         if self.values is None and len(others) != 1:
             raise Refused(
-                "data.source.values",
+                "values",
                 f"{path} holds {len(others)} arrays that could be meant",
                 f"choose from what it holds: {listed}",
             )
         return others[0] if self.values is None else self.values
 
 
-def _as_values(found: NDArray[Any], path: Path) -> Tensor:
+def _as_values(array: NDArray[Any], path: Path) -> Tensor:
     """An array as stored samples: uint8 (N, C, H, W) or float32 (N, D)."""
-    if found.dtype == np.uint8 and found.ndim in (3, 4) and found.size > 0:
-        images = found[:, None] if found.ndim == 3 else found
+    if array.dtype == np.uint8 and array.ndim in (3, 4) and array.size > 0:
+        images = array[:, None] if array.ndim == 3 else array
         first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
-        if found.ndim == 3 or (first and not last):
+        if array.ndim == 3 or (first and not last):
             return torch.from_numpy(np.ascontiguousarray(images))
         if last and not first:
             return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    if found.dtype.kind == "f" and found.ndim == 2 and found.size > 0:
+    if array.dtype.kind == "f" and array.ndim == 2 and array.size > 0:
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
-            vectors = np.ascontiguousarray(found, dtype=np.float32)
+            vectors = np.ascontiguousarray(array, dtype=np.float32)
         broken = int((~np.isfinite(vectors)).any(axis=1).sum())
         if broken == 0:
             return torch.from_numpy(vectors)
         raise Refused(
-            "data.source.path",
+            "path",
             f"{broken} of {len(vectors)} vectors in {path} are not finite in float32",
             "take them away, or rescale",
         )
     raise Refused(
-        "data.source.path",
-        f"{path} holds {found.dtype} with shape {found.shape}",
+        "path",
+        f"{path} holds {array.dtype} with shape {array.shape}",
         "store images as uint8 0..255 with shape (N, H, W), (N, C, H, W) or (N, H, W, C) and 1 or "
         "3 channels, or vectors as floats with shape (N, D)",
     )
 
 
-def _as_labels(found: NDArray[Any], values: NDArray[Any], path: Path) -> Tensor:
+def _as_labels(array: NDArray[Any], values: NDArray[Any], path: Path) -> Tensor:
     """An array as classes (N,), int64."""
-    if found.dtype.kind not in "iu" or found.shape != values.shape[:1] or found.min() < 0:
+    if array.dtype.kind not in "iu" or array.shape != values.shape[:1] or array.min() < 0:
         raise Refused(
-            "data.source.labels",
-            f"{path} holds labels of {found.dtype} with shape {found.shape} for {len(values)} "
+            "labels",
+            f"{path} holds labels of {array.dtype} with shape {array.shape} for {len(values)} "
             "samples, or negative ones",
             f"store whole numbers from 0 with shape ({len(values)},)",
         )
-    return torch.from_numpy(found.astype(np.int64))
+    return torch.from_numpy(array.astype(np.int64))

@@ -3,15 +3,17 @@
 from itertools import chain
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 
 from mad_lightning.data.datamodule import GenerationDataModule, MixLoader
+from mad_lightning.data.laws import StandardNormal
 from mad_lightning.data.shards import Shard, ShardManifest, save_tensors
-from mad_lightning.data.sources import RealSet, Source
+from mad_lightning.data.sources import Digits, Images, RealSet, Source
 from mad_lightning.policies import FreshData, Mix, Part
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples
+from mad_lightning.samples import Samples, to_floats
 from mad_lightning.seeds import permutation
 
 SIZES = (7, 5, 11)
@@ -143,93 +145,181 @@ class Numbered(Source):
 
 @pytest.fixture
 def data(tmp_path):
-    module = GenerationDataModule(Numbered(), batch_size=4, n_reference=20, cache=str(tmp_path))
-    module.open(seed=5)
-    return module
+    return GenerationDataModule(Numbered(), batch_size=4, n_reference=20, cache=str(tmp_path))
 
 
 @pytest.fixture
 def shards(tmp_path):
-    """Generation t holds the places from 1000 t on."""
-    written = {t: Shard(tmp_path / f"generation_{t:03d}") for t in (1, 2)}
-    for t, shard in written.items():
-        manifest = ShardManifest("synthetic", t, 1.0, (5, t, "sample"), {}, "", 0, {})
-        shard.write(numbered(1000 * t, 30), manifest)
+    """Generation t drew the places from 1000 t on; a treatment kept every second of them."""
+    written = {}
+    for t in (1, 2):
+        for name, step in ((f"{t:03d}", 1), (f"{t:03d}.kept", 2)):
+            written[name] = Shard(tmp_path / name)
+            manifest = ShardManifest("synthetic", t, 1.0, (5, t, "sample"), {}, "", 0, {})
+            drawn = numbered(1000 * t, 30)
+            written[name].write(drawn[torch.arange(0, 30, step)], manifest)
     return written
 
 
 def fed(module):
-    return [places(part) for part in module.parts]
+    return places(module.training_set())
 
 
 def test_a_mix_is_exactly_the_samples_it_names(data, shards):
     mix = Mix(
         3,
         (
-            Part("real", 0, 10),
-            Part("fresh", 10, 4),
-            Part("synthetic", 2, 6, 1),
-            Part("synthetic", 25, 5, 2),
+            Part("real", None, 0, 10),
+            Part("fresh", None, 10, 4),
+            Part("synthetic", "001", 2, 6),
+            Part("synthetic", "002", 25, 5),
+            Part("synthetic", "002.kept", 12, 3),
         ),
     )
-    data.feed(mix, shards)
-    order = places(data.real.read(0, 80))
-    assert fed(data) == [
-        order[:10],
-        order[10:14],
-        [1002, 1003, 1004, 1005, 1006, 1007],
-        [2025, 2026, 2027, 2028, 2029],
+    assert fed(data.feed(mix, 5, shards)) == [
+        *places(data.real(5).read(0, 14)),
+        *(1002, 1003, 1004, 1005, 1006, 1007),
+        *(2025, 2026, 2027, 2028, 2029),
+        *(2024, 2026, 2028),
     ]
+
+
+def test_feeding_makes_another_module_and_leaves_this_one(data, shards):
+    policy = FreshData(n_initial=60, n_fresh=20, n_synthetic=30)
+    first, second = data.feed(policy.mix(1), 5), data.feed(policy.mix(2), 5, shards)
+    assert len({id(module) for module in (data, first, second)}) == 3
+    assert [len(fed(module)) for module in (data, first, second)] == [80, 60, 50]
+    assert first.real(5) is second.real(5) is data.real(5)
 
 
 def test_batches_hold_the_mix_and_never_the_reference(data, shards):
     policy = FreshData(n_initial=60, n_fresh=20, n_synthetic=30)
-    reference = set(places(data.real.reference))
+    reference = set(places(data.real(5).reference))
     for t in (1, 2):
-        data.feed(policy.mix(t), shards, exact=True)
-        found = flat(map(places, data.loader()))
-        assert sorted(found) == sorted(flat(fed(data)))
+        module = data.feed(policy.mix(t), 5, shards, exact=True)
+        found = flat(map(places, module.loader()))
+        assert sorted(found) == sorted(fed(module))
         assert not set(found) & reference
 
 
 def test_the_order_is_addressed_by_seed_and_generation(data, shards):
-    data.feed(FreshData(60, 20, 30).mix(2), shards)
-    whole = torch.tensor(flat(fed(data)))
-    first = places(next(iter(data.loader())))
+    module = data.feed(FreshData(60, 20, 30).mix(2), 5, shards)
+    whole = torch.tensor(fed(module))
+    first = places(next(iter(module.loader())))
     assert first == whole[permutation(50, 5, 2, "order", 0)[:4]].tolist()
 
 
 def test_batches_follow_rank_and_epoch_of_the_trainer(data, shards):
-    data.feed(FreshData(60, 20, 30).mix(2), shards)
-    data.trainer = SimpleNamespace(global_rank=1, world_size=2, current_epoch=0)
-    found = data.train_dataloader()
+    module = data.feed(FreshData(60, 20, 30).mix(2), 5, shards)
+    module.trainer = SimpleNamespace(global_rank=1, world_size=2, current_epoch=0)
+    found = module.train_dataloader()
     for number in (0, 3):
-        data.trainer.current_epoch = number
-        whole = [places(batch) for batch in data.loader(epoch=lambda number=number: number)]
+        module.trainer.current_epoch = number
+        whole = [places(batch) for batch in module.loader(epoch=lambda number=number: number)]
         assert [places(batch) for batch in found] == [batch[2:] for batch in whole]
 
 
 def test_synthetic_samples_stay_in_their_file(data, shards):
-    data.feed(Mix(2, (Part("synthetic", 2, 6, 1),)), shards)
-    assert data.parts[0].values.data_ptr() == shards[1].samples.values[2:].data_ptr()
+    module = data.feed(Mix(2, (Part("synthetic", "001", 2, 6),)), 5, shards)
+    (part,) = module.loader().parts
+    assert part.values.data_ptr() == shards["001"].samples.values[2:].data_ptr()
 
 
 @pytest.mark.parametrize(
-    "part", [Part("synthetic", 0, 31, 1), Part("synthetic", 29, 2, 2), Part("fresh", 75, 6)]
+    "part",
+    [
+        Part("synthetic", "001", 0, 31),
+        Part("synthetic", "002", 29, 2),
+        Part("synthetic", "002.kept", 0, 16),
+        Part("fresh", None, 75, 6),
+    ],
 )
 def test_too_few_samples_are_an_error_that_names_the_part(data, shards, part):
     with pytest.raises(OSError, match=rf"count={part.count}.* holds only [1-9]"):
-        data.feed(Mix(3, (part,)), shards)
+        data.feed(Mix(3, (part,)), 5, shards)
 
 
 def test_a_damaged_shard_is_an_error(data, shards):
-    save_tensors(shards[1].directory / "shard.safetensors", numbered(0, 30).tensors())
+    save_tensors(shards["001"].values_file, numbered(0, 30).tensors())
     with pytest.raises(OSError, match="manifest"):
-        data.feed(Mix(2, (Part("synthetic", 0, 30, 1),)), shards)
+        data.feed(Mix(2, (Part("synthetic", "001", 0, 30),)), 5, shards)
 
 
-@pytest.mark.parametrize("field", ["batch_size", "images_per_epoch"])
-def test_an_empty_batch_or_epoch_is_refused(field):
+@pytest.mark.parametrize("field", ["batch_size", "images_per_epoch", "n_reference"])
+def test_an_empty_batch_epoch_or_reference_is_refused(field):
     with pytest.raises(Refused) as caught:
         GenerationDataModule(Numbered(), **{field: 0})
-    assert caught.value.field == f"data.{field}"
+    assert caught.value.field == field
+
+
+def test_what_its_source_refuses_is_told_as_the_sources(tmp_path):
+    data = GenerationDataModule(Images(str(tmp_path / "nowhere")), cache=str(tmp_path))
+    with pytest.raises(Refused) as caught:
+        data.real()
+    assert caught.value.field == "source.root"
+
+
+# --- by itself ----------------------------------------------------------------------------------
+
+
+def test_before_it_is_fed_it_is_generation_1_on_the_whole_pool(data):
+    mix = Mix(1, (Part("real", None, 0, 80),))
+    like = data.feed(mix, 0, exact=True)
+    assert fed(data) == fed(like) == places(data.real().read(0, 80))
+    for module in (data, like):
+        module.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=2)
+    batches = [[places(batch) for batch in module.train_dataloader()] for module in (data, like)]
+    assert batches[0] == batches[1]
+    assert sorted(flat(batches[0])) == sorted(fed(data))
+
+
+def test_without_a_trainer_its_batches_are_those_of_the_first_epoch(data):
+    assert flat(map(places, data.train_dataloader())) == flat(map(places, data.loader()))
+
+
+def test_by_itself_its_batches_are_equal_on_several_processes(tmp_path):
+    data = GenerationDataModule(Numbered(), batch_size=6, n_reference=20, cache=str(tmp_path))
+    shares = [[len(batch) for batch in data.loader(rank, 2)] for rank in (0, 1)]
+    assert shares == [[3] * 14] * 2
+    assert [len(batch) for batch in data.loader()] == [6] * 13 + [2]
+
+
+@pytest.mark.parametrize("images_per_epoch", [None, 100])
+def test_an_inexhaustible_pool_gives_as_many_as_the_reference_has(tmp_path, images_per_epoch):
+    data = GenerationDataModule(StandardNormal(3), 16, images_per_epoch, 40, cache=str(tmp_path))
+    assert torch.equal(data.training_set().values, data.real().read(0, 40).values)
+    assert data.loader().images == (112 if images_per_epoch else 40)
+
+
+class Mean(L.LightningModule):
+    """Counts what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.middle = torch.nn.Parameter(torch.zeros(64))
+        self.seen = 0
+
+    def training_step(self, batch, batch_idx):
+        self.seen += len(batch)
+        return (to_floats(batch.values).flatten(1) - self.middle).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=5.0)
+
+
+def test_a_plain_trainer_trains_on_the_bare_module(tmp_path):
+    data = GenerationDataModule(Digits(), n_reference=200, cache=str(tmp_path))
+    module = Mean()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, datamodule=data)
+    assert module.seen == 3 * 1597
+    mean = to_floats(data.training_set().values).flatten(1).mean(dim=0)
+    assert (module.middle - mean).abs().max() < 0.2

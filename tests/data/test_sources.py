@@ -48,7 +48,7 @@ def shared(name):
 def assert_refused(field, source, cache, *words):
     with pytest.raises(Refused) as caught:
         source.load(cache)
-    assert caught.value.field == f"data.source.{field}"
+    assert caught.value.field == field
     for word in words:
         assert str(word) in str(caught.value)
 
@@ -253,7 +253,7 @@ def test_nothing_is_downloaded_unasked(tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr(sources, "_download", download)
     assert_refused(
-        "root", MNIST(str(tmp_path)), cache, "MNIST/raw", "0 of the 4", "--data.source.download"
+        "root", MNIST(str(tmp_path)), cache, "MNIST/raw", "0 of the 4", "`download: true`"
     )
     assert asked == []
     assert len(MNIST(str(tmp_path), download=True).load(cache).samples) == 12
@@ -574,7 +574,7 @@ def test_pixels_without_a_range_are_refused(tmp_path, cache):
 def test_impossible_arguments_are_refused_at_once(field, value):
     with pytest.raises(Refused) as caught:
         Images("nowhere", **{field: value})
-    assert caught.value.field == f"data.source.{field}"
+    assert caught.value.field == field
 
 
 # --- pictures: the cache ------------------------------------------------------------------------
@@ -799,4 +799,4 @@ def test_photos_are_squares_of_the_two_photographs(cache):
 def test_photos_that_cannot_be_cut_are_refused(field, value):
     with pytest.raises(Refused) as caught:
         Photos(**{field: value})
-    assert caught.value.field == f"data.source.{field}"
+    assert caught.value.field == field
