@@ -1,51 +1,15 @@
 """From samples to values: samples -> :mod:`.features` -> :mod:`.functional` -> :mod:`.evaluator`.
 
-Maths lives in ``functional`` as pure functions on features. ``two_sample``, ``diversity`` and
-``tails`` name what a lineage reports, ``features`` turns stored samples into vectors, ``evaluator``
-holds both together.
+functional/    the maths: pure functions on features, which need torch and nothing heavier
+features/      from stored samples to vectors
+base.py        a metric: two sets in, named values out, and what these mean
+neighbours.py  precision, recall, density, coverage; and class by class
+distances.py   Fréchet, kernel and Wasserstein distances
+copies.py      memorisation
+diversity.py, tails.py   what recall competes with
+evaluator.py   one feature pass feeds them all
 """
 
-from mad_lightning.metrics.diversity import Modes, Trace
-from mad_lightning.metrics.evaluator import Evaluator
-from mad_lightning.metrics.features import (
-    VGG16,
-    Classifier,
-    DINOv2,
-    FeatureExtractor,
-    Identity,
-    Inception,
-    Lite0,
-    Pixels,
-)
-from mad_lightning.metrics.tails import TailMass
-from mad_lightning.metrics.two_sample import (
-    Classes,
-    Frechet,
-    GaussianW2,
-    Kernel,
-    Memorisation,
-    Metric,
-    Neighbours,
-)
+import lazy_loader
 
-__all__ = [
-    "VGG16",
-    "Classes",
-    "Classifier",
-    "DINOv2",
-    "Evaluator",
-    "FeatureExtractor",
-    "Frechet",
-    "GaussianW2",
-    "Identity",
-    "Inception",
-    "Kernel",
-    "Lite0",
-    "Memorisation",
-    "Metric",
-    "Modes",
-    "Neighbours",
-    "Pixels",
-    "TailMass",
-    "Trace",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,7 +4,7 @@ When modes of a distribution die one by one, three numbers could tell. The trace
 needs nothing, but depends on *which* modes are left: two far corners have a larger trace than the
 whole grid. The variance within the modes needs to know the modes, and sees those alone that are
 left. The number of modes alive is the truth, where one knows what to count. Recall, in
-:mod:`.two_sample`, falls with every mode, and need not know that there are any.
+:mod:`.neighbours`, falls with every mode, and need not know that there are any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mad_lightning.metrics.two_sample import Metric, View
+from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.metrics.base import Metric, View
 from mad_lightning.refusal import Refused
 
 __all__ = ["Modes", "Trace"]
@@ -29,6 +30,10 @@ class Trace(Metric):
         x = synthetic.features.double()
         trace = float(x.var(dim=0).sum())
         return {f"trace_{synthetic.extractor}": trace}
+
+    def quantities(self, extractor: str) -> dict[str, Quantity]:
+        """Diversity."""
+        return quantities_of((f"trace_{extractor}",))
 
 
 class Modes(Metric):
@@ -47,12 +52,12 @@ class Modes(Metric):
         super().__init__()
         if not radius > 0.0:
             raise Refused(
-                "evaluator.metrics.radius",
+                "radius",
                 f"{radius}",
                 "take several standard deviations of a mode, e.g. 0.25 for Grid25",
             )
         if least < 1:
-            raise Refused("evaluator.metrics.least", f"{least}", "take at least 1")
+            raise Refused("least", f"{least}", "take at least 1")
         self.radius, self.least = radius, least
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
@@ -68,7 +73,7 @@ class Modes(Metric):
         centres = None if real.law is None else real.law.modes
         if centres is None:
             raise Refused(
-                "evaluator.metrics",
+                "",
                 "Modes needs to know where the modes of the real data are, this source does not",
                 "leave it out, or use the source Grid25",
             )
@@ -90,6 +95,10 @@ class Modes(Metric):
         nearest, owner = squared.min(dim=0)
         return torch.where(nearest <= self.radius**2, owner, -1)
 
+    def quantities(self, extractor: str) -> dict[str, Quantity]:
+        """Diversity."""
+        return quantities_of(("modes", "mode_variance"))
+
     def protocol(self) -> dict[str, Any]:
         """The radius, and the samples that make a mode."""
         return {"mode_radius": self.radius, "mode_least": self.least}
@@ -98,7 +107,7 @@ class Modes(Metric):
         """Modes lie in the space of the samples."""
         if extractor != "identity":
             raise Refused(
-                "evaluator.metrics",
+                "",
                 f"Modes are places among samples themselves, not among {extractor} features",
                 "use it with the extractor Identity",
             )

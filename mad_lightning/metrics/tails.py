@@ -7,11 +7,13 @@ only tails count: how many synthetic samples lie where the reference has its mos
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from mad_lightning.metrics.two_sample import Metric, View
+from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.metrics.base import Metric, View
 from mad_lightning.refusal import Refused
 
 __all__ = ["TailMass"]
@@ -32,7 +34,7 @@ class TailMass(Metric):
     def __init__(self, share: float = 0.02) -> None:
         super().__init__()
         if not 0.0 < share < 1.0:
-            raise Refused("evaluator.metrics.share", f"{share}", "choose within (0, 1), e.g. 0.02")
+            raise Refused("share", f"{share}", "choose within (0, 1), e.g. 0.02")
         self.share = share
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
@@ -49,6 +51,10 @@ class TailMass(Metric):
             raise ValueError("no feature of the reference has tails: most of its values are equal")
         return {"tail_mass": share(synthetic.features) / expected}
 
+    def quantities(self, extractor: str) -> dict[str, Quantity]:
+        """Diversity."""
+        return quantities_of(("tail_mass",))
+
     def protocol(self) -> dict[str, Any]:
         """The share that counts as tails."""
         return {"tail_share": self.share}
@@ -57,7 +63,7 @@ class TailMass(Metric):
         """Each tail needs a sample."""
         if n * self.share < 2.0:
             raise Refused(
-                "data.n_reference",
+                "n",
                 f"of {n} samples a share of {self.share} is none in each of two tails",
-                f"hold out at least {int(-(-2.0 // self.share))}, or raise evaluator.metrics.share",
+                f"hold out at least {math.ceil(2.0 / self.share)}, or raise `share`",
             )

@@ -1,6 +1,7 @@
 """Every value goes with its protocol and its floor."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,16 +18,23 @@ from mad_lightning.metrics import (
     Frechet,
     GaussianW2,
     Identity,
+    Inception,
+    Kernel,
     Memorisation,
+    Metric,
+    Modes,
     Neighbours,
+    View,
 )
-from mad_lightning.metrics.features import Inception
+from mad_lightning.refusal import Refused, at
 
 NEIGHBOURS = {"precision", "recall", "density", "coverage"}
 
 
 def vectors(n=400, seed=0, dim=5):
-    return torch.tensor(np.random.default_rng(seed).normal(size=(n, dim)), dtype=torch.float32)
+    return View(
+        torch.tensor(np.random.default_rng(seed).normal(size=(n, dim)), dtype=torch.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,14 +52,15 @@ def test_all_metrics_share_the_features():
     values = together.compare(vectors(), vectors(seed=1))
     assert values == {
         name: value
-        for each in alone
-        for name, value in each.compare(vectors(), vectors(seed=1)).items()
+        for evaluator in alone
+        for name, value in evaluator.compare(vectors(), vectors(seed=1)).items()
     }
 
 
 def test_the_real_side_is_the_first():
     """Three modes against one: what is precise one way is recalled the other."""
-    many, one = torch.cat([vectors(100) + by for by in (0, 50, 100)]), vectors(300, seed=1)
+    many = View(torch.cat([vectors(100).features + by for by in (0, 50, 100)]))
+    one = vectors(300, seed=1)
     evaluator = Evaluator(Identity(), [Neighbours()])
     there, back = evaluator.compare(many, one), evaluator.compare(one, many)
     assert there["recall"] == back["precision"] < 0.4
@@ -79,43 +88,45 @@ def test_the_protocol_names_weights_and_resize(extractor):
 def gaussians(n=500, dim=5):
     real = RealData(StandardNormal(dim), n, 0, 0, None)
     evaluator = Evaluator(Identity(), [Neighbours(), Frechet(), GaussianW2()])
-    floor = evaluator.compare(real.reference.values, real.floor.values, real.law)
-    return SimpleNamespace(real=real, evaluator=evaluator, floor=floor)
+    reference = View(real.reference.values, law=real.law)
+    floor = evaluator.compare(reference, View(real.floor.values))
+    return SimpleNamespace(real=real, reference=reference, evaluator=evaluator, floor=floor)
 
 
 def test_a_perfect_generator_scores_the_floor():
-    at = gaussians()
-    perfect = [at.real.read(500 * i, 500).values for i in range(8)]
-    scores = [at.evaluator.compare(at.real.reference.values, x, at.real.law) for x in perfect]
-    for name, value in at.floor.items():
+    known = gaussians()
+    perfect = [View(known.real.read(500 * i, 500).values) for i in range(8)]
+    scores = [known.evaluator.compare(known.reference, view) for view in perfect]
+    for name, value in known.floor.items():
         found = np.array([score[name] for score in scores])
         assert abs(found.mean() - value) < 5 * found.std(ddof=1), name
 
 
 def test_a_worse_generator_scores_worse_than_the_floor():
-    at = gaussians()
-    narrow = 0.7 * at.real.read(0, 500).values
-    values = at.evaluator.compare(at.real.reference.values, narrow, at.real.law)
-    assert values["recall"] < at.floor["recall"] - 0.1
-    assert values["fd_identity"] > 2 * at.floor["fd_identity"]
-    assert values["w2_squared"] > 2 * at.floor["w2_squared"]
+    known = gaussians()
+    narrow = View(0.7 * known.real.read(0, 500).values)
+    values = known.evaluator.compare(known.reference, narrow)
+    assert values["recall"] < known.floor["recall"] - 0.1
+    assert values["fd_identity"] > 2 * known.floor["fd_identity"]
+    assert values["w2_squared"] > 2 * known.floor["w2_squared"]
 
 
 def test_the_floor_of_w2_is_that_of_sample_moments_against_the_law():
-    at = gaussians()
-    x = at.real.floor.values.double().numpy()
+    known = gaussians()
+    x = known.real.floor.values.double().numpy()
     mean, covariance = x.mean(axis=0), np.cov(x.T)
     root = linalg.sqrtm(covariance).real
     expected = mean @ mean + np.trace(covariance) + 5 - 2 * np.trace(root)
-    assert at.floor["w2_squared"] == pytest.approx(expected, rel=1e-6)
+    assert known.floor["w2_squared"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_known_laws_leave_no_sampling_error():
-    at = gaussians()
-    law = at.real.law
-    values = at.evaluator.compare(at.real.reference.values, at.real.floor.values, law, law)
+    known = gaussians()
+    values = known.evaluator.compare(
+        known.reference, View(known.real.floor.values, law=known.real.law)
+    )
     assert values["w2_squared"] == pytest.approx(0.0, abs=1e-12)
-    assert values["fd_identity"] == at.floor["fd_identity"] > 0.01
+    assert values["fd_identity"] == known.floor["fd_identity"] > 0.01
 
 
 def test_the_floor_depends_on_n():
@@ -128,10 +139,76 @@ def test_the_floor_depends_on_n():
 
 def test_labels_and_training_features_reach_the_metrics_that_need_them():
     evaluator = Evaluator(Identity(), [Classes(), Memorisation()])
-    real, synthetic, training = vectors(), vectors(seed=1), vectors(seed=2)
+    assert evaluator.needs_training
     labels = torch.arange(400) % 4
-    values = evaluator.compare(
-        real, synthetic, real_labels=labels, synthetic_labels=labels % 2, training=training
-    )
+    real = replace(vectors(), labels=labels, training=vectors(seed=2).features)
+    values = evaluator.compare(real, replace(vectors(seed=1), labels=labels % 2))
     assert values["class_share"] == pytest.approx(0.5)
     assert values["memorised"] == pytest.approx(0.05, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("metric", "place"),
+    [(Classes(), "metrics.Classes"), (Memorisation(), "metrics.Memorisation")],
+)
+def test_a_metric_that_misses_something_is_named(metric, place):
+    with pytest.raises(Refused) as caught:
+        Evaluator(Identity(), [Neighbours(), metric]).compare(vectors(), vectors(seed=1))
+    assert caught.value.field == place
+
+
+# --- what is asked beforehand -------------------------------------------------------------------
+
+
+def test_its_quantities_are_those_of_all_metrics_under_the_names_of_its_values():
+    for extractor in (Identity(), Inception()):
+        evaluator = Evaluator(extractor, [Neighbours(), Frechet(), Kernel(3, 50)])
+        values = evaluator.compare(vectors(), vectors(seed=1))
+        assert evaluator.quantities().keys() == values.keys()
+    assert evaluator.quantities()["fid"].section == "distance"
+
+
+class Fussy(Metric):
+    """Cannot work with what it is asked about."""
+
+    def __init__(self, field):
+        super().__init__()
+        self.field = field
+
+    def values(self, real, synthetic):
+        return {}
+
+    def check(self, n, extractor):
+        raise Refused(self.field, f"{n} on {extractor}", "more than `n`, or lower `width`")
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [("width", "metrics.Fussy.width"), ("", "metrics.Fussy"), ("n", "n")],
+)
+def test_a_metric_refuses_its_own_parameter_or_the_number_of_samples(field, place):
+    evaluator = Evaluator(Identity(), [Neighbours(), Fussy(field)])
+    with pytest.raises(Refused) as caught:
+        evaluator.check(100)
+    assert caught.value.field == place
+    assert caught.value.problem == "100 on identity"
+    assert caught.value.remedy == "more than `n`, or lower `metrics.Fussy.width`"
+    with pytest.raises(Refused) as caught, at("evaluator"):
+        evaluator.check(100)
+    assert caught.value.field == f"evaluator.{place}"
+
+
+def test_too_few_samples_are_refused_whatever_metric_minds():
+    evaluator = Evaluator(Identity(), [Frechet(), Neighbours(5)])
+    evaluator.check(6)
+    with pytest.raises(Refused, match="5-th neighbour") as caught:
+        evaluator.check(5)
+    assert caught.value.field == "n"
+
+
+@pytest.mark.parametrize("metric", [GaussianW2(), Modes(1.0)])
+def test_what_lies_among_samples_is_not_looked_for_among_features(metric):
+    Evaluator(Identity(), [metric]).check(100)
+    with pytest.raises(Refused, match="Identity") as caught:
+        Evaluator(Classifier(), [metric]).check(100)
+    assert caught.value.field == f"metrics.{type(metric).__name__}"

@@ -11,21 +11,6 @@ with every value. Whatever weights it needs are found, or trained, before the fi
     lite0.py, inception.py, vgg16.py, dinov2.py   four of those
 """
 
-from mad_lightning.metrics.features.base import FeatureExtractor
-from mad_lightning.metrics.features.classifier import Classifier
-from mad_lightning.metrics.features.dinov2 import DINOv2
-from mad_lightning.metrics.features.inception import Inception
-from mad_lightning.metrics.features.lite0 import Lite0
-from mad_lightning.metrics.features.plain import Identity, Pixels
-from mad_lightning.metrics.features.vgg16 import VGG16
+import lazy_loader
 
-__all__ = [
-    "VGG16",
-    "Classifier",
-    "DINOv2",
-    "FeatureExtractor",
-    "Identity",
-    "Inception",
-    "Lite0",
-    "Pixels",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from rich.progress import track
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mad_lightning.lineage import write_atomically
+from mad_lightning.files import make_once
 from mad_lightning.metrics.features.base import FeatureExtractor
+from mad_lightning.processes import one_thread
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import permutation, seed_for
@@ -76,18 +75,18 @@ class Classifier(FeatureExtractor):
         """Trains the LeNet, or finds it in the cache; processes that come second wait for it."""
         if spec.kind != "image" or spec.classes is None or min(spec.shape[1:]) < 4:
             raise Refused(
-                "evaluator.extractor",
+                "",
                 f"Classifier needs labelled images, the source gives {spec.shape} "
                 f"with {spec.classes or 'no'} classes",
                 "use Lite0 for images without labels, Identity for vectors",
             )
         recipe = f"{digest} {self.n_images} {self.lr} {self.seed}"
         path = cache / f"classifier-{sha256(recipe.encode()).hexdigest()[:12]}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                net = self._train(pool(), spec)
-                write_atomically(path, save(net.state_dict()))
+
+        def train(temporary: Path) -> None:
+            save_file(self._train(pool(), spec).state_dict(), temporary)
+
+        make_once(path, train)
         self.net = _lenet(spec)
         self.net.load_state_dict(load_file(path))
         self.net.eval().requires_grad_(False)
@@ -98,7 +97,7 @@ class Classifier(FeatureExtractor):
         assert pool.labels is not None
         passes = max(5, math.ceil(self.n_images / len(pool)))
         steps = passes * len(pool) // batch_size + 1
-        with _one_thread(), torch.random.fork_rng(devices=[]):
+        with one_thread(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_for(self.seed, "classifier"))
             net = _lenet(spec)
             optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
@@ -132,13 +131,3 @@ class Classifier(FeatureExtractor):
     def protocol(self) -> dict[str, Any]:
         """The LeNet's hash."""
         return {"extractor": self.name, "weights": self.weights, "resize": "none"}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

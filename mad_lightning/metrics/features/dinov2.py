@@ -65,9 +65,7 @@ class DINOv2(Pretrained):
         sha256_prefix: str | None = None,
     ) -> None:
         if size not in _FILES:
-            raise Refused(
-                "evaluator.extractor.size", f"{size!r}", f"choose {', '.join(get_args(Size))}"
-            )
+            raise Refused("size", f"{size!r}", f"choose {', '.join(get_args(Size))}")
         super().__init__(weights_path, download, sha256_prefix)
         self.size, self.file = size, _FILES[size]
 

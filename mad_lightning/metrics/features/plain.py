@@ -43,9 +43,7 @@ class Pixels(FeatureExtractor):
     def __init__(self, resolution: int | None = None) -> None:
         super().__init__()
         if resolution is not None and resolution < 1:
-            raise Refused(
-                "evaluator.extractor.resolution", f"{resolution}", "take at least 1, e.g. 8"
-            )
+            raise Refused("resolution", f"{resolution}", "take at least 1, e.g. 8")
         self.resize = None if resolution is None else Resize(resolution, "bilinear")
 
     def prepare(
@@ -54,7 +52,7 @@ class Pixels(FeatureExtractor):
         """Refuses vectors."""
         if spec.kind != "image":
             raise Refused(
-                "evaluator.extractor",
+                "",
                 f"Pixels needs images, the source gives vectors of shape {spec.shape}",
                 "use Identity for vectors",
             )

@@ -15,23 +15,22 @@ name, or missing weights that were noticed after a day of training. So here
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mad_lightning.files import make_once
 from mad_lightning.metrics.features.base import FeatureExtractor
+from mad_lightning.metrics.functional.precision import true_float32
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 
@@ -77,22 +76,6 @@ class WeightsFile:
     size: int
     sha256: str
     url: str = ""
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast, no TF32, no bfloat16 inside products and convolutions."""
-    cpu, cuda, cudnn = torch.backends.mkldnn, torch.backends.cuda, torch.backends.cudnn
-    places: tuple[Any, ...] = (cpu.matmul, cpu.conv, cuda.matmul, cudnn.conv)  # type: ignore[attr-defined]
-    found = [place.fp32_precision for place in places]
-    try:
-        for place in places:
-            place.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for place, precision in zip(places, found, strict=True):
-            place.fp32_precision = precision
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -156,7 +139,7 @@ class Pretrained(FeatureExtractor):
         """How the published file is had."""
         return (
             f"from {self.file.url}\n    and put it at {self.home}\n"
-            "    or have it fetched there with --evaluator.extractor.download true"
+            "    or have it fetched there with `download: true`"
         )
 
     def prepare(
@@ -165,12 +148,12 @@ class Pretrained(FeatureExtractor):
         """Finds the weights, checks their hash and loads them."""
         if spec.kind != "image" or spec.shape[0] not in (1, 3):
             raise Refused(
-                "evaluator.extractor",
+                "",
                 f"{type(self).__name__} needs images of 1 or 3 channels, the source gives "
                 f"{spec.shape}",
                 "use Identity for vectors",
             )
-        path, found = self._find()
+        path, sha256 = self._find()
         try:
             self.net = self.build(_read(path))
         except (
@@ -184,7 +167,7 @@ class Pretrained(FeatureExtractor):
         ) as error:
             raise self._refusal(f"{path} does not hold the weights of this network") from error
         self.net.eval().requires_grad_(False)
-        self.weights = found[:12]
+        self.weights = sha256[:12]
 
     def _find(self) -> tuple[Path, str]:
         """The file and its SHA-256."""
@@ -198,35 +181,29 @@ class Pretrained(FeatureExtractor):
         if path.is_file():
             wanted = self.file.sha256 if self.sha256_prefix is None else self.sha256_prefix
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found.startswith(wanted):
-                return path, found
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if sha256.startswith(wanted):
+                return path, sha256
             problem = (
-                f"{path} ({path.stat().st_size:,} bytes) has SHA-256 {found[:8]}..., "
+                f"{path} ({path.stat().st_size:,} bytes) has SHA-256 {sha256[:8]}..., "
                 f"not {wanted[:8]}..."
             )
         raise self._refusal(problem)
 
     def _fetch(self) -> None:
         """Downloads the published file; of several processes, the first does."""
-        home = self.home
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{home}.lock"):
-            if not home.exists():
-                partial = f"{home}.{os.getpid()}.part"
-                torch.hub.download_url_to_file(self.file.url, partial, self.file.sha256)
-                Path(partial).replace(home)
+        url, sha256 = self.file.url, self.file.sha256
+        make_once(self.home, lambda path: torch.hub.download_url_to_file(url, str(path), sha256))
 
     def _refusal(self, problem: str) -> Refused:
         return Refused(
-            "evaluator.extractor.weights_path",
+            "weights_path",
             problem,
             f"get {self.file.name} ({self.file.size / 2**20:.0f} MiB)\n"
             f"    SHA-256 {self.file.sha256}\n"
             f"    {self.how}\n"
-            "    or name the file with --evaluator.extractor.weights_path PATH;\n"
-            f"    without it: --evaluator.extractor {self.instead}\n"
-            "    or --evaluator.extractor Classifier (labelled images)",
+            "    or name the file with `weights_path`;\n"
+            f"    without it: the extractor {self.instead}, which needs no download",
         )
 
     def features(self, images: Tensor) -> Tensor:
@@ -238,7 +215,7 @@ class Pretrained(FeatureExtractor):
 
     def forward(self, samples: Samples) -> Tensor:
         """Features (N, D); grey images are repeated to three channels."""
-        with _full_precision(samples.values.device):
+        with true_float32(samples.values.device):
             return self.features(samples.values.expand(-1, 3, -1, -1)).float()
 
     def protocol(self) -> dict[str, Any]:

@@ -13,11 +13,9 @@ from mad_lightning.metrics.functional.neighbours import (
     squared_radii,
     two_sample,
 )
-from mad_lightning.metrics.functional.team import Team
 
 __all__ = [
     "Moments",
-    "Team",
     "class_recall",
     "class_share",
     "frechet_distance",

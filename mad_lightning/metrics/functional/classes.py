@@ -67,9 +67,9 @@ def class_recall(
     if len(real_labels) != len(real):
         raise ValueError(f"real has {len(real)} samples and {len(real_labels)} labels")
     labels = real_labels.to(real.device)
-    found = recalled(real, synthetic, k, balls).to(labels.device)
+    hit = recalled(real, synthetic, k, balls).to(labels.device)
     count = labels.bincount()
-    hits = labels[found].bincount(minlength=len(count))
+    hits = labels[hit].bincount(minlength=len(count))
     there = count > 0
     return float((hits[there].double() / count[there]).mean())
 

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from mad_lightning.metrics.functional.checks import check_features
-from mad_lightning.metrics.functional.team import Team
+from mad_lightning.processes import Team
 
 __all__ = ["Moments", "frechet_distance", "gaussian_w2_squared"]
 
@@ -194,8 +194,8 @@ class _Spread(NamedTuple):
     def trace(self) -> float:
         """Total variance."""
         if self.rows is not None:
-            every = self.rows.flatten()
-            return float(every.dot(every))
+            entries = self.rows.flatten()
+            return float(entries.dot(entries))
         assert self.matrix is not None
         return float(self.matrix.trace())
 
@@ -354,7 +354,7 @@ def _gram(inner: Tensor) -> tuple[Tensor | None, float]:
 
 
 def _strips(d: int) -> list[slice]:
-    step = -(-d // _PARTS)
+    step = math.ceil(d / _PARTS)
     return [slice(start, min(start + step, d)) for start in range(0, d, step)]
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mad_lightning.metrics.functional.checks import check_pair
-from mad_lightning.metrics.functional.team import Team
+from mad_lightning.processes import Team
 
 __all__ = ["kernel_distance", "kernel_distance_of_subsets"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mad_lightning.metrics.functional.checks import check_features
 from mad_lightning.metrics.functional.neighbours import squared_nearest
-from mad_lightning.metrics.functional.team import Team
+from mad_lightning.processes import Team
 
 __all__ = ["memorisation"]
 

@@ -43,18 +43,18 @@ from torch import Tensor
 
 from mad_lightning.metrics.functional.checks import check_features, check_pair
 from mad_lightning.metrics.functional.kernel import kernel_distance
-from mad_lightning.metrics.functional.team import Team
+from mad_lightning.metrics.functional.precision import true_float32
 from mad_lightning.metrics.functional.tiles import (
     Distinct,
     Product,
     Tile,
     alike_in_runs,
     all_pairs,
-    full_precision,
     own_pairs,
     side_for,
     squared_distances,
 )
+from mad_lightning.processes import Team
 
 __all__ = ["recalled", "squared_nearest", "squared_radii", "two_sample"]
 
@@ -100,20 +100,20 @@ def two_sample(
             f"real_radii has shape {tuple(real_radii.shape)} for {len(real)} real samples"
         )
     team = team or Team()
-    with torch.no_grad(), full_precision(real.device):
+    with torch.no_grad(), true_float32(real.device):
         ours, theirs = Distinct.of(real), Distinct.of(synthetic)
         if real_radii is None:
-            reach = _Neighbourhoods(ours, ours, k, tile, team).squared_radii()
+            reach = _Neighbourhoods(ours, ours, k, tile, team).squared_kth()
         else:
             reach = torch.empty(len(ours.rows), dtype=torch.float64, device=real.device)
             reach[ours.place] = real_radii.to(reach)
-        their_reach = _Neighbourhoods(theirs, theirs, k, tile, team).squared_radii()
-        found = _memberships(ours, theirs, reach, their_reach, balls == "closed", tile, team)
+        their_reach = _Neighbourhoods(theirs, theirs, k, tile, team).squared_kth()
+        members = _memberships(ours, theirs, reach, their_reach, balls == "closed", tile, team)
     values = {
-        "precision": int(theirs.copies[found.precise].sum()) / len(synthetic),
-        "recall": int(ours.copies[found.recalled].sum()) / len(real),
-        "density": found.pairs / (k * len(synthetic)),
-        "coverage": int(ours.copies[found.filled].sum()) / len(real),
+        "precision": int(theirs.copies[members.precise].sum()) / len(synthetic),
+        "recall": int(ours.copies[members.recalled].sum()) / len(real),
+        "density": members.pairs / (k * len(synthetic)),
+        "coverage": int(ours.copies[members.filled].sum()) / len(real),
     }
     if kid:
         values["kid"] = kernel_distance(real, synthetic, tile=tile or 1024, team=team)
@@ -141,9 +141,9 @@ def squared_radii(
     """
     _check_k(k)
     x = check_features(x, "x", k + 1, f"more than k = {k}")
-    with torch.no_grad(), full_precision(x.device):
+    with torch.no_grad(), true_float32(x.device):
         own = Distinct.of(x)
-        return _Neighbourhoods(own, own, k, tile, team or Team()).squared_radii()[own.place]
+        return _Neighbourhoods(own, own, k, tile, team or Team()).squared_kth()[own.place]
 
 
 def squared_nearest(
@@ -166,10 +166,10 @@ def squared_nearest(
     x, y = check_features(x, "x", 1), check_features(y, "y", 1)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x has {x.shape[1]} features a sample, y has {y.shape[1]}")
-    with torch.no_grad(), full_precision(x.device):
+    with torch.no_grad(), true_float32(x.device):
         rows, columns = Distinct.of(x), Distinct.of(y)
         nearest = _Neighbourhoods(rows, columns, 1, tile, team or Team())
-        return nearest.squared_radii()[rows.place]
+        return nearest.squared_kth()[rows.place]
 
 
 def recalled(
@@ -191,12 +191,12 @@ def recalled(
         ValueError: As :func:`two_sample`.
     """
     real, synthetic = _checked_pair(real, synthetic, k, balls)
-    with torch.no_grad(), full_precision(real.device):
+    with torch.no_grad(), true_float32(real.device):
         ours, theirs = Distinct.of(real), Distinct.of(synthetic)
-        reach = _Neighbourhoods(theirs, theirs, k, tile, Team()).squared_radii()
+        reach = _Neighbourhoods(theirs, theirs, k, tile, Team()).squared_kth()
         none = torch.full((len(ours.rows),), -math.inf, dtype=torch.float64, device=real.device)
-        found = _memberships(ours, theirs, none, reach, balls == "closed", tile, Team())
-        return found.recalled[ours.place]
+        members = _memberships(ours, theirs, none, reach, balls == "closed", tile, Team())
+        return members.recalled[ours.place]
 
 
 def _check_k(k: int) -> None:
@@ -245,8 +245,8 @@ class _Neighbourhoods:
         """Candidates that may wait until they are put to use."""
         self.copied = len(columns.rows) < len(columns.place)
 
-    def squared_radii(self) -> Tensor:
-        """Squared distance (n,) from each distinct row to its k-th neighbour."""
+    def squared_kth(self) -> Tensor:
+        """Squared distance (n,) from each distinct row to the k-th nearest column."""
         n, m = len(self.exact), len(self.product.columns.points)
         d = self.product.x.shape[1]
         side = self.tile or side_for(d)
@@ -274,7 +274,7 @@ class _Neighbourhoods:
             i, j, lower = tile.within(self.bound[tile.rows])
         upper = tile.upper(i, j, lower)
         self.waiting.append((i + tile.rows.start, j + tile.columns.start, lower, upper))
-        if sum(len(found[0]) for found in self.waiting) > self.few:
+        if sum(len(i) for i, *_ in self.waiting) > self.few:
             self._forget()
             if len(self.waiting[0][0]) > self.few // 2:
                 self._settle()
@@ -284,8 +284,8 @@ class _Neighbourhoods:
         """Lowers the bounds of a tile's rows by the nearest columns that it shows at a glance."""
         ends = tile.nearest(self.k)
         if ends.shape[1] >= self.k:
-            found = ends.topk(self.k, largest=False).values[:, -1]
-            self.bound[tile.rows] = self.bound[tile.rows].minimum(found)
+            kth = ends.topk(self.k, largest=False).values[:, -1]
+            self.bound[tile.rows] = self.bound[tile.rows].minimum(kth)
 
     def _forget(self) -> None:
         """Lowers the bounds by all that wait and drops those that they rule out."""
@@ -349,9 +349,9 @@ class _Neighbourhoods:
         count = i.bincount(minlength=len(self.exact))
         rank = torch.arange(len(i), device=i.device) - (count.cumsum(0) - count)[i]
         near = rank < self.k
-        found = torch.full_like(self.exact, math.inf)
-        found[i[near], rank[near]] = value[near]
-        return found
+        smallest = torch.full_like(self.exact, math.inf)
+        smallest[i[near], rank[near]] = value[near]
+        return smallest
 
     def _each_copy(self, i: Tensor, j: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and values, as often as there are copies of the column, but k times at most."""
@@ -396,15 +396,14 @@ def _memberships(
     reach = torch.nn.functional.pad(real_radii, (0, n - len(real_radii)))
     their_reach = torch.nn.functional.pad(synthetic_radii[order], (0, m - len(order)))
     precise = torch.zeros(len(order), dtype=torch.bool, device=reach.device)
-    recalled, filled = (
-        torch.zeros(len(real.rows), dtype=torch.bool, device=reach.device) for _ in "rf"
-    )
+    recalled = torch.zeros(len(real.rows), dtype=torch.bool, device=reach.device)
+    filled = recalled.clone()
     pairs = torch.zeros((), dtype=torch.int64, device=reach.device)
-    for each in product.tiles(team.mine(all_pairs(n, m, side))):
+    for block in product.tiles(team.mine(all_pairs(n, m, side))):
         i, j, in_real, in_synthetic = _inside(
-            each, reach[each.rows], their_reach[each.columns], closed
+            block, reach[block.rows], their_reach[block.columns], closed
         )
-        i, j = i + each.rows.start, order[j + each.columns.start]
+        i, j = i + block.rows.start, order[j + block.columns.start]
         recalled[i[in_synthetic]] = True
         i, j = i[in_real], j[in_real]
         filled[i], precise[j] = True, True

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -32,7 +31,6 @@ __all__ = [
     "Tile",
     "alike_in_runs",
     "all_pairs",
-    "full_precision",
     "own_pairs",
     "places",
     "side_for",
@@ -55,22 +53,6 @@ WIDE = 512
 """Features from which on the product, not the search, is the cost of a tile."""
 
 Work = Sequence[tuple[slice, slice]]
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast, no TF32, no bfloat16 inside products: the slack covers float32 only."""
-    mkldnn = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    backends = (torch.backends.cuda.matmul, mkldnn)
-    found = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, found, strict=True):
-            backend.fp32_precision = precision
 
 
 class Distinct(NamedTuple):
@@ -255,7 +237,7 @@ def _lower_ends(x: _Side, y: _Side, room: Tensor | None = None) -> Tensor:
 
 def _pieces(d: int) -> list[slice]:
     """The pieces, as even as can be, of a product of D + 2 terms; the last has both norms."""
-    *pieces, last = _strips(d, -(-d // max(1, round(d / _PIECE))))
+    *pieces, last = _strips(d, math.ceil(d / max(1, round(d / _PIECE))))
     return [*pieces, slice(last.start, d + 2)]
 
 
@@ -269,7 +251,7 @@ def _side(samples: Tensor, order: Tensor, centre: Tensor, unit: float, dtype: to
     the norm covers underflow.
     """
     n, d = len(order), samples.shape[1]
-    size = -(-n // _RUN) * _RUN
+    size = _padded(n)
     points = samples.new_empty(size, d + 2, dtype=dtype)
     points[n:] = 0.0
     points[:, -2] = 1.0
@@ -415,7 +397,7 @@ def alike_in_runs(values: Tensor, side: int) -> Tensor:
     """
     ranked = values.argsort(stable=True)
     order = torch.empty_like(ranked)
-    for block in _blocks(-(-len(values) // _RUN) * _RUN, side):
+    for block in _blocks(_padded(len(values)), side):
         runs = (block.stop - block.start) // _RUN
         inside = torch.arange(min(block.stop, len(values)) - block.start, device=values.device)
         order[block.start + (inside % runs).argsort(stable=True)] = ranked[block]
@@ -447,6 +429,11 @@ def squared_distances(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 def side_for(d: int) -> int:
     """Side of a tile for D features: large ones multiply faster, small ones stay in the cache."""
     return 2048 if d >= WIDE else 1536
+
+
+def _padded(n: int) -> int:
+    """How many samples there are when n are padded to whole runs."""
+    return math.ceil(n / _RUN) * _RUN
 
 
 def _strips(n: int, width: int, start: int = 0) -> list[slice]:

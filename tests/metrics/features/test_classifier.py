@@ -129,5 +129,5 @@ def test_the_classifier_is_frozen(classifier):
 def test_the_classifier_refuses_what_it_cannot_classify(tmp_path, spec):
     with pytest.raises(Refused, match="labelled images") as caught:
         Classifier().prepare(not_called, spec, "", tmp_path / "cache")
-    assert caught.value.field == "evaluator.extractor"
+    assert caught.value.field == ""
     assert not (tmp_path / "cache").exists()

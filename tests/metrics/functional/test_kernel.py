@@ -10,7 +10,7 @@ from mad_lightning.metrics.functional import (
     two_sample,
 )
 from mad_lightning.metrics.functional.kernel import _by_moments, _by_pairs, _lifted
-from mad_lightning.metrics.functional.team import Team
+from mad_lightning.processes import Team
 
 
 def normal(n, d, seed):

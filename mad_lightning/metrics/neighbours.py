@@ -1,0 +1,133 @@
+"""Who lies near whom: fidelity and diversity, over all samples and class by class."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.metrics.base import Metric, View
+from mad_lightning.metrics.functional import class_recall, class_share, squared_radii, two_sample
+from mad_lightning.metrics.functional.checks import check_features
+from mad_lightning.refusal import Refused
+
+__all__ = ["Classes", "Neighbours"]
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise Refused("k", f"{k}", "take at least 1; the paper takes 5")
+
+
+def _check_count(n: int, k: int) -> None:
+    if n <= k:
+        raise Refused(
+            "n",
+            f"{n} samples have no {k}-th neighbour each",
+            f"hold out more than {k} samples, or lower `k`",
+        )
+
+
+class Neighbours(Metric):
+    """Precision, recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al., 2020).
+
+    Args:
+        k: Neighbour that sets the radius of a ball; the paper uses 5.
+        balls: ``closed`` counts a sample on the surface as inside, as the definition does; ``open``
+            is the convention of the package prdc.
+    """
+
+    def __init__(self, k: int = 5, balls: Literal["closed", "open"] = "closed") -> None:
+        super().__init__()
+        _check_k(k)
+        self.k, self.balls = k, balls
+
+    def values(self, real: View, synthetic: View) -> dict[str, float]:
+        """``precision``, ``recall``, ``density``, ``coverage``; all but density lie in [0, 1]."""
+        x = check_features(real.features, "real", self.k + 1, f"more than k = {self.k}")
+        radii = self._of_real(x, lambda: squared_radii(x, self.k, team=self.team))
+        return two_sample(
+            x, synthetic.features, k=self.k, balls=self.balls, real_radii=radii, team=self.team
+        )
+
+    def quantities(self, extractor: str) -> dict[str, Quantity]:
+        """Fidelity and diversity."""
+        return quantities_of(("precision", "recall", "density", "coverage"))
+
+    def protocol(self) -> dict[str, Any]:
+        """k and the kind of balls."""
+        return {"k": self.k, "balls": self.balls}
+
+    def check(self, n: int, extractor: str) -> None:
+        """n must exceed k."""
+        _check_count(n, self.k)
+
+
+class Classes(Metric):
+    """What is left of each class, averaged over classes: its share, and its recall.
+
+    Recall sees a class that fades where precision and the trace of the covariance do not.
+
+    Args:
+        k: Neighbour that sets the radius of a ball.
+        balls: As for :class:`Neighbours`.
+    """
+
+    sets = ("real", "synthetic", "real_labels", "synthetic_labels")
+
+    def __init__(self, k: int = 5, balls: Literal["closed", "open"] = "closed") -> None:
+        super().__init__()
+        _check_k(k)
+        self.k, self.balls = k, balls
+
+    def update(self, features: Tensor, real: bool, labels: Tensor) -> None:  # type: ignore[override]
+        """Takes in a batch.
+
+        Args:
+            features: Features (N, D), floats.
+            real: Whether they are real, else synthetic.
+            labels: Classes (N,), integers from 0 on.
+        """
+        name = "real" if real else "synthetic"
+        if labels.shape != features.shape[:1] or labels.is_floating_point():
+            raise ValueError(
+                f"{name} has {len(features)} samples and labels of {labels.dtype} "
+                f"and shape {tuple(labels.shape)}"
+            )
+        self._take(name, features)
+        self._take(f"{name}_labels", labels[:, None].float())  # exact up to 2^24 classes
+
+    def values(self, real: View, synthetic: View) -> dict[str, float]:
+        """``class_share`` and ``class_recall``, in [0, 1]."""
+        if real.labels is None or synthetic.labels is None:
+            raise Refused(
+                "",
+                "Classes compares class by class, and these samples have no labels",
+                "leave it out, or take a labelled source and a class-conditional generator",
+            )
+        return {
+            "class_share": class_share(real.labels, synthetic.labels),
+            "class_recall": class_recall(
+                real.features, real.labels, synthetic.features, self.k, self.balls
+            ),
+        }
+
+    def quantities(self, extractor: str) -> dict[str, Quantity]:
+        """Diversity."""
+        return quantities_of(("class_share", "class_recall"))
+
+    def protocol(self) -> dict[str, Any]:
+        """k and the kind of balls."""
+        return {"k": self.k, "balls": self.balls}
+
+    def check(self, n: int, extractor: str) -> None:
+        """n must exceed k."""
+        _check_count(n, self.k)
+
+    def _views(self) -> tuple[View, View]:
+        real, synthetic = (
+            View(self._rows(name), labels=self._rows(f"{name}_labels").squeeze(1).long())
+            for name in ("real", "synthetic")
+        )
+        return real, synthetic
