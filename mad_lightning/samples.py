@@ -7,12 +7,16 @@ way, so here only :func:`to_floats` and :func:`to_stored` do, and they invert ea
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mad_lightning.refusal import Refused
 
 __all__ = ["Law", "SampleBlock", "SampleSpec", "Samples", "SeedBlock", "to_floats", "to_stored"]
 
@@ -48,6 +52,28 @@ class SampleSpec:
         """Inverse of :meth:`to_dict`."""
         return cls(tuple(plain["shape"]), plain["classes"])
 
+    @classmethod
+    def of(cls, values: Tensor | Samples, labels: Tensor | None = None) -> SampleSpec:
+        """What ordinary tensors, or samples, look like.
+
+        Args:
+            values: Images (N, C, H, W) or vectors (N, D); or Samples, which bring their labels.
+            labels: Classes (N,), from 0; there are as many as the largest of them + 1.
+
+        Raises:
+            Refused: If the values are neither images nor vectors.
+        """
+        if isinstance(values, Samples):
+            labels, values = values.labels, values.values
+        if values.ndim not in (2, 4):
+            raise Refused(
+                "",
+                f"values of shape {tuple(values.shape)} are not images (N, C, H, W) and not "
+                "vectors (N, D)",
+                "give grey images their channel by values.unsqueeze(1), or flatten to vectors",
+            )
+        return cls(tuple(values.shape[1:]), None if labels is None else int(labels.max()) + 1)
+
 
 @dataclass  # not frozen: under precision 64-true Lightning rebuilds every batch field by field
 class Samples:
@@ -66,6 +92,30 @@ class Samples:
 
     def __getitem__(self, index: slice | Tensor) -> Samples:
         return Samples(self.values[index], None if self.labels is None else self.labels[index])
+
+    @classmethod
+    def of(cls, batch: Any, spec: SampleSpec) -> Samples:
+        """A batch of an ordinary loader as samples.
+
+        Args:
+            batch: A tensor x, or x and classes y as ``(x,)`` or ``(x, y)``. Images x (N, C, H, W)
+                are uint8, or floats in [-1, 1] as generators draw them; vectors x (N, D) are taken
+                as they are. Classes y (N,) are left out where the kind of samples has none.
+            spec: The kind of samples.
+
+        Raises:
+            Refused: If the batch is of another kind.
+        """
+        match [batch] if isinstance(batch, Tensor) else batch:
+            case [Tensor() as x]:
+                return cls(_stored(x, spec), _classes(None, len(x), spec))
+            case [Tensor() as x, Tensor() as y]:
+                return cls(_stored(x, spec), _classes(y, len(x), spec))
+        raise Refused(
+            "",
+            f"a batch is a {type(batch).__name__}, not values and perhaps their classes",
+            "let the loader give a tensor x, (x,), (x, y) or Samples",
+        )
 
     def to(self, *args: Any, **kwargs: Any) -> Samples:
         """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch."""
@@ -138,3 +188,55 @@ def to_stored(floats: Tensor, spec: SampleSpec) -> Tensor:
     if spec.kind == "vector":
         return floats.float()
     return ((floats.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+
+
+# --- from ordinary tensors ------------------------------------------------------------------------
+
+
+def _stored(values: Tensor, spec: SampleSpec) -> Tensor:
+    """Ordinary values of a batch (N, ...) as they are stored."""
+    if tuple(values.shape[1:]) != spec.shape:
+        raise Refused(
+            "",
+            f"samples of a batch have shape {tuple(values.shape[1:])}, build was told {spec.shape}",
+            "build for the samples that the loader gives, by SampleSpec.of",
+        )
+    if spec.kind == "vector" or values.dtype == torch.uint8:
+        return values.to(spec.dtype)
+    if not values.is_floating_point():
+        raise Refused("", f"images are {values.dtype}", "store grey levels 0 to 255 as uint8")
+    darkest, brightest = (float(extreme) for extreme in values.aminmax())
+    if not -1.0 <= darkest <= brightest <= 1.0:
+        raise Refused(
+            "",
+            f"images of floats reach from {darkest:g} to {brightest:g}",
+            "scale black to -1 and white to 1, or store grey levels 0 to 255 as uint8",
+        )
+    if darkest >= 0.0:
+        _warn_of_pale_images()
+    return to_stored(values, spec)
+
+
+@cache
+def _warn_of_pale_images() -> None:
+    """Once is enough: what is true of one batch is true of all."""
+    warnings.warn(
+        "no pixel of a batch is below 0, though black is -1 in images of floats: if these lie in "
+        "[0, 1], scale them by 2 * x - 1, or they are trained on as pale ones",
+        stacklevel=2,
+    )
+
+
+def _classes(labels: Tensor | None, n: int, spec: SampleSpec) -> Tensor | None:
+    """Ordinary labels of a batch of n samples, or None where samples have no classes."""
+    if spec.classes is None:
+        return None
+    if labels is None:
+        problem = f"a batch has no classes, build was told of {spec.classes}"
+    elif labels.shape != (n,) or labels.is_floating_point():
+        problem = f"classes are {tuple(labels.shape)}, {labels.dtype}, for {n} samples"
+    elif n and not 0 <= int(labels.min()) <= int(labels.max()) < spec.classes:
+        problem = f"classes are {labels.unique().tolist()}, build was told of {spec.classes}"
+    else:
+        return labels.long()
+    raise Refused("", problem, f"give each sample a whole number from 0 to {spec.classes - 1}")

@@ -1,11 +1,12 @@
-"""Generator families: one file a family, one contract for all (:mod:`.base`)."""
+"""Generator families: one file a family, one contract for all.
 
-from mad_lightning.generators.base import Generator
-from mad_lightning.generators.diffusion import Diffusion
-from mad_lightning.generators.gaussian import Gaussian
-from mad_lightning.generators.glow import Glow
-from mad_lightning.generators.mixture import Mixture
-from mad_lightning.generators.stylegan2 import StyleGAN2
-from mad_lightning.generators.wgan import WGAN
+base.py         the contract
+closed_form.py  families that are fitted in one pass: Gaussian, Mixture
+adversarial.py  families of two networks that are trained by hand: StyleGAN2, WGAN
+diffusion.py    denoising diffusion
+glow.py         a normalising flow
+"""
 
-__all__ = ["WGAN", "Diffusion", "Gaussian", "Generator", "Glow", "Mixture", "StyleGAN2"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

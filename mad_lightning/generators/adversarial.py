@@ -17,11 +17,11 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from mad_lightning.generators.base import Generator
+from mad_lightning.processes import mean_over_all
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 from mad_lightning.seeds import sample_seeds
@@ -40,16 +40,15 @@ class Adversarial(Generator):
     def __init__(self, accumulate: int = 1) -> None:
         super().__init__()
         if accumulate < 1:
-            raise Refused("generator.accumulate", f"{accumulate}", "take at least 1")
+            raise Refused("accumulate", f"{accumulate}", "take at least 1")
         self.automatic_optimization = False
         self.accumulate = accumulate
         self._address = 0
         self._step = 0
-        self._noted: dict[str, tuple[Tensor, int]] = {}
 
     def on_fit_start(self) -> None:
-        """Draws the address of all noise in training, where all processes still agree."""
-        self._address = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+        """Draws the address of all noise in training."""
+        self._address = self.common_seed()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Counts batches by arithmetic: a resumed training goes on at its place."""
@@ -77,9 +76,9 @@ class Adversarial(Generator):
         n, world_size = len(batch), self.trainer.world_size
         if n % self.accumulate:
             raise Refused(
-                "generator.accumulate",
-                f"{n} images of a process do not make {self.accumulate} equal parts",
-                f"choose data.batch_size as a multiple of {self.accumulate * world_size}",
+                "accumulate",
+                f"{n} samples of a process do not make {self.accumulate} equal parts",
+                f"make each batch a multiple of {self.accumulate * world_size} samples",
             )
         first = self.trainer.global_rank * n
         seeds = sample_seeds(first, n, self._address, purpose, self.step).to(self.device)
@@ -99,42 +98,24 @@ class Adversarial(Generator):
         unsynchronised = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
         with unsynchronised():
             yield
-        gradients = [each.grad for each in network.parameters() if each.grad is not None]
-        for gradient, mean in zip(gradients, self.mean_over_processes(*gradients), strict=True):
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        for gradient, mean in zip(gradients, mean_over_all(*gradients), strict=True):
             gradient.copy_(mean)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
 
-    def mean_over_processes(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Averages tensors over all processes, in one message."""
-        world_size = self.trainer.world_size
-        if world_size == 1 or not values:
-            return values
-        flat = torch.cat([value.detach().flatten() for value in values])
-        dist.all_reduce(flat)
-        flat /= world_size
-        pieces = flat.split([value.numel() for value in values])
-        return tuple(piece.view_as(value) for piece, value in zip(pieces, values, strict=True))
-
-    def note(self, **values: Tensor) -> None:
-        """Adds to the means that are logged once an epoch: ``self.log`` is dear in small steps."""
-        for name, value in values.items():
-            total, n = self._noted.get(name, (torch.zeros((), device=value.device), 0))
-            self._noted[name] = (total + value.detach().float().mean(), n + 1)
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the means of what was noted.
+    def epoch_means(self) -> dict[str, Tensor]:
+        """Means of what was noted in this epoch.
 
         Raises:
             FloatingPointError: On all processes alike, if one of them is not finite.
         """
-        noted, self._noted = self._noted, {}
-        means = self.mean_over_processes(*(total / n for total, n in noted.values()))
-        for name, mean in zip(noted, means, strict=True):
+        means = super().epoch_means()
+        for name, mean in means.items():
             if not bool(torch.isfinite(mean)):
                 raise FloatingPointError(
                     f"{type(self).__name__} has diverged: the mean of {name} in epoch "
                     f"{self.trainer.current_epoch} is {float(mean)} (try a lower learning rate, "
-                    "a stronger gradient penalty, or trainer.precision 32-true)"
+                    "a stronger gradient penalty, or a Trainer's precision 32-true)"
                 )
-            self.log(name, mean)
+        return means

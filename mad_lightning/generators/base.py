@@ -9,6 +9,11 @@ Weights & Biases.
 Life of a generator: ``__init__`` takes what the configuration says, :meth:`Generator.build` what
 the kind of data says, :meth:`Generator.initialise` what the first batch says; then Lightning trains
 it, then :meth:`Generator.sample` draws. It is used for one generation and thrown away.
+
+Any Lightning Trainer will do, and any loader of tensors: a batch is x, ``(x,)``, ``(x, y)`` or
+:class:`~mad_lightning.samples.Samples`. Images x (N, C, H, W) are uint8, or floats in [-1, 1];
+vectors x are (N, D); y are classes (N,) from 0. Each family's docstring has an example, with
+``torch``, ``lightning as L`` and torch's ``DataLoader`` and ``TensorDataset`` imported.
 """
 
 from __future__ import annotations
@@ -16,12 +21,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mad_lightning.processes import mean_over_all, take_from_first
 from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.samples import Law, Samples, SampleSpec, SeedBlock, to_stored
 
@@ -36,9 +42,13 @@ class Generator(L.LightningModule, ABC):
     exact_pass: bool = False
     """Whether an epoch must be one exact pass over the mix (families with a closed form)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: dict[str, tuple[Tensor, int]] = {}
+
     @abstractmethod
-    def build(self, spec: SampleSpec) -> None:
-        """Makes the networks for samples of this kind and sets ``self.spec``.
+    def build(self, spec: SampleSpec) -> Self:
+        """Makes the networks for samples of this kind, sets ``self.spec`` and returns itself.
 
         Raises:
             Refused: If the family cannot model them.
@@ -53,6 +63,51 @@ class Generator(L.LightningModule, ABC):
         Args:
             samples: The first batch of the generation, of all processes together.
         """
+
+    # training
+
+    def setup(self, stage: str) -> None:
+        """Stops a Trainer before it meets a generator without networks.
+
+        Raises:
+            RuntimeError: If :meth:`build` was not called.
+        """
+        if not hasattr(self, "spec"):
+            raise RuntimeError(
+                f"this {type(self).__name__} does not know what samples look like: call "
+                "build(SampleSpec.of(x)) before it is trained or sampled from"
+            )
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Makes samples of what an ordinary loader gives; see :meth:`Samples.of`."""
+        if isinstance(batch, Samples) or self.trainer.predicting:
+            return batch
+        return Samples.of(batch, self.spec)
+
+    def common_seed(self) -> int:
+        """Draws a seed from the global random numbers; all processes get the first one's."""
+        seed = torch.randint(2**62, ()).to(self.device)
+        take_from_first(seed)
+        return int(seed)
+
+    def note(self, **values: Tensor) -> None:
+        """Adds to the means that are logged once an epoch: ``self.log`` is dear in small steps."""
+        for name, value in values.items():
+            total, n = self._noted.get(name, (torch.zeros((), device=value.device), 0))
+            self._noted[name] = (total + value.detach().float().mean(), n + 1)
+
+    def epoch_means(self) -> dict[str, Tensor]:
+        """Means of what was noted in this epoch, over all processes; forgets it."""
+        noted, self._noted = self._noted, {}
+        means = mean_over_all(*(total / n for total, n in noted.values()))
+        return dict(zip(noted, means, strict=True))
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the means of the epoch."""
+        for name, mean in self.epoch_means().items():
+            self.log(name, mean)
+
+    # sampling
 
     @abstractmethod
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
@@ -132,16 +187,28 @@ def refuse_vectors(family: str, spec: SampleSpec) -> None:
     """Refuses vector data, for families that need images."""
     if spec.kind != "image":
         raise Refused(
-            "generator",
-            f"{family} needs images, the source gives vectors {spec.shape}",
-            "use Gaussian, or a source of images",
+            "",
+            f"{family} needs images, these samples are vectors {spec.shape}",
+            "take a family that models vectors, or train on images",
         )
 
 
-def warmed_cosine(
-    optimizer: torch.optim.Optimizer, warmup: int, steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """A learning rate that rises over ``warmup`` steps, then falls to 0 as a cosine of all."""
+def warmed_adamw(
+    network: nn.Module, lr: float, warmup: int, steps: int, weight_decay: float = 0.0
+) -> dict[str, Any]:
+    """AdamW, and a schedule that rises over ``warmup`` steps, then falls to 0 as a cosine of all.
+
+    Args:
+        network: What is trained.
+        lr: Peak learning rate.
+        warmup: Steps until the peak.
+        steps: Steps of the whole training.
+        weight_decay: AdamW's.
+
+    Returns:
+        What ``configure_optimizers`` returns.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
     steps = max(2, steps)
 
     def factor(step: int) -> float:
@@ -149,4 +216,5 @@ def warmed_cosine(
             return (step + 1) / warmup
         return 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

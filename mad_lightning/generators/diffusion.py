@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mad_lightning.generators.base import Generator, refuse_vectors, warmed_cosine
+from mad_lightning.generators.base import Generator, refuse_vectors, warmed_adamw
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.unet import UNet
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
 
@@ -54,6 +55,14 @@ class Diffusion(Generator):
         warmup: Steps until the peak.
         weight_decay: AdamW's.
         ema_decay: Decay of the averaged weights; they, not the trained ones, are sampled from.
+
+    Example:
+        >>> x, y = 2.0 * torch.rand(64, 1, 8, 8) - 1.0, torch.arange(64) % 10
+        >>> diffusion = Diffusion(sampling_steps=5).build(SampleSpec.of(x, y))
+        >>> L.Trainer(max_epochs=1).fit(diffusion, DataLoader(TensorDataset(x, y), batch_size=32))
+        >>> samples = diffusion.sample(torch.arange(5), sampling_bias=0.5, labels=torch.arange(5))
+        >>> samples.values.shape, samples.values.dtype
+        (torch.Size([5, 1, 8, 8]), torch.uint8)
     """
 
     alphas_cumprod: Tensor
@@ -75,11 +84,11 @@ class Diffusion(Generator):
     ) -> None:
         super().__init__()
         if not 0.0 <= condition_drop < 1.0:
-            raise Refused("generator.condition_drop", f"{condition_drop}", "choose within [0, 1)")
+            raise Refused("condition_drop", f"{condition_drop}", "choose within [0, 1)")
         if sampling_steps is not None and not 1 <= sampling_steps <= timesteps:
             raise Refused(
-                "generator.sampling_steps",
-                f"{sampling_steps} steps for timesteps = {timesteps}",
+                "sampling_steps",
+                f"{sampling_steps} steps for `timesteps: {timesteps}`",
                 f"choose 1 to {timesteps}",
             )
         self.network = network
@@ -89,19 +98,19 @@ class Diffusion(Generator):
         self.condition_drop = condition_drop
         self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
         self.ema_decay = ema_decay
-        self._loss = torch.zeros(())
-        self._batches = 0
 
-    def build(self, spec: SampleSpec) -> None:
+    def build(self, spec: SampleSpec) -> Self:
         """Makes the network, its average and the noise schedule."""
         from diffusers import DDPMScheduler  # costs seconds
 
         refuse_vectors("Diffusion", spec)
         self.spec = spec
-        self.net = self.network(spec)
+        with at("network"):
+            self.net = self.network(spec)
         self.ema = EMA(self.net, self.ema_decay)
         schedule = DDPMScheduler(self.timesteps, beta_schedule=self.beta_schedule)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod, persistent=False)
+        return self
 
     def check_bias(self, sampling_bias: float) -> None:
         """Guidance needs classes, and a network that has seen none dropped cannot be guided."""
@@ -110,8 +119,8 @@ class Diffusion(Generator):
             raise Refused(
                 "sampling_bias",
                 f"λ = {sampling_bias} guides by class, "
-                + ("the source has none" if self.spec.classes is None else "none is ever dropped"),
-                "use labelled data and generator.condition_drop > 0, or sampling_bias 1",
+                + ("samples have none" if self.spec.classes is None else "none is ever dropped"),
+                "train with classes and drop some of them, or take `sampling_bias: 1`",
             )
 
     def sampler(self) -> dict[str, Any]:
@@ -140,56 +149,56 @@ class Diffusion(Generator):
         if self.prediction == "velocity":
             target = alpha_bar.sqrt() * noise - (1.0 - alpha_bar).sqrt() * x_0
         loss = F.mse_loss(self.net(x_t, t, labels), target)
-        self._loss = self._loss.to(loss.device) + loss.detach()
-        self._batches += 1
+        self.note(loss=loss)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Follows the network."""
         self.ema.update(self.net)
 
-    def on_train_epoch_end(self) -> None:
-        """Logs once an epoch: logging every step would cost as much as a small step."""
-        self.log("loss", self._loss / max(1, self._batches), sync_dist=True)
-        self._loss, self._batches = torch.zeros(()), 0
-
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay over the whole budget."""
-        optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay
-        )
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmed_cosine(optimizer, self.warmup, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warmed_adamw(self.net, self.lr, self.warmup, steps, self.weight_decay)
 
     # sampling
+
+    def noise_estimate(
+        self, x: Tensor, t: int, labels: Tensor | None, sampling_bias: float
+    ) -> Tensor:
+        r"""The averaged network's noise, guided by class: :math:`\epsilon` of the class docstring.
+
+        Args:
+            x: Noisy images (N, C, H, W).
+            t: Their time, 0 to ``timesteps`` - 1.
+            labels: Classes (N,), int64, or None.
+            sampling_bias: λ in (0, 1].
+
+        Returns:
+            Estimate with the shape of ``x``.
+        """
+        time = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        if sampling_bias == 1.0 or labels is None:
+            out = self.ema(x, time, labels).float()
+        else:
+            nothing = torch.full_like(labels, self.spec.classes or 0)
+            both = self.ema(
+                torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, labels])
+            )
+            without, given = both.float().chunk(2)
+            out = without + (given - without) / sampling_bias
+        if self.prediction == "epsilon":
+            return out
+        alpha_bar = self.alphas_cumprod[t]  # guidance commutes with this affine map
+        return alpha_bar.sqrt() * out + (1.0 - alpha_bar).sqrt() * x
 
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
         """Runs the sampler from each seed's own noise."""
         x = normal(seeds, *self.spec.shape)
-
-        def noise_estimate(x: Tensor, t: int) -> Tensor:
-            time = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-            if sampling_bias == 1.0 or labels is None:
-                out = self.ema(x, time, labels).float()
-            else:
-                nothing = torch.full_like(labels, self.spec.classes or 0)
-                both = self.ema(
-                    torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, labels])
-                )
-                without, given = both.float().chunk(2)
-                out = without + (given - without) / sampling_bias
-            if self.prediction == "epsilon":
-                return out
-            alpha_bar = self.alphas_cumprod[t]  # guidance commutes with this affine map
-            return alpha_bar.sqrt() * out + (1.0 - alpha_bar).sqrt() * x
-
+        estimate = partial(self.noise_estimate, labels=labels, sampling_bias=sampling_bias)
         if self.sampler_name == "ddpm":
-            return self._ancestral(x, seeds, noise_estimate)
-        return self._solve(x, noise_estimate)
+            return self._ancestral(x, seeds, estimate)
+        return self._solve(x, estimate)
 
     def _solve(self, x: Tensor, noise_estimate: Callable[[Tensor, int], Tensor]) -> Tensor:
         """DPM-Solver++ 2M by diffusers; deterministic given the first noise."""
@@ -223,8 +232,8 @@ class Diffusion(Generator):
                 self.alphas_cumprod[before] if before >= 0 else torch.ones_like(alpha_bar)
             )
             alpha = alpha_bar / alpha_bar_before
-            estimate = noise_estimate(x, t)
-            x_0 = (x - (1.0 - alpha_bar).sqrt() * estimate) / alpha_bar.sqrt()
+            noise = noise_estimate(x, t)
+            x_0 = (x - (1.0 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
             if self.clip:
                 x_0 = x_0.clamp(-1.0, 1.0)
             x = (

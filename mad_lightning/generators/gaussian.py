@@ -8,20 +8,21 @@ with no optimiser to blame, goes MAD.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from mad_lightning.generators.base import Generator
+from mad_lightning.generators.closed_form import ClosedForm
+from mad_lightning.processes import Team
 from mad_lightning.samples import Law, Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
 
 __all__ = ["Gaussian"]
 
 
-class Gaussian(Generator):
+class Gaussian(ClosedForm):
     r"""Normal distribution with full covariance, on vectors or flattened images.
 
     λ scales the covariance: samples come from :math:`\mathcal N(\mu, \lambda\Sigma)` (section 3.1).
@@ -30,9 +31,17 @@ class Gaussian(Generator):
         estimator: ``unbiased`` divides by n - 1, as the paper does; ``maximum_likelihood`` by n, as
             part of the later literature does (the trace then shrinks by 1 - 1/n a generation).
         per_class: One Gaussian a class where samples carry labels.
+
+    Example:
+        >>> x = torch.randn(1000, 2) @ torch.tensor([[1.0, 0.5], [0.0, 2.0]])
+        >>> gaussian = Gaussian().build(SampleSpec.of(x))
+        >>> L.Trainer(max_epochs=1).fit(gaussian, DataLoader(TensorDataset(x), batch_size=100))
+        >>> torch.allclose(gaussian.law().covariance.float(), x.T.cov(), atol=1e-4)
+        True
+        >>> gaussian.sample(seeds=torch.arange(5), sampling_bias=0.8).values.shape
+        torch.Size([5, 2])
     """
 
-    exact_pass = True
     n: Tensor
     mean: Tensor
     scatter: Tensor
@@ -43,25 +52,18 @@ class Gaussian(Generator):
         per_class: bool = True,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.estimator, self.per_class = estimator, per_class
         self._factors: dict[int, Tensor] = {}
-        # DDP refuses a module with nothing to optimise; this holds its place.
-        self.unused = nn.Parameter(torch.zeros(()))
 
-    def build(self, spec: SampleSpec) -> None:
+    def build(self, spec: SampleSpec) -> Self:
         """Allocates the moments: count (K,), mean (K, D), scatter (K, D, D), float64."""
         self.spec = spec
         groups = spec.classes if self.per_class and spec.classes else 1
-        dim = 1
-        for side in spec.shape:
-            dim *= side
+        dim = math.prod(spec.shape)
         self.register_buffer("n", torch.zeros(groups).double())
         self.register_buffer("mean", torch.zeros(groups, dim).double())
         self.register_buffer("scatter", torch.zeros(groups, dim, dim).double())
-
-    def configure_optimizers(self) -> None:
-        """Nothing to optimise."""
+        return self
 
     def on_train_epoch_start(self) -> None:
         """Every epoch estimates anew."""
@@ -76,10 +78,10 @@ class Gaussian(Generator):
         if len(self.n) > 1 and batch.labels is not None:
             group = batch.labels
         for k in group.unique().tolist():
-            mine = x[group == k]
-            mean = mine.mean(dim=0)
-            centred = mine - mean
-            self._merge(k, float(len(mine)), mean, centred.T @ centred)
+            rows = x[group == k]
+            mean = rows.mean(dim=0)
+            centred = rows - mean
+            self._merge(k, float(len(rows)), mean, centred.T @ centred)
 
     def _merge(self, k: int, n: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
         """Adds partial moments to those of group k (Chan et al., 1983, equation 2.1)."""
@@ -91,12 +93,12 @@ class Gaussian(Generator):
 
     def on_train_epoch_end(self) -> None:
         """Merges the moments of all processes, in the order of their ranks."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        team = Team.of()
+        if team.size == 1:
             return
-        mine = [self.n, self.mean, self.scatter]
-        gathered = [[torch.empty_like(m) for _ in range(dist.get_world_size())] for m in mine]
-        for out, moment in zip(gathered, mine, strict=True):
-            dist.all_gather(out, moment.contiguous())
+        moments = (self.n, self.mean, self.scatter)
+        gathered = [team.gathered(moment) for moment in moments]
+        for moment in moments:
             moment.zero_()
         for n, mean, scatter in zip(*gathered, strict=True):
             for k in range(len(n)):

@@ -15,15 +15,15 @@ beside the image, and leave the likelihood a bound (Huang et al., 2020).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from mad_lightning.generators.base import Generator, warmed_cosine
+from mad_lightning.generators.base import Generator, warmed_adamw
 from mad_lightning.nets.ema import EMA
+from mad_lightning.processes import take_from_first
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
@@ -51,6 +51,13 @@ class Glow(Generator):
         warmup: Steps until the peak.
         clip_norm: Largest norm of the gradient of the loss, in nats a dimension.
         ema_decay: Decay of the averaged weights; they, not the trained ones, are sampled from.
+
+    Example:
+        >>> x = torch.randint(256, (64, 1, 8, 8), dtype=torch.uint8)
+        >>> glow = Glow(levels=2, couplings=2).build(SampleSpec.of(x))
+        >>> L.Trainer(max_epochs=1).fit(glow, DataLoader(TensorDataset(x), batch_size=32))
+        >>> glow.sample(seeds=torch.arange(5), sampling_bias=0.8).values.shape
+        torch.Size([5, 1, 8, 8])
     """
 
     initialised: Tensor
@@ -69,45 +76,45 @@ class Glow(Generator):
         super().__init__()
         for field, value in (("levels", levels), ("couplings", couplings), ("hidden", hidden)):
             if value < 1:
-                raise Refused(f"generator.{field}", f"{value}", "take at least 1")
+                raise Refused(field, f"{value}", "take at least 1")
         if not 1 <= bits <= 8:
-            raise Refused("generator.bits", f"{bits}", "choose 1 to 8; stored images have 8")
+            raise Refused("bits", f"{bits}", "choose 1 to 8; stored images have 8")
         if not clip_norm > 0.0:
-            raise Refused("generator.clip_norm", f"{clip_norm}", "choose above 0, e.g. 1")
+            raise Refused("clip_norm", f"{clip_norm}", "choose above 0, e.g. 1")
         if not 0.0 <= ema_decay < 1.0:
-            raise Refused("generator.ema_decay", f"{ema_decay}", "choose within [0, 1), e.g. 0.995")
-        self.depth, self.couplings, self.hidden, self.bits = levels, couplings, hidden, bits
+            raise Refused("ema_decay", f"{ema_decay}", "choose within [0, 1), e.g. 0.995")
+        self.levels, self.couplings, self.hidden, self.bits = levels, couplings, hidden, bits
         self.lr, self.warmup, self.clip_norm, self.ema_decay = lr, warmup, clip_norm, ema_decay
         self._ready = False
-        self._nats = torch.zeros(())
-        self._batches = 0
 
-    def build(self, spec: SampleSpec) -> None:
+    def build(self, spec: SampleSpec) -> Self:
         """Makes the flow and its average."""
         from mad_lightning.nets.glow import Flow  # normflows is heavy
 
         self.spec, self.padding = spec, (0, 0, 0, 0)
         shape = spec.shape
         if spec.kind == "image":
-            channels, *sides = spec.shape
-            if min(sides) < 2 ** (self.depth - 1):
+            channels, height, width = spec.shape
+            if min(height, width) < 2 ** (self.levels - 1):
                 raise Refused(
-                    "generator.levels",
-                    f"images of {sides[0]} x {sides[1]} cannot be halved {self.depth} times",
-                    f"choose at most {int(math.log2(min(sides))) + 1}",
+                    "levels",
+                    f"images of {height} x {width} cannot be halved {self.levels} times",
+                    f"choose at most {int(math.log2(min(height, width))) + 1}",
                 )
-            more = [-side % 2**self.depth for side in sides]
-            self.padding = (more[1] // 2, -(-more[1] // 2), more[0] // 2, -(-more[0] // 2))
-            shape = (channels, sides[0] + more[0], sides[1] + more[1])
+            rows, columns = (-side % 2**self.levels for side in (height, width))
+            left, top = columns // 2, rows // 2
+            self.padding = (left, columns - left, top, rows - top)
+            shape = (channels, height + rows, width + columns)
         elif spec.shape[0] < 2:
             raise Refused(
-                "generator",
+                "",
                 "Glow transforms coordinates given others, and these vectors have one",
-                "use Gaussian or a mixture, or data of two dimensions or more",
+                "take a Gaussian or a mixture, or vectors of two dimensions or more",
             )
-        self.net = Flow(shape, self.depth, self.couplings, self.hidden, spec.classes)
+        self.net = Flow(shape, self.levels, self.couplings, self.hidden, spec.classes)
         self.ema = EMA(self.net, self.ema_decay)
         self.register_buffer("initialised", torch.tensor(False))
+        return self
 
     def sampler(self) -> dict[str, Any]:
         """Whose weights are sampled from, and how finely samples are rounded."""
@@ -116,7 +123,7 @@ class Glow(Generator):
 
     # between samples and what the flow sees
 
-    def _spread(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _dequantise(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stored samples as points of the flow's space; draws uniform noise for images.
 
         Returns:
@@ -131,7 +138,7 @@ class Glow(Generator):
         slope = (1.0 - 2.0 * MARGIN) / 2**self.bits / (share * (1.0 - share))
         return torch.logit(share), slope.log().flatten(1).sum(dim=1)
 
-    def _gather(self, x: Tensor) -> Tensor:
+    def _quantise(self, x: Tensor) -> Tensor:
         """Points of the flow's space as floats at grey levels; what is not finite stays so."""
         if self.spec.kind == "vector":
             return x
@@ -143,7 +150,7 @@ class Glow(Generator):
 
     def log_prob(self, samples: Samples) -> Tensor:
         """Log-density of vectors, or a bound on the log-probability of images, (N,) in nats."""
-        x, log_det = self._spread(samples.values)
+        x, log_det = self._dequantise(samples.values)
         return self.net.log_prob(x, samples.labels) + log_det
 
     # training
@@ -155,7 +162,7 @@ class Glow(Generator):
         Without it nothing can be sampled. A bare Trainer's first training batch does it, too.
         """
         samples = samples.to(self.device)
-        self.net.inverse(self._spread(samples.values)[0], samples.labels, initialise=True)
+        self.net.inverse(self._dequantise(samples.values)[0], samples.labels, initialise=True)
         self.ema.net.load_state_dict(self.net.state_dict())
         self.initialised.fill_(True)
 
@@ -163,9 +170,7 @@ class Glow(Generator):
         """Initialises a flow that nobody has: by one batch, and alike on all processes."""
         if not self.initialised:
             self.initialise(batch)
-            if dist.is_available() and dist.is_initialized():
-                for tensor in [*self.net.parameters(), *self.ema.net.parameters()]:
-                    dist.broadcast(tensor.data, 0)
+            take_from_first(*self.net.parameters(), *self.ema.net.parameters())
         self._ready = True  # spares a look at the device in every step
 
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
@@ -173,8 +178,7 @@ class Glow(Generator):
         if not self._ready:
             self._make_ready(batch)
         nats = -self.log_prob(batch).mean()
-        self._nats = self._nats.to(nats.device) + nats.detach()
-        self._batches += 1
+        self.note(nll=nats)
         return nats / math.prod(self.spec.shape)
 
     def configure_gradient_clipping(
@@ -196,39 +200,35 @@ class Glow(Generator):
             self._give_up(f"the gradient's norm is {float(norm)}")
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def _give_up(self, what: str) -> None:
+    def _give_up(self, what: str) -> NoReturn:
         raise FloatingPointError(
             f"the training of Glow has diverged: {what} at step {self.trainer.global_step}, "
-            f"epoch {self.trainer.current_epoch}; remedies: a lower generator.lr "
-            f"(now {self.lr}), a longer generator.warmup (now {self.warmup}), a smaller "
-            f"generator.clip_norm (now {self.clip_norm}), fewer generator.couplings"
+            f"epoch {self.trainer.current_epoch}; remedies: a lower lr (now {self.lr}), a longer "
+            f"warmup (now {self.warmup}), a smaller clip_norm (now {self.clip_norm}), fewer "
+            "couplings"
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Follows the flow."""
         self.ema.update(self.net)
 
-    def on_train_epoch_end(self) -> None:
-        """Logs once an epoch: logging every step would cost as much as a small step."""
-        nats = self._nats / max(1, self._batches)
-        if not torch.isfinite(nats):
-            self._give_up(f"the mean log-likelihood is {-float(nats)}")
-        if self.spec.kind == "vector":
-            self.log("nll", nats, sync_dist=True)
-        else:
-            bits = nats / (math.log(2.0) * math.prod(self.spec.shape))
-            self.log("bits_per_dim", bits, sync_dist=True)
-        self._nats, self._batches = torch.zeros(()), 0
+    def epoch_means(self) -> dict[str, Tensor]:
+        """The mean negative log-likelihood: ``nll`` in nats of vectors, ``bits_per_dim`` of images.
+
+        Raises:
+            FloatingPointError: On all processes alike, if it is not finite.
+        """
+        means = super().epoch_means()
+        if not torch.isfinite(means["nll"]):
+            self._give_up(f"the mean log-likelihood is {-float(means['nll'])}")
+        if self.spec.kind == "image":
+            means["bits_per_dim"] = means.pop("nll") / (math.log(2.0) * math.prod(self.spec.shape))
+        return means
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay over the whole budget."""
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, weight_decay=0.0)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmed_cosine(optimizer, self.warmup, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return warmed_adamw(self.net, self.lr, self.warmup, steps)
 
     # sampling
 
@@ -244,4 +244,4 @@ class Glow(Generator):
             for level, shape in enumerate(self.net.latents)
         ]
         with torch.autocast(self.device.type, enabled=False):
-            return self._gather(self.ema(latents, labels))
+            return self._quantise(self.ema(latents, labels))

@@ -11,14 +11,14 @@ there. The mean over lineages stays right for ever; each lineage ends in one mod
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from mad_lightning.generators.base import Generator
+from mad_lightning.generators.closed_form import ClosedForm
+from mad_lightning.processes import joined
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Law, Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal, seed_for, uniform
@@ -126,9 +126,9 @@ def assign(x: Tensor, k: int, rng: torch.Generator) -> Tensor:
     owner = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for centre in range(k):
         chances = torch.ones_like(nearest) if centre == 0 else nearest
-        heap = chances.cumsum(dim=0)
-        places = torch.rand(trials, dtype=x.dtype, generator=rng).to(x.device) * heap[-1]
-        candidates = torch.searchsorted(heap, places, right=True).clamp(max=len(x) - 1)
+        cumulative = chances.cumsum(dim=0)
+        places = torch.rand(trials, dtype=x.dtype, generator=rng).to(x.device) * cumulative[-1]
+        candidates = torch.searchsorted(cumulative, places, right=True).clamp(max=len(x) - 1)
         exact = "donot_use_mm_for_euclid_dist"  # the other way 0 would come out as 1e-8
         distances = torch.cdist(x[candidates], x, compute_mode=exact).square()  # (trials, N)
         best = distances[distances.minimum(nearest).sum(dim=1).argmin()]
@@ -171,7 +171,7 @@ def fit(
     return components, history
 
 
-class Mixture(Generator):
+class Mixture(ClosedForm):
     r"""Mixture of Gaussians with full covariances, on vectors or flattened images.
 
     Where samples carry labels, each class has a mixture of its own.
@@ -197,9 +197,16 @@ class Mixture(Generator):
         tolerance: A fit ends when an iteration adds less than this to the mean log-likelihood, in
             nats a sample.
         max_iterations: A fit ends at the latest then, with a warning.
+
+    Example:
+        >>> y = torch.arange(600) % 3
+        >>> x = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])[y] + torch.randn(600, 2)
+        >>> mixture = Mixture(components=3).build(SampleSpec.of(x))
+        >>> L.Trainer(max_epochs=1).fit(mixture, DataLoader(TensorDataset(x), batch_size=100))
+        >>> mixture.sample(seeds=torch.arange(5), sampling_bias=0.8).values.shape
+        torch.Size([5, 2])
     """
 
-    exact_pass = True
     weight: Tensor
     mean: Tensor
     root: Tensor
@@ -215,38 +222,33 @@ class Mixture(Generator):
         super().__init__()
         for field, value in (("components", components), ("max_iterations", max_iterations)):
             if value < 1:
-                raise Refused(f"generator.{field}", f"{value}", "take at least 1")
+                raise Refused(field, f"{value}", "take at least 1")
         if not 0.0 < least_variance < 1.0:
             raise Refused(
-                "generator.least_variance",
+                "least_variance",
                 f"{least_variance} lies outside (0, 1)",
                 "it is a share of the variance of the samples, e.g. 1e-6",
             )
         if not tolerance >= 0.0:
-            raise Refused("generator.tolerance", f"{tolerance}", "take e.g. 1e-3, or 0")
-        self.automatic_optimization = False
+            raise Refused("tolerance", f"{tolerance}", "take e.g. 1e-3, or 0")
         self.components, self.estimator = components, estimator
         self.least_variance = least_variance
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self._seed = 0
         self._batches: list[Samples] = []
-        # DDP refuses a module with nothing to optimise; this holds its place.
-        self.unused = nn.Parameter(torch.zeros(()))
 
-    def build(self, spec: SampleSpec) -> None:
+    def build(self, spec: SampleSpec) -> Self:
         """Allocates weights (G, K), means (G, K, D), roots of covariances (G, K, D, D), float64."""
         self.spec = spec
         groups, k, dim = spec.classes or 1, self.components, math.prod(spec.shape)
         self.register_buffer("weight", torch.zeros(groups, k).double())
         self.register_buffer("mean", torch.zeros(groups, k, dim).double())
         self.register_buffer("root", torch.zeros(groups, k, dim, dim).double())
-
-    def configure_optimizers(self) -> None:
-        """Nothing to optimise."""
+        return self
 
     def on_fit_start(self) -> None:
-        """Draws the seed of all starts here, where the processes' random numbers still agree."""
-        self._seed = int(torch.randint(2**62, ()))
+        """Draws the seed of all starts."""
+        self._seed = self.common_seed()
 
     def training_step(self, batch: Samples, batch_idx: int) -> None:
         """Keeps a batch until the epoch ends; every epoch fits anew."""
@@ -258,19 +260,19 @@ class Mixture(Generator):
         Raises:
             Refused: If a class has no sample.
         """
-        values = _gather(torch.cat([batch.values for batch in self._batches]))
+        values = joined(torch.cat([batch.values for batch in self._batches]))
         labels = [batch.labels for batch in self._batches if batch.labels is not None]
-        group = _gather(torch.cat(labels)) if labels else values.new_zeros(len(values)).long()
+        group = joined(torch.cat(labels)) if labels else values.new_zeros(len(values)).long()
         self._batches.clear()
         for g in range(len(self.weight)):
-            mine = to_floats(values[group == g]).double().flatten(1)
-            if not len(mine):
+            x = to_floats(values[group == g]).double().flatten(1)
+            if not len(x):
                 raise Refused(
-                    "policy",
-                    f"class {g} has no sample in the training mix, so there is nothing to fit",
-                    "train on more samples, or on a source without labels",
+                    "",
+                    f"class {g} has no sample to train on, so there is nothing to fit",
+                    "train on more samples, or without classes",
                 )
-            different, times = mine.unique(dim=0, return_counts=True)  # sorted, whoever had them
+            different, times = x.unique(dim=0, return_counts=True)  # sorted, whoever had them
             components, history = fit(
                 different.repeat_interleave(times, dim=0),
                 self.components,
@@ -282,12 +284,12 @@ class Mixture(Generator):
             if len(history) == self.max_iterations:
                 rank_zero_warn(
                     f"expectation-maximisation was stopped after {len(history)} iterations; see "
-                    "generator.max_iterations and generator.tolerance"
+                    "max_iterations and tolerance"
                 )
             self.weight[g], self.mean[g] = components.weight, components.mean
             self.root[g] = components.root()
             if self.estimator == "unbiased":
-                n = components.weight * len(mine)
+                n = components.weight * len(x)
                 self.root[g] *= (n / (n - 1.0).clamp(min=1.0)).clamp(min=1.0).sqrt()[:, None, None]
 
     def law(self) -> Law | None:
@@ -309,29 +311,13 @@ class Mixture(Generator):
         groups, k, dim = self.mean.shape
         z = normal(seeds, dim).double() * sampling_bias**0.5
         group = labels if labels is not None and groups > 1 else torch.zeros_like(seeds)
-        heap = self.weight.cumsum(dim=1)
+        cumulative = self.weight.cumsum(dim=1)
         # u > 0 and the left side: a component of weight 0 is never hit
-        u = uniform(seeds, 1, stream=1) * heap[group, -1:]
-        component = torch.searchsorted(heap[group], u).squeeze(1).clamp(max=k - 1)
-        place = group * k + component
+        u = uniform(seeds, 1, stream=1) * cumulative[group, -1:]
+        component = torch.searchsorted(cumulative[group], u).squeeze(1).clamp(max=k - 1)
+        origin = group * k + component
         out = torch.empty_like(z)
-        for each in place.unique().tolist():
-            here, of = place == each, divmod(each, k)
-            out[here] = self.mean[of] + z[here] @ self.root[of]
+        for place in origin.unique().tolist():
+            rows, of = origin == place, divmod(place, k)
+            out[rows] = self.mean[of] + z[rows] @ self.root[of]
         return out.reshape(len(seeds), *self.spec.shape)
-
-
-def _gather(rows: Tensor) -> Tensor:
-    """Rows of all processes, one process after the other; they may differ in number."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return rows
-    world_size = dist.get_world_size()
-    mine = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(mine) for _ in range(world_size)]
-    dist.all_gather(counts, mine)
-    most = int(torch.cat(counts).max())
-    padded = rows.new_zeros(most, *rows.shape[1:])
-    padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in range(world_size)]
-    dist.all_gather(gathered, padded)
-    return torch.cat([part[: int(n)] for part, n in zip(gathered, counts, strict=True)])

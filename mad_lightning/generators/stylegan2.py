@@ -13,7 +13,7 @@ rates, and nobody could say what ten thousand of these steps were.
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -28,9 +28,10 @@ from mad_lightning.nets.stylegan2 import (
     Discriminator,
     Modulation,
     StyleNetwork,
-    full_precision,
-    sides,
+    sides_of_levels,
+    without_autocast,
 )
+from mad_lightning.processes import mean_over_all
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal, sample_seeds, uniform
@@ -81,6 +82,14 @@ class StyleGAN2(Adversarial):
         compile: Compile the networks when training starts. The regularisers stay uncompiled:
             ``torch.compile`` cannot differentiate twice.
         accumulate: Parts that a batch is worked off in, to save memory.
+
+    Example:
+        >>> x = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
+        >>> stylegan2 = StyleGAN2(dim=32, channel_base=512, channel_max=32)
+        >>> stylegan2 = stylegan2.build(SampleSpec.of(x))
+        >>> L.Trainer(max_epochs=1).fit(stylegan2, DataLoader(TensorDataset(x), batch_size=32))
+        >>> stylegan2.sample(seeds=torch.arange(5), sampling_bias=0.8).values.shape
+        torch.Size([5, 3, 16, 16])
     """
 
     w_mean: Tensor
@@ -119,20 +128,18 @@ class StyleGAN2(Adversarial):
             ("path_every", path_every),
         ):
             if count < 1:
-                raise Refused(f"generator.{name}", f"{count}", "take at least 1")
+                raise Refused(name, f"{count}", "take at least 1")
         for name, weight in (("r1", r1), ("path", path), ("ema_half_life", ema_half_life)):
             if weight is not None and not weight >= 0.0:
-                raise Refused(f"generator.{name}", f"{weight}", "take at least 0")
+                raise Refused(name, f"{weight}", "take at least 0")
         if not 0.0 <= mixing <= 1.0:
-            raise Refused("generator.mixing", f"{mixing}", "choose a share within [0, 1]")
+            raise Refused("mixing", f"{mixing}", "choose a share within [0, 1]")
         if ada_target is not None and not -1.0 < ada_target < 1.0:
-            raise Refused(
-                "generator.ada_target", f"{ada_target}", "choose within (-1, 1), e.g. 0.6"
-            )
+            raise Refused("ada_target", f"{ada_target}", "choose within (-1, 1), e.g. 0.6")
         if not ada_images > 0:
-            raise Refused("generator.ada_images", f"{ada_images}", "take more than 0, e.g. 500000")
+            raise Refused("ada_images", f"{ada_images}", "take more than 0, e.g. 500000")
         if not ema_ramp > 0.0:
-            raise Refused("generator.ema_ramp", f"{ema_ramp}", "take more than 0, e.g. 0.05")
+            raise Refused("ema_ramp", f"{ema_ramp}", "take more than 0, e.g. 0.05")
         self.dim, self.mapping_layers = dim, mapping_layers
         self.channel_base, self.channel_max = channel_base, channel_max
         self.modulation = modulation
@@ -144,7 +151,7 @@ class StyleGAN2(Adversarial):
         self.ada_target, self.ada_images = ada_target, ada_images
         self.compiles = compile
 
-    def build(self, spec: SampleSpec) -> None:
+    def build(self, spec: SampleSpec) -> Self:
         """Makes both networks, the average, and room for what is tracked in training."""
         refuse_vectors("StyleGAN2", spec)
         self.spec = spec
@@ -163,11 +170,12 @@ class StyleGAN2(Adversarial):
         self.register_buffer("path_updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("p", torch.zeros(()))
         self.register_buffer("signs", torch.zeros(()))
+        return self
 
     def sampler(self) -> dict[str, Any]:
         """The biases besides λ."""
         return {
-            "resolution": sides(self.spec)[-1],
+            "resolution": sides_of_levels(self.spec)[-1],
             "weights": f"ema, half-life {self.ema_half_life:g} images",
             "noise": "own for each sample",
         }
@@ -201,22 +209,22 @@ class StyleGAN2(Adversarial):
     def training_step(self, batch: Samples, batch_idx: int) -> None:
         """One step of each network, and the regularisers whose turn it is."""
         of_generator, of_discriminator = cast(list[LightningOptimizer], self.optimizers())
-        self._discriminate(batch, of_discriminator)
+        self._train_discriminator(batch, of_discriminator)
         if self.r1 != 0.0 and self.step % self.r1_every == 0:
-            self._flatten(batch, of_discriminator)
-        self._generate(batch, of_generator)
+            self._flatten_discriminator(batch, of_discriminator)
+        self._train_generator(batch, of_generator)
         if self.path != 0.0 and self.step % self.path_every == 0:
-            self._straighten(batch, of_generator)
+            self._straighten_paths(batch, of_generator)
         self.ema.update(self.net, self._ema_decay(len(batch) * self.trainer.world_size))
 
-    def _discriminate(self, batch: Samples, optimizer: LightningOptimizer) -> None:
+    def _train_discriminator(self, batch: Samples, optimizer: LightningOptimizer) -> None:
         """Logistic loss: softplus(D(G(z))) + softplus(-D(x)) (Goodfellow et al., 2014)."""
         signs = torch.zeros_like(self.signs)
         with self.updating(optimizer, self.discriminator):
             for part, seeds in self.parts(batch, "discriminate"):
                 with torch.no_grad():
-                    made = self._shown(self.synthesise(seeds, part.labels), seeds, _OF_MADE)
-                    real = self._shown(self._pixels(part), seeds, _OF_REAL)
+                    made = self._as_judged(self.synthesise(seeds, part.labels), seeds, _OF_MADE)
+                    real = self._as_judged(self._pixels(part), seeds, _OF_REAL)
                 of_made = self.discriminator(made, part.labels)
                 of_real = self.discriminator(real, part.labels)
                 loss = (F.softplus(of_made) + F.softplus(-of_real)).mean()
@@ -224,37 +232,39 @@ class StyleGAN2(Adversarial):
                 self.note(discriminator=loss)
                 signs += of_real.detach().sign().mean() / self.accumulate
         if self.ada_target is not None:
-            self._adapt(signs, self.ada_target, len(batch) * self.trainer.world_size)
+            self._adapt_augmentation(signs, self.ada_target, len(batch) * self.trainer.world_size)
 
-    def _generate(self, batch: Samples, optimizer: LightningOptimizer) -> None:
+    def _train_generator(self, batch: Samples, optimizer: LightningOptimizer) -> None:
         """Non-saturating loss: softplus(-D(G(z))). Labels are those of the real batch."""
         with self.updating(optimizer, self.net):
             for part, seeds in self.parts(batch, "generate"):
-                made = self._shown(self.synthesise(seeds, part.labels), seeds, _OF_MADE)
+                made = self._as_judged(self.synthesise(seeds, part.labels), seeds, _OF_MADE)
                 scores = self.discriminator(made, part.labels)
                 loss = F.softplus(-scores).mean()
                 self.manual_backward(loss / self.accumulate)
                 self.note(generator=loss)
 
-    def _flatten(self, batch: Samples, optimizer: LightningOptimizer) -> None:
+    def _flatten_discriminator(self, batch: Samples, optimizer: LightningOptimizer) -> None:
         """R1: γ/2 E[|∇D(x)|²] over real images (Mescheder et al., 2018, equation 9)."""
         gamma = self.r1
         if gamma is None:
-            gamma = 2e-4 * sides(self.spec)[-1] ** 2 / (len(batch) * self.trainer.world_size)
+            gamma = (
+                2e-4 * sides_of_levels(self.spec)[-1] ** 2 / (len(batch) * self.trainer.world_size)
+            )
         with self.updating(optimizer, self.discriminator):
             for part, seeds in self.parts(batch, "flatten"):
-                real = self._shown(self._pixels(part), seeds, _OF_REAL)
+                real = self._as_judged(self._pixels(part), seeds, _OF_REAL)
                 penalty = squared_slope(self.discriminator, real, part.labels).mean()
                 self.manual_backward(0.5 * gamma * self.r1_every * penalty / self.accumulate)
                 self.note(r1=penalty)
 
-    def _straighten(self, batch: Samples, optimizer: LightningOptimizer) -> None:
+    def _straighten_paths(self, batch: Samples, optimizer: LightningOptimizer) -> None:
         r"""Path length: :math:`E[(\lVert J_w^T y \rVert_2 - a)^2]`, a their running mean.
 
         Equation 4, on every second row, which the paper found enough. The mean is a constant of the
         step, that of the steps before it: so it does not matter how a batch is shared out.
         """
-        side = sides(self.spec)[-1]
+        side = sides_of_levels(self.spec)[-1]
         weight = self.path
         if weight is None:
             weight = math.log(2.0) / (side**2 * (math.log(side) - math.log(2.0)))
@@ -268,10 +278,10 @@ class StyleGAN2(Adversarial):
                 loss = (lengths - goal).square().mean()
                 self.manual_backward(weight * self.path_every * loss / self.accumulate)
                 total += lengths.detach().mean() / self.accumulate
-        (found,) = self.mean_over_processes(total)
-        self.path_mean.lerp_(found, 1.0 - _PATH_DECAY)
+        (length,) = mean_over_all(total)
+        self.path_mean.lerp_(length, 1.0 - _PATH_DECAY)
         self.path_updates += 1
-        self.note(path_length=found)
+        self.note(path_length=length)
 
     def _path_lengths(self, part: Samples, seeds: Tensor) -> Tensor:
         """Path lengths (N,) at latents, and in directions y of the image, that the seeds give."""
@@ -281,13 +291,13 @@ class StyleGAN2(Adversarial):
         y = self._normal(seeds, *self.spec.shape, stream=_DIRECTION)
         return path_lengths(self.net, z, part.labels, noise, y)
 
-    def _adapt(self, signs: Tensor, target: float, batch_size: int) -> None:
+    def _adapt_augmentation(self, signs: Tensor, target: float, batch_size: int) -> None:
         """Every four batches, one step of p towards the target (Karras et al., 2020b, section 3.1).
 
         Signs above the target mean that the discriminator knows its real images too well.
         """
-        (found,) = self.mean_over_processes(signs)
-        self.signs += found / _ADA_EVERY
+        (mean,) = mean_over_all(signs)
+        self.signs += mean / _ADA_EVERY
         if self.step % _ADA_EVERY == _ADA_EVERY - 1:
             self.note(real_signs=self.signs, augmented=self.p)
             step = _ADA_EVERY * batch_size / self.ada_images
@@ -326,7 +336,7 @@ class StyleGAN2(Adversarial):
         """Real images as the discriminator takes them."""
         return to_floats(part.values).to(self.w_mean.dtype)
 
-    def _shown(self, images: Tensor, seeds: Tensor, stream: int) -> Tensor:
+    def _as_judged(self, images: Tensor, seeds: Tensor, stream: int) -> Tensor:
         """Images as the discriminator sees them."""
         return images if self.ada_target is None else augment(images, seeds, self.p, stream)
 
@@ -371,7 +381,7 @@ def squared_slope(discriminator: nn.Module, x: Tensor, labels: Tensor | None) ->
     which may be compiled.
     """
     x = x.detach().requires_grad_()
-    with full_precision(x):
+    with without_autocast(x):
         score = discriminator.forward(x, labels)
         (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
         return slope.square().sum(dim=(1, 2, 3))
@@ -394,7 +404,7 @@ def path_lengths(
     Returns:
         Lengths (N,).
     """
-    with full_precision(z):
+    with without_autocast(z):
         w = net.mapping.forward(z, labels)
         styles = w[:, None].expand(-1, net.synthesis.n_styles, -1)
         image = net.synthesis.forward(styles, noise)

@@ -15,7 +15,7 @@ the critic's slope uphill. The critic must lead: it learns on every batch, the g
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -25,7 +25,7 @@ from torch import Tensor
 from mad_lightning.generators.adversarial import Adversarial
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.pairs import ConvPair, Pair
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal, uniform
 
@@ -47,6 +47,13 @@ class WGAN(Adversarial):
         ema_decay: Decay of the generator's averaged weights, which are sampled from; 0 samples from
             the trained ones.
         accumulate: Parts that a batch is worked off in, to save memory.
+
+    Example:
+        >>> x, y = 2.0 * torch.rand(64, 1, 8, 8) - 1.0, torch.arange(64) % 10
+        >>> wgan = WGAN(n_critic=2).build(SampleSpec.of(x, y))
+        >>> L.Trainer(max_epochs=2).fit(wgan, DataLoader(TensorDataset(x, y), batch_size=32))
+        >>> wgan.sample(seeds=torch.arange(5), labels=torch.arange(5)).values.shape
+        torch.Size([5, 1, 8, 8])
     """
 
     def __init__(
@@ -61,21 +68,23 @@ class WGAN(Adversarial):
     ) -> None:
         super().__init__(accumulate)
         if n_critic < 1:
-            raise Refused("generator.n_critic", f"{n_critic}", "take at least 1; the paper takes 5")
+            raise Refused("n_critic", f"{n_critic}", "take at least 1; the paper takes 5")
         if gradient_penalty < 0.0:
-            raise Refused("generator.gradient_penalty", f"{gradient_penalty}", "take 10")
+            raise Refused("gradient_penalty", f"{gradient_penalty}", "take 10")
         if not 0.0 <= ema_decay < 1.0:
-            raise Refused("generator.ema_decay", f"{ema_decay}", "choose within [0, 1)")
+            raise Refused("ema_decay", f"{ema_decay}", "choose within [0, 1)")
         self.networks = networks
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
         self.lr, self.betas = lr, betas
         self.ema_decay = ema_decay
 
-    def build(self, spec: SampleSpec) -> None:
+    def build(self, spec: SampleSpec) -> Self:
         """Makes both networks, and the generator's average."""
         self.spec = spec
-        self.net = self.networks(spec)
+        with at("networks"):
+            self.net = self.networks(spec)
         self.ema = EMA(self.net.generator, self.ema_decay)
+        return self
 
     def configure_optimizers(self) -> Any:
         """Two Adams: the critic's, the generator's."""
@@ -96,7 +105,7 @@ class WGAN(Adversarial):
         if 0 < batches < self.n_critic:
             rank_zero_warn(
                 f"the generator learns on every {self.n_critic}th batch, training has {batches}: "
-                "it keeps its first weights (raise trainer.max_epochs or data.images_per_epoch)"
+                "it keeps its first weights (train for more epochs, or on more batches an epoch)"
             )
 
     def training_step(self, batch: Samples, batch_idx: int) -> None:

@@ -40,10 +40,10 @@ class EMA(nn.Module):
         if decay is None:
             n = int(self.updates)
             decay = min(self.decay, (1 + n) / (10 + n))
-        average, followed = (list[Tensor](each.parameters()) for each in (self.net, net))
-        torch._foreach_lerp_(average, followed, 1.0 - decay)
-        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            mine.copy_(theirs)
+        averages = list[Tensor](self.net.parameters())
+        torch._foreach_lerp_(averages, list[Tensor](net.parameters()), 1.0 - decay)
+        for kept, buffer in zip(self.net.buffers(), net.buffers(), strict=True):
+            kept.copy_(buffer)
 
     def train(self, mode: bool = True) -> EMA:
         """Stays in evaluation mode: the average is for sampling."""

@@ -48,11 +48,11 @@ class Coupling(nn.Module):
         channels: Channels in all; the first half, rounded up, is left as it is.
         hidden: Width of the network.
         classes: Number of classes that it knows, or None.
-        side: ``(H, W)`` of images, empty for vectors.
+        size: ``(H, W)`` of images, empty for vectors.
     """
 
     def __init__(
-        self, channels: int, hidden: int, classes: int | None, side: Sequence[int]
+        self, channels: int, hidden: int, classes: int | None, size: Sequence[int]
     ) -> None:
         super().__init__()
         self.kept = (channels + 1) // 2
@@ -60,7 +60,7 @@ class Coupling(nn.Module):
 
         def layer(place: int, kernel: int) -> nn.Conv2d | nn.Linear:
             before, after = widths[place : place + 2]
-            if side:
+            if size:
                 return nn.Conv2d(before, after, kernel, padding=kernel // 2)
             return nn.Linear(before, after)
 
@@ -110,25 +110,25 @@ class Flow(nn.Module):
         self, shape: Sequence[int], levels: int, steps: int, hidden: int, classes: int | None
     ) -> None:
         super().__init__()
-        channels, *side = shape
+        channels, *size = shape
         self.latents: list[tuple[int, ...]] = []
         self.levels = nn.ModuleList()
-        for level in range(levels if side else 1):
+        for level in range(levels if size else 1):
             layers: list[nn.Module] = []
-            if side:
+            if size:
                 layers.append(Squeeze())
-                channels, side = 4 * channels, [each // 2 for each in side]
+                channels, size = 4 * channels, [side // 2 for side in size]
             for _ in range(steps):
                 layers += [
-                    ActNorm((channels, *[1] * len(side))),
-                    Invertible1x1Conv(channels) if side else InvertibleAffine(channels, False),
-                    Coupling(channels, hidden, classes, side),
+                    ActNorm((channels, *[1] * len(size))),
+                    Invertible1x1Conv(channels) if size else InvertibleAffine(channels, False),
+                    Coupling(channels, hidden, classes, size),
                 ]
-            layers.append(ActNorm((channels, *[1] * len(side))))  # ends in unit variance
+            layers.append(ActNorm((channels, *[1] * len(size))))  # ends in unit variance
             self.levels.append(nn.ModuleList(layers))
-            if side and level < levels - 1:
+            if size and level < levels - 1:
                 channels //= 2
-            self.latents.append((channels, *side))
+            self.latents.append((channels, *size))
 
     def inverse(
         self, x: Tensor, labels: Tensor | None = None, initialise: bool = False

@@ -38,7 +38,7 @@ class Pair(nn.Module):
         super().__init__()
         for name, value in (("dim", dim), ("width", width)):
             if value < 1:
-                raise Refused(f"generator.networks.{name}", f"{value}", "take at least 1")
+                raise Refused(name, f"{value}", "take at least 1")
         self.dim = dim
 
 
@@ -78,7 +78,7 @@ class DensePair(Pair):
     def __init__(self, spec: SampleSpec, width: int = 256, depth: int = 2, dim: int = 32) -> None:
         super().__init__(dim, width)
         if depth < 1:
-            raise Refused("generator.networks.depth", f"{depth}", "take at least 1")
+            raise Refused("depth", f"{depth}", "take at least 1")
         hidden = [width] * depth
         self.generator = Perceptron((dim,), hidden, spec.shape, spec.classes)
         self.critic = Perceptron(spec.shape, hidden, (), spec.classes)
@@ -117,7 +117,7 @@ class Perceptron(nn.Module):
         return x.tanh() if len(self.made) == 3 else x
 
 
-def sides(spec: SampleSpec) -> list[tuple[int, int]]:
+def sizes_of_levels(spec: SampleSpec) -> list[tuple[int, int]]:
     """Height and width at every level, finest first: halved, rounded up, until 4 pixels or less.
 
     28 px go by 14 and 7 to 4. On the way back 4 is doubled to 8, of which 7 are kept.
@@ -125,7 +125,7 @@ def sides(spec: SampleSpec) -> list[tuple[int, int]]:
     levels = [(spec.shape[1], spec.shape[2])]
     while len(levels) == 1 or max(levels[-1]) > 4:
         height, width = levels[-1]
-        levels.append((-(-height // 2), -(-width // 2)))
+        levels.append((math.ceil(height / 2), math.ceil(width / 2)))
     return levels
 
 
@@ -144,11 +144,11 @@ class ConvPair(Pair):
         super().__init__(dim, width)
         if spec.kind != "image":
             raise Refused(
-                "generator.networks",
-                f"ConvPair needs images, the source gives vectors {spec.shape}",
+                "",
+                f"ConvPair needs images, these samples are vectors {spec.shape}",
                 "use mad_lightning.nets.pairs.DensePair",
             )
-        levels = sides(spec)
+        levels = sizes_of_levels(spec)
         channels = [spec.shape[0], *(width * 2**level for level in range(len(levels) - 1))]
         self.generator = ConvGenerator(levels[::-1], channels[::-1], dim, spec.classes)
         self.critic = ConvCritic(levels, channels, spec.classes)

@@ -43,7 +43,7 @@ _EPSILON = 1e-8
 _LARGEST = 256.0  # of an activation in float16 (Karras et al., 2020b, appendix D.1)
 
 
-def sides(spec: SampleSpec) -> list[int]:
+def sides_of_levels(spec: SampleSpec) -> list[int]:
     """Sides of the levels, coarsest first: 4, 8, ... up to what encloses the image, at least 8."""
     finest = max(3, math.ceil(math.log2(max(spec.shape[1:]))))
     return [2**level for level in range(2, finest + 1)]
@@ -57,8 +57,8 @@ def channels_of(side: int, channel_base: int, channel_max: int) -> int:
     return max(1, min(channel_base // side, channel_max))
 
 
-def full_precision(x: Tensor) -> torch.autocast:
-    """Context for what must not be rounded to 16 bits: styles, statistics, logits."""
+def without_autocast(x: Tensor) -> torch.autocast:
+    """Context for what autocast must not round to 16 bits: styles, statistics, logits."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -218,7 +218,7 @@ def modulated_convolution(
         Features (N, D, H, W); with ``up`` (N, D, 2H - 2 + k, 2W - 2 + k), k the kernel's side.
     """
     n, n_out, size = len(x), len(weight), weight.shape[-1]
-    with full_precision(x):
+    with without_autocast(x):
         weight = weight / weight.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         style = style / style.detach().abs().amax(dim=1, keepdim=True).clamp(min=_EPSILON)
         energy = style.square() @ weight.square().sum(dim=(2, 3)).t()
@@ -270,7 +270,7 @@ class StyledConvolution(nn.Module):
             w: Intermediate latents (N, dim).
             noise: Standard normal (N, 1, H, W), at the side of the output.
         """
-        with full_precision(w):
+        with without_autocast(w):
             style = self.affine(w)
             noise = noise * (_GAIN * self.noise_strength)
             bias = self.bias.view(-1, 1, 1) * _GAIN
@@ -298,7 +298,7 @@ class ToPixels(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Images (N, n_out, H, W), never of 16 bits: they are summed over the levels."""
-        with full_precision(w):
+        with without_autocast(w):
             weight = self.weight * self.affine(w)[:, None]
         image = torch.bmm(weight.to(x.dtype), x.flatten(2)).to(w.dtype)
         return image.view(len(x), -1, *x.shape[2:]) + self.bias.view(-1, 1, 1)
@@ -339,7 +339,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Intermediate latents w (N, dim) of latents (N, dim) and classes (N,)."""
-        with full_precision(z):
+        with without_autocast(z):
             w = normalised(z)
             if self.classes is not None and labels is not None:
                 w = torch.cat([w, normalised(self.classes[labels])], dim=1)
@@ -372,7 +372,7 @@ class Synthesis(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = spec.shape
-        levels = sides(spec)
+        levels = sides_of_levels(spec)
         channels = [channels_of(side, channel_base, channel_max) for side in levels]
         self.constant = nn.Parameter(torch.randn(channels[0], 4, 4))
         convolutions = [StyledConvolution(channels[0], channels[0], dim, False, modulation)]
@@ -382,7 +382,7 @@ class Synthesis(nn.Module):
                 StyledConvolution(n_out, n_out, dim, False, modulation),
             ]
         self.convolutions = nn.ModuleList(convolutions)
-        self.to_pixels = nn.ModuleList(ToPixels(each, spec.shape[0], dim) for each in channels)
+        self.to_pixels = nn.ModuleList(ToPixels(n_in, spec.shape[0], dim) for n_in in channels)
         self.resolution = levels[-1]
         self.noise_sides = [4, *(side for side in levels[1:] for _ in range(2))]
         self.n_noise = sum(side**2 for side in self.noise_sides)
@@ -505,7 +505,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, spec: SampleSpec, channel_base: int = 32768, channel_max: int = 512) -> None:
         super().__init__()
-        levels = sides(spec)
+        levels = sides_of_levels(spec)
         channels = [channels_of(side, channel_base, channel_max) for side in levels]
         first, last = channels[-1], channels[0]
         self.from_pixels = Convolution(spec.shape[0], first, 1)
@@ -524,7 +524,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Scores (N,), higher for real, of images (N, C, H, W) and classes (N,)."""
         x = self.blocks(self.from_pixels(F.pad(x, self.frame)))
-        with full_precision(x):
+        with without_autocast(x):
             x = minibatch_deviation(x.to(self.dense.weight.dtype))
             hidden = F.leaky_relu(self.dense(self.convolution(x).flatten(1)), 0.2)
             score = self.score(hidden).squeeze(1)

@@ -37,17 +37,19 @@ class UNet(nn.Module):
         super().__init__()
         from diffusers import UNet2DModel  # costs seconds
 
-        channels, *side = spec.shape
+        channels, *size = spec.shape
         self.multiple = 2 ** (len(widths) - 1)
-        plain = len(widths) - int(attention)
+        down, up = ["DownBlock2D"] * len(widths), ["UpBlock2D"] * len(widths)
+        if attention:
+            down[-1], up[0] = "AttnDownBlock2D", "AttnUpBlock2D"
         self.unet = UNet2DModel(
-            sample_size=max(side),
+            sample_size=max(size),
             in_channels=channels,
             out_channels=channels,
             layers_per_block=layers,
             block_out_channels=widths,
-            down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attention,
-            up_block_types=("AttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
+            down_block_types=tuple(down),
+            up_block_types=tuple(up),
             add_attention=attention,
             norm_num_groups=groups,
             dropout=dropout,

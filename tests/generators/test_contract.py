@@ -1,6 +1,5 @@
 """One contract for all families."""
 
-import lightning as L
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -60,33 +59,17 @@ def some_data(spec, n=96):
     return Samples(values.byte(), labels)
 
 
-def trained(build, spec, epochs=2, **trainer):
-    reseed(0, "init")
-    generator = build()
-    generator.build(spec)
-    data = some_data(spec)
-    batches = [data] if generator.exact_pass else [data[i : i + 32] for i in (0, 32, 64)]
-    L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **trainer,
-    ).fit(generator, train_dataloaders=Batches(batches))
+@pytest.fixture(scope="module")
+def trained(fit):
+    def generator(build, spec, epochs=2, **trainer):
+        reseed(0, "init")
+        made = build().build(spec)
+        data = some_data(spec)
+        batches = [data] if made.exact_pass else [data[i : i + 32] for i in (0, 32, 64)]
+        fit(made, batches, epochs, **trainer)
+        return made
+
     return generator
-
-
-class Batches:
-    def __init__(self, batches):
-        self.batches = batches
-
-    def __iter__(self):
-        return iter(self.batches)
-
-    def __len__(self):
-        return len(self.batches)
 
 
 def draw(generator, n=12, start=0, bias=1.0):
@@ -97,7 +80,7 @@ def draw(generator, n=12, start=0, bias=1.0):
 
 
 @pytest.fixture(scope="module")
-def generators():
+def generators(trained):
     return {name: trained(build, SPECS["grey"]) for name, build in FAMILIES.items()}
 
 
@@ -134,7 +117,7 @@ class TestContract:
             with pytest.raises(Refused, match="sampling_bias"):
                 draw(generators[family], bias=bias)
 
-    def test_training_moves_the_weights_and_is_repeatable(self, generators, family):
+    def test_training_moves_the_weights_and_is_repeatable(self, generators, family, trained):
         reseed(0, "init")
         fresh = FAMILIES[family]()
         fresh.build(SPECS["grey"])
@@ -153,15 +136,15 @@ class TestContract:
             draw(generator)
 
     @pytest.mark.parametrize("kind", ["colour", "odd_side", "unlabelled"])
-    def test_other_images(self, family, kind):
+    def test_other_images(self, family, kind, trained):
         samples = draw(trained(FAMILIES[family], SPECS[kind], epochs=1))
         assert samples.values.shape[1:] == SPECS[kind].shape
 
-    def test_under_bf16_mixed(self, family):
+    def test_under_bf16_mixed(self, family, trained):
         samples = draw(trained(FAMILIES[family], SPECS["grey"], epochs=1, precision="bf16-mixed"))
         assert samples.values.shape == (12, 1, 8, 8)
 
-    def test_gradients_reach_every_trainable_parameter(self, family):
+    def test_gradients_reach_every_trainable_parameter(self, family, trained):
         """Not in every step: a lazy regulariser asks only some of them."""
         reached, broken = set(), []
 
@@ -186,7 +169,7 @@ class TestContract:
         assert len(reached) == len(trainable)
 
     @pytest.mark.parametrize("kind", ["grey", "colour"])
-    def test_a_smaller_lambda_lowers_the_spread(self, family, kind):
+    def test_a_smaller_lambda_lowers_the_spread(self, family, kind, trained):
         """Total variance over pixels, of samples of one class where there are classes."""
         generator = trained(FAMILIES[family], SPECS[kind], epochs=20)
         spreads = []

@@ -31,9 +31,7 @@ class Fixed(nn.Module):
 
 
 def build(spec=SPEC, **options):
-    generator = Diffusion(network=Fixed, **options)
-    generator.build(spec)
-    return generator
+    return Diffusion(network=Fixed, **options).build(spec)
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -162,9 +160,9 @@ def test_guidance_without_classes_is_refused():
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"condition_drop": 1.0}, "generator.condition_drop"),
-        ({"sampling_steps": 0}, "generator.sampling_steps"),
-        ({"timesteps": 10, "sampling_steps": 11}, "generator.sampling_steps"),
+        ({"condition_drop": 1.0}, "condition_drop"),
+        ({"sampling_steps": 0}, "sampling_steps"),
+        ({"timesteps": 10, "sampling_steps": 11}, "sampling_steps"),
     ],
 )
 def test_bad_options_are_refused(options, field):

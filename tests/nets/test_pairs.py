@@ -100,10 +100,10 @@ def test_a_perceptron_is_its_formula():
 @pytest.mark.parametrize(
     ("kind", "options", "field"),
     [
-        (ConvPair, {"dim": 0}, "generator.networks.dim"),
-        (ConvPair, {"width": 0}, "generator.networks.width"),
-        (DensePair, {"dim": -1}, "generator.networks.dim"),
-        (DensePair, {"depth": 0}, "generator.networks.depth"),
+        (ConvPair, {"dim": 0}, "dim"),
+        (ConvPair, {"width": 0}, "width"),
+        (DensePair, {"dim": -1}, "dim"),
+        (DensePair, {"depth": 0}, "depth"),
     ],
 )
 def test_bad_sizes_are_refused(kind, options, field):

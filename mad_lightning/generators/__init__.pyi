@@ -1,0 +1,9 @@
+from .adversarial import Adversarial as Adversarial
+from .base import Generator as Generator
+from .closed_form import ClosedForm as ClosedForm
+from .diffusion import Diffusion as Diffusion
+from .gaussian import Gaussian as Gaussian
+from .glow import Glow as Glow
+from .mixture import Mixture as Mixture
+from .stylegan2 import StyleGAN2 as StyleGAN2
+from .wgan import WGAN as WGAN
