@@ -1,9 +1,15 @@
-"""Observers of the lineage (:mod:`.base`), and what runs inside one generation (:mod:`.inside`)."""
+"""Observers of the lineage: what a person watches, and what may end it early.
 
-from mad_lightning.callbacks.base import LineageCallback, LineageInfo
-from mad_lightning.callbacks.console import Console
-from mad_lightning.callbacks.grids import SampleGrids
-from mad_lightning.callbacks.stopping import StopWhenMAD
-from mad_lightning.callbacks.wandb import WandB
+    base.py      the hooks, and all observers as one
+    console.py   a table that grows by a row a generation
+    grids.py     a picture a generation
+    wandb.py     Weights & Biases as a view of the ledger
+    stopping.py  stopping rules
 
-__all__ = ["Console", "LineageCallback", "LineageInfo", "SampleGrids", "StopWhenMAD", "WandB"]
+What runs inside one generation's Trainer are Lightning's callbacks; they live in
+:mod:`mad_lightning.loop.inside`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
-from mad_lightning.lineage import GenerationRecord
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
 
 __all__ = ["Console", "say"]
@@ -27,6 +28,10 @@ __all__ = ["Console", "say"]
 _COUNTS = ("n_real", "n_fresh", "n_synthetic")
 _REDRAW_EVERY = 0.1
 """Seconds; batches can be a thousand times shorter."""
+_INDENT = 2
+"""Places that the first column has more than it needs."""
+_ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
+_PLAIN = str.maketrans({"λ": "lambda", "↓": "-", "↑": "+"})
 
 
 class Console(LineageCallback):
@@ -54,7 +59,7 @@ class Console(LineageCallback):
             "bold",
         )
         if lineage.floor and not records:
-            self._head(lineage.floor, lineage.protocol, lineage.floor)
+            self._head(lineage, lineage.floor)
         for record in records:
             self._row(record)
 
@@ -100,7 +105,8 @@ class Console(LineageCallback):
             self._progress.stop()
             self._progress = None
         made, wanted = len(records), self._lineage.generations
-        where = f"in {self._lineage.directory} (ledger: lineage.jsonl)"
+        directory = self._lineage.directory
+        where = f"in {directory} (ledger: {directory.ledger.path.name})"
         if not finished:
             line = f"interrupted after {made} of {wanted} generations"
             say(f"{line}; to resume, run the same command", "yellow")
@@ -134,48 +140,63 @@ class Console(LineageCallback):
 
     # the table
 
-    def _head(
-        self, metrics: Iterable[str], protocol: dict[str, Any], floor: dict[str, float]
-    ) -> None:
-        """What the values depend on, the names of the columns, and the floor."""
-        self._metrics = tuple(metrics)
+    def _head(self, source: GenerationRecord | LineageInfo, metrics: Iterable[str]) -> None:
+        """What the values depend on and mean, the names of the columns, and the floor."""
+        protocol = self._lineage.protocol | source.protocol
+        floor, quantities = self._lineage.floor | source.floor, source.quantities
+        self._metrics = tuple(
+            sorted(metrics, key=lambda name: SECTIONS.index(quantities[name].section))
+        )
         facts = [
             f"{name} = {protocol[name]}" for name in ("n", "k", "extractor") if name in protocol
         ]
-        say(", ".join([*facts, "floor: real samples against other real samples"]))
+        facts += ["floor: real samples against other real samples", "arrows: which way is worse"]
+        say(", ".join(facts))
+        say(self._sections(quantities), "bold")
         say(self._line("gen", _COUNTS, self._metrics, "seconds"), "bold")
         values = [_number(floor[name]) if name in floor else "" for name in self._metrics]
         say(self._line("floor", [""] * len(_COUNTS), values, ""), "cyan")
 
+    def _sections(self, quantities: Mapping[str, Quantity]) -> str:
+        """The section of the columns below, and the way that is worse where it is one."""
+        widths = self._widths()
+        line = " " * len("  ".join(" " * width for width in widths[: 1 + len(_COUNTS)]))
+        columns = zip(self._metrics, widths[1 + len(_COUNTS) :], strict=False)
+        for section, inside in groupby(columns, key=lambda column: quantities[column[0]].section):
+            names, room = zip(*inside, strict=True)
+            ways = {quantities[name].worse for name in names}
+            arrow = _ARROWS[ways.pop()] if len(ways) == 1 else ""
+            line += "  " + f"{section + arrow:>{sum(room) + 2 * (len(room) - 1)}}"
+        return line[_INDENT:].rstrip()
+
     def _row(self, record: GenerationRecord, live: bool = False) -> None:
         """One generation; other metrics than before get a new head."""
-        if tuple(record.metrics) != self._metrics:
-            lineage = self._lineage
-            protocol, floor = lineage.protocol | record.protocol, lineage.floor | record.floor
-            self._head(record.metrics, protocol, floor)
+        if set(record.metrics) != set(self._metrics):
+            self._head(record, record.metrics)
         self._seconds.append(sum(record.seconds.values()))
         line = self._line(
             str(record.generation),
             [str(getattr(record, name)) for name in _COUNTS],
-            [_number(value) for value in record.metrics.values()],
+            [_number(record.metrics[name]) for name in self._metrics],
             f"{self._seconds[-1]:.1f}",
         )
         say(f"{line}  {self._left(record.generation)}".rstrip() if live else line)
 
+    def _widths(self) -> list[int]:
+        return [max(7, len(name)) for name in ("", *_COUNTS, *self._metrics, "seconds")]
+
     def _line(
         self, generation: str, counts: Sequence[str], values: Sequence[str], seconds: str
     ) -> str:
-        widths = [max(7, len(name)) for name in ("", *_COUNTS, *self._metrics, "seconds")]
-        cells = (generation, *counts, *values, seconds)
-        line = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        return line[2:].rstrip()  # the first column needs five places only
+        cells = zip((generation, *counts, *values, seconds), self._widths(), strict=True)
+        return "  ".join(f"{cell:>{width}}" for cell, width in cells)[_INDENT:].rstrip()
 
 
 def say(line: str, style: str | None = None) -> None:
     """Prints one line, above any bars, also where the output knows no Greek letters."""
     terminal = rich.get_console()
     if not terminal.encoding.startswith("utf"):
-        line = line.replace("λ", "lambda")
+        line = line.translate(_PLAIN)
         line = line.encode(terminal.encoding, "replace").decode(terminal.encoding)
     terminal.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 

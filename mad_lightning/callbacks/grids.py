@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from mad_lightning.callbacks.base import LineageCallback
-from mad_lightning.lineage import write_atomically
+from mad_lightning.files import write
+from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples
+from mad_lightning.samples import Samples, SampleSpec
 
-__all__ = ["SampleGrids", "grid", "scatter"]
+__all__ = ["SampleGrids", "n_shown", "scatter", "sheet"]
 
 
-def grid(images: Tensor, columns: int, least: int = 32, gap: int = 2) -> Image.Image:
+def n_shown(n_grid: int, spec: SampleSpec) -> int:
+    """How many samples a picture shows: images, or ten times as many dots."""
+    return n_grid * (1 if spec.kind == "image" else 10)
+
+
+def sheet(images: Tensor, columns: int, least: int = 32, gap: int = 2) -> Image.Image:
     """Lays images out in rows.
 
     Args:
@@ -28,10 +35,10 @@ def grid(images: Tensor, columns: int, least: int = 32, gap: int = 2) -> Image.I
         gap: White pixels between images.
     """
     n, channels, height, width = images.shape
-    zoom = max(1, -(-least // max(height, width)))
+    zoom = max(1, math.ceil(least / max(height, width)))
     images = images.repeat_interleave(zoom, dim=2).repeat_interleave(zoom, dim=3)
     cell = (height * zoom + gap, width * zoom + gap)
-    rows = -(-n // columns)
+    rows = math.ceil(n / columns)
     canvas = torch.full((channels, rows * cell[0] + gap, columns * cell[1] + gap), 255).byte()
     for place, image in enumerate(images):
         top, left = place // columns * cell[0] + gap, place % columns * cell[1] + gap
@@ -66,7 +73,7 @@ def scatter(
 
 
 class SampleGrids(LineageCallback):
-    """Writes ``samples.png`` into a generation's directory.
+    """Draws a picture into a generation's directory.
 
     Args:
         every: Generations from one picture to the next: 1 draws all of them, 100 those of
@@ -79,20 +86,20 @@ class SampleGrids(LineageCallback):
         self, every: int = 1, reach: float = 4.0, centre: tuple[float, float] = (0.0, 0.0)
     ) -> None:
         if every < 1:
-            raise Refused("callbacks.SampleGrids.every", f"{every}", "take at least 1")
+            raise Refused("every", f"{every}", "take at least 1")
         if not reach > 0.0:
-            raise Refused("callbacks.reach", f"{reach}", "choose above 0, e.g. 4")
+            raise Refused("reach", f"{reach}", "choose above 0, e.g. 4")
         self.every, self.reach, self.centre = every, reach, centre
 
-    def on_samples_ready(self, t: int, directory: Path, samples: Samples, columns: int) -> None:
-        """Images as a grid, vectors as a scatter plot."""
+    def on_samples_ready(self, t: int, directory: Path, samples: Samples) -> None:
+        """Images as a sheet with a column a class, if they fit; vectors as a scatter plot."""
         if t > 1 and t % self.every:
             return
-        values = samples.values
-        if values.ndim == 4:
-            picture = grid(values, columns)
+        if samples.values.ndim == 4:
+            classes = 0 if samples.labels is None else int(samples.labels.max()) + 1
+            picture = sheet(samples.values, columns=classes if 2 <= classes <= 20 else 10)
         else:
-            picture = scatter(values, reach=self.reach, centre=self.centre)
+            picture = scatter(samples.values, reach=self.reach, centre=self.centre)
         file = io.BytesIO()
         picture.save(file, "PNG")
-        write_atomically(directory / "samples.png", file.getvalue())
+        write(directory / LineageDirectory.PICTURE, file.getvalue())

@@ -8,15 +8,13 @@ dropped and drawn anew from the ledger, under its old id; an online run gets wha
 
 Keys of a run:
 
-    fidelity/{precision,density}  diversity/{recall,coverage,modes,mode_variance,trace_identity}
-    distance/<any other metric>
+    <section>/<metric>, as the metric states: fidelity, diversity, distance, copies, other
     floor/<metric>  data/{n_real,n_fresh,n_synthetic}  seconds/<phase>  samples    over generation
     train/<what the generator logs>           over train/images, counted through all generations
 """
 
 from __future__ import annotations
 
-import json
 import math
 import netrc
 import os
@@ -24,7 +22,7 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,33 +31,25 @@ from urllib.parse import urlsplit
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.console import say
-from mad_lightning.lineage import GenerationRecord, write_json
+from mad_lightning.files import read_json, write_json
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
 from mad_lightning.refusal import Refused
 
 __all__ = ["WandB", "history_row"]
 
-_SECTIONS = {
-    "fidelity": ("precision", "density"),
-    "diversity": ("recall", "coverage", "mode", "tail_mass", "trace"),
-}
-
 
 def history_row(record: GenerationRecord) -> dict[str, Any]:
     """What W&B gets for one generation, without its picture."""
+    quantities = record.quantities
     return {
         "generation": record.generation,
-        **{f"{_section(name)}/{name}": value for name, value in record.metrics.items()},
+        **{f"{quantities[name].section}/{name}": v for name, v in record.metrics.items()},
         **{f"floor/{name}": v for name, v in record.floor.items()},
         **{f"data/{name}": getattr(record, name) for name in ("n_real", "n_fresh", "n_synthetic")},
         **{f"seconds/{name}": v for name, v in record.seconds.items()},
     }
-
-
-def _section(metric: str) -> str:
-    """Where W&B shows a metric; some are named after their extractor."""
-    named = (key for key, names in _SECTIONS.items() if metric.startswith(names))
-    return next(named, "distance")
 
 
 class WandB(LineageCallback):
@@ -91,12 +81,12 @@ class WandB(LineageCallback):
         self.failure: Exception | None = None  # what ended the view early
         self._run: Any = None
 
-    def check(self) -> None:
+    def check(self, quantities: Mapping[str, Quantity]) -> None:
         """Refuses a wait without end."""
         for name in ("init_timeout", "finish_timeout"):
             if getattr(self, name) <= 0:
                 raise Refused(
-                    f"callbacks.WandB.{name}",
+                    name,
                     f"{getattr(self, name):g} seconds would be a wait without end",
                     "take e.g. 20",
                 )
@@ -108,7 +98,7 @@ class WandB(LineageCallback):
         self._lineage, self._records = lineage, list(records)
         self._run, self.failure = None, None
         with self._view("starting"):
-            self._notes = _Notes.read(lineage.directory / "wandb.json")
+            self._notes = _Notes.read(lineage.directory.wandb_notes)
             if not self._notes.complete or self._notes.reached("generation") < len(records):
                 self._open()
 
@@ -164,7 +154,7 @@ class WandB(LineageCallback):
         self._run = run or self._start_offline()
         self._notes.id = self._run.id  # a sweep chooses its own
         self._run.define_metric("generation", hidden=True)
-        sections = (*_SECTIONS, "distance", "floor", "data", "seconds")
+        sections = (*SECTIONS, "floor", "data", "seconds")
         for key in (*(f"{section}/*" for section in sections), "samples"):
             self._run.define_metric(key, step_metric="generation")
         self._run.define_metric("train/images", hidden=True)
@@ -208,10 +198,10 @@ class WandB(LineageCallback):
 
     def _drop_unsynced(self) -> None:
         """Removes offline directories of this run; `wandb sync` leaves a marker in its own."""
-        for each in self._folder.glob(f"offline-run-*-{self._notes.id}*"):
-            if not any(each.glob("*.wandb.sync*")):  # .synced, or .syncstate of a sync cut short
-                self._notes.logged.pop(each.name, None)
-                shutil.rmtree(each, ignore_errors=True)
+        for run in self._folder.glob(f"offline-run-*-{self._notes.id}*"):
+            if not any(run.glob("*.wandb.sync*")):  # .synced, or .syncstate of a sync cut short
+                self._notes.logged.pop(run.name, None)
+                shutil.rmtree(run, ignore_errors=True)
 
     def _arguments(self) -> dict[str, Any]:
         import wandb
@@ -227,7 +217,7 @@ class WandB(LineageCallback):
             "id": self._notes.id,
             "resume": "allow",
             "reinit": "create_new",  # share no run with a logger inside a Trainer
-            "dir": str(lineage.directory.resolve()),
+            "dir": str(lineage.directory.path.resolve()),
             "config": {
                 "policy": lineage.policy,
                 "sampling_bias": lineage.sampling_bias,
@@ -252,7 +242,7 @@ class WandB(LineageCallback):
 
     @property
     def _folder(self) -> Path:
-        return self._lineage.directory / "wandb"
+        return self._lineage.directory.wandb_folder
 
     # logging
 
@@ -262,7 +252,7 @@ class WandB(LineageCallback):
 
         t = record.generation
         self._log_curves(t)
-        picture = self._lineage.generation_directory(t) / "samples.png"
+        picture = self._lineage.directory.picture(t)
         row = history_row(record)
         if picture.exists():
             row["samples"] = wandb.Image(str(picture), caption=f"generation {t}")
@@ -271,10 +261,8 @@ class WandB(LineageCallback):
         self._note()
 
     def _log_curves(self, t: int, before: float = math.inf) -> None:
-        """What ``curves.csv`` holds of generation ``t``, written perhaps by an earlier process."""
-        from mad_lightning.callbacks.inside import Curves  # costs Lightning's import
-
-        for row in Curves.read(self._lineage.generation_directory(t) / "train" / "curves.csv"):
+        """What the curves of generation ``t`` hold, written perhaps by an earlier process."""
+        for row in self._lineage.directory.curves(t):
             if row["images"] < before:
                 values = {name: v for name, v in row.items() if name not in ("epoch", "images")}
                 self._log_curve(int(row["images"]), values)
@@ -304,7 +292,7 @@ class WandB(LineageCallback):
 
 @dataclass
 class _Notes:
-    """``wandb.json``: the run's id, and how far each of its directories goes.
+    """The run's id, and how far each of its directories goes.
 
     Attributes:
         path: The file.
@@ -321,7 +309,7 @@ class _Notes:
     @classmethod
     def read(cls, path: Path) -> _Notes:
         """The notes of an earlier process, or those of a new run."""
-        return cls(path, **(json.loads(path.read_text()) if path.exists() else {}))
+        return cls(path, **read_json(path))
 
     def write(self) -> None:
         """Keeps them."""
@@ -330,7 +318,7 @@ class _Notes:
 
     def reached(self, what: str) -> int:
         """The furthest ``generation`` or ``images`` of all directories."""
-        return max((each[what] for each in self.logged.values()), default=0)
+        return max((reached[what] for reached in self.logged.values()), default=0)
 
 
 def _has_key() -> bool:
@@ -342,15 +330,14 @@ def _has_key() -> bool:
         return True
     host = urlsplit(settings.base_url).netloc
     named = os.environ.get("NETRC")
-    files = [Path(each).expanduser() for each in ([named] if named else ["~/.netrc", "~/_netrc"])]
+    files = [Path(name).expanduser() for name in ([named] if named else ["~/.netrc", "~/_netrc"])]
     try:
-        entries = netrc.netrc(next(each for each in files if each.exists()))
+        entries = netrc.netrc(next(file for file in files if file.exists()))
     except (StopIteration, OSError, netrc.NetrcParseError):
         return False
     # wandb 0.31 asks another host than the one that `wandb login` used to write down
     hosts = [host, "api.wandb.ai"] if host == "api.forge.coreweave.com" else [host]
-    found = [entries.authenticators(each) for each in hosts]
-    return any(entry and entry[2] for entry in found)
+    return any(entry and entry[2] for entry in map(entries.authenticators, hosts))
 
 
 def _line(error: Exception) -> str:

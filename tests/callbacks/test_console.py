@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console as Terminal
 
 from mad_lightning.callbacks.base import LineageInfo
 from mad_lightning.callbacks.console import Console
-from mad_lightning.lineage import GenerationRecord
+from mad_lightning.lineage import GenerationRecord, LineageDirectory, Quantity
 from mad_lightning.policies import Mix, Part
 
 FLOOR = {"precision": 0.95, "recall": 0.94, "density": 1.0, "coverage": 0.97, "fd_classifier": 4e-4}
@@ -19,7 +20,7 @@ FLOOR = {"precision": 0.95, "recall": 0.94, "density": 1.0, "coverage": 0.97, "f
 def info(floor=FLOOR):
     return LineageInfo(
         name="mnist_diffusion_synth_aug_seed3",
-        directory=Path("runs/mnist_diffusion_synth_aug_seed3"),
+        directory=LineageDirectory("runs/mnist_diffusion_synth_aug_seed3"),
         generations=4,
         seed=3,
         policy="synth_aug",
@@ -50,26 +51,33 @@ def lineage_of(console, have=0, upto=4, lineage=None, finished=True):
     console.on_generation_progress(0, "evaluate", 1, 2)  # the floor is measured before the start
     console.on_lineage_start(lineage, records)
     for t in range(have + 1, upto + 1):
-        console.on_generation_start(t, Mix(t, (Part("real", 0, 60_000),)))
+        console.on_generation_start(t, Mix(t, (Part("real", None, 0, 60_000),)))
         for phase in ("train", "sample", "evaluate"):
             for done in range(1, 4):
                 console.on_generation_progress(t, phase, done, 3)
         records.append(record(t))
-        console.on_generation_end(records[-1], lineage.generation_directory(t))
+        console.on_generation_end(records[-1], lineage.directory.generation(t))
     console.on_lineage_end(records, finished)
 
 
 def test_plain_lines_are_aligned_and_narrow(capsys):
     lineage_of(Console())
-    heading, protocol, names, *table, end = capsys.readouterr().out.splitlines()
+    heading, protocol, sections, names, *table, end = capsys.readouterr().out.splitlines()
     assert (
         heading
         == "mnist_diffusion_synth_aug_seed3: policy synth_aug, λ = 0.66, 4 generations, seed 3"
     )
     assert protocol.startswith("n = 10000, k = 5, extractor = classifier, floor: ")
-    assert names.split() == ["gen", "n_real", "n_fresh", "n_synthetic", *FLOOR, "seconds"]
+    by_section = ["precision", "density", "recall", "coverage", "fd_classifier"]
+    assert names.split() == ["gen", "n_real", "n_fresh", "n_synthetic", *by_section, "seconds"]
+    for section, last in (
+        ("fidelity ↓", "density"),
+        ("diversity ↓", "coverage"),
+        ("distance ↑", "fd_classifier"),
+    ):
+        assert sections[: names.index(last) + len(last)].endswith(section)
     assert [line.split()[0] for line in table] == ["floor", "1", "2", "3", "4"]
-    assert table[0].split()[1:] == ["0.950", "0.940", "1.000", "0.970", "4.0e-04"]
+    assert table[0].split()[1:] == ["0.950", "1.000", "0.940", "0.970", "4.0e-04"]
     assert table[2].split()[1:5] == ["60000", "0", "60000", "0.950"]
     for name, value in [("recall", "0.333"), ("fd_classifier", "37.500"), ("seconds", "600.0")]:
         column = names.index(name) + len(name)
@@ -83,15 +91,15 @@ def test_plain_lines_are_aligned_and_narrow(capsys):
     assert (
         end == "done: 4 generations in runs/mnist_diffusion_synth_aug_seed3 (ledger: lineage.jsonl)"
     )
-    assert max(map(len, [heading, protocol, names, *table])) <= 120
+    assert max(map(len, [heading, protocol, sections, names, *table])) <= 120
     assert "\x1b" not in "".join(table)
 
 
 def test_a_resumed_lineage_shows_its_finished_rows_first(capsys):
     lineage_of(Console(), have=2, upto=3, finished=False)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:-1]] == ["gen", "floor", "1", "2", "3"]
-    assert "left" not in lines[5]
+    assert [line.split()[0] for line in lines[3:-1]] == ["gen", "floor", "1", "2", "3"]
+    assert "left" not in lines[6]
     assert lines[-2].endswith("about 10 min left")
     assert lines[-1] == "interrupted after 3 of 4 generations; to resume, run the same command"
 
@@ -106,7 +114,7 @@ def test_a_floor_that_comes_late_and_metrics_that_change_get_a_head(capsys):
     console.on_lineage_start(lineage, [])
     assert len(capsys.readouterr().out.splitlines()) == 1
     for each in (record(1), record(2, {"w2": 0.25}), record(3, {"w2": float("nan")})):
-        console.on_generation_end(each, lineage.generation_directory(each.generation))
+        console.on_generation_end(each, lineage.directory.generation(each.generation))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line[:5].strip()] == [
         *("n", "gen", "floor", "1"),
@@ -114,6 +122,33 @@ def test_a_floor_that_comes_late_and_metrics_that_change_get_a_head(capsys):
     ]
     assert lines[-2].split()[4:6] == ["0.250", "600.0"]
     assert lines[-1].split()[4] == "nan"
+
+
+def test_a_metric_of_ones_own_stands_in_the_section_that_it_states(capsys):
+    quantities = {
+        "sharpness": Quantity("fidelity", "lower", low=0.0, high=1.0),
+        "emd": Quantity("distance", "higher", low=0.0),
+        "odd": Quantity("copies"),
+    }
+    values = {"emd": 2.0, "recall": 0.5, "odd": 1.0, "sharpness": 0.25, "unheard_of": 3.0}
+    console = Console()
+    console.on_lineage_start(replace(info(values), quantities=quantities), [])
+    made = replace(record(1, values), floor=values, quantities=quantities)
+    console.on_generation_end(made, Path())
+    _, _, sections, names, _, row = capsys.readouterr().out.splitlines()
+    order = ["sharpness", "recall", "emd", "odd", "unheard_of"]
+    assert names.split()[4:-1] == order
+    assert sections.split() == [
+        "fidelity",
+        "↓",
+        "diversity",
+        "↓",
+        "distance",
+        "↑",
+        "copies",
+        "other",
+    ]
+    assert row.split()[4:9] == ["0.250", "0.500", "2.000", "1.000", "3.000"]
 
 
 @pytest.fixture
@@ -143,7 +178,7 @@ def test_a_terminal_gets_bars_below_the_table(screen):
 def test_ten_thousand_batches_cost_next_to_nothing(screen):
     console = Console(bars=True)
     console.on_lineage_start(info(), [])
-    console.on_generation_start(1, Mix(1, (Part("real", 0, 1),)))
+    console.on_generation_start(1, Mix(1, (Part("real", None, 0, 1),)))
     before, started = len(screen.getvalue()), time.monotonic()
     for done in range(10_000):
         console.on_generation_progress(1, "train", done, 10_000)

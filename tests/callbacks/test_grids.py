@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mad_lightning.callbacks.grids import SampleGrids, grid, scatter
+from mad_lightning.callbacks.grids import SampleGrids, n_shown, scatter, sheet
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples
+from mad_lightning.samples import Samples, SampleSpec
 
 DOT, AXIS, PAPER = 40, 225, 255
 
@@ -21,7 +21,7 @@ def flat_images(n, channels=1, height=40, width=50):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_lie_in_rows_with_white_between(channels):
     images = flat_images(5, channels)
-    pixels = np.asarray(grid(images, columns=3, gap=2)).reshape(86, 158, channels)
+    pixels = np.asarray(sheet(images, columns=3, gap=2)).reshape(86, 158, channels)
     expected = np.full((86, 158, channels), 255)
     for place, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]):
         top, left = 2 + 42 * row, 2 + 52 * column
@@ -31,21 +31,21 @@ def test_images_lie_in_rows_with_white_between(channels):
 
 def test_an_image_is_not_turned():
     image = torch.arange(40 * 50).reshape(1, 1, 40, 50).remainder(251).byte()
-    pixels = np.asarray(grid(image, columns=1, gap=3))
+    pixels = np.asarray(sheet(image, columns=1, gap=3))
     assert np.array_equal(pixels[3:-3, 3:-3], image[0, 0].numpy())
 
 
 @pytest.mark.parametrize(("side", "zoom"), [(8, 4), (9, 4), (31, 2), (32, 1), (64, 1), (1, 32)])
 def test_small_images_are_magnified_pixel_by_pixel(side, zoom):
     image = torch.arange(side * side).reshape(1, 1, side, side).remainder(251).byte()
-    pixels = np.asarray(grid(image, columns=1, least=32, gap=0))
+    pixels = np.asarray(sheet(image, columns=1, least=32, gap=0))
     assert np.array_equal(pixels, np.kron(image[0, 0].numpy(), np.ones((zoom, zoom))))
 
 
 def test_colours_are_red_green_and_blue():
     images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
     images[torch.arange(3), torch.arange(3)] = 200
-    picture = grid(images, columns=3, gap=0)
+    picture = sheet(images, columns=3, gap=0)
     assert picture.mode == "RGB"
     assert [picture.getpixel((x, 5)) for x in (5, 37, 69)] == [
         (200, 0, 0),
@@ -121,13 +121,13 @@ def test_the_axes_stay_where_zero_is():
 @pytest.mark.parametrize(
     ("values", "draw"),
     [
-        (flat_images(5, 3), lambda values: grid(values, 4)),
+        (flat_images(5, 3), lambda values: sheet(values, 10)),
         (torch.linspace(-3, 3, 20).reshape(10, 2), scatter),
     ],
     ids=["images", "vectors"],
 )
 def test_samples_become_a_picture_of_the_generation(tmp_path, values, draw):
-    SampleGrids().on_samples_ready(3, tmp_path, Samples(values), 4)
+    SampleGrids().on_samples_ready(3, tmp_path, Samples(values))
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
     with Image.open(tmp_path / "samples.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(draw(values)))
@@ -136,7 +136,7 @@ def test_samples_become_a_picture_of_the_generation(tmp_path, values, draw):
 def test_a_long_lineage_has_a_picture_now_and_then(tmp_path):
     drawn = []
     for t in range(1, 13):
-        SampleGrids(every=5).on_samples_ready(t, tmp_path / f"{t}", Samples(torch.zeros(1, 2)), 4)
+        SampleGrids(every=5).on_samples_ready(t, tmp_path / f"{t}", Samples(torch.zeros(1, 2)))
         drawn += [t] * (tmp_path / f"{t}" / "samples.png").exists()
     assert drawn == [1, 5, 10]
     with pytest.raises(Refused, match="every"):
@@ -145,14 +145,38 @@ def test_a_long_lineage_has_a_picture_now_and_then(tmp_path):
 
 def test_the_callback_draws_its_window(tmp_path):
     values = torch.tensor([[0.0, 10.0], [1.0, 2.0]])
-    SampleGrids(reach=7.0, centre=(0.0, 5.0)).on_samples_ready(1, tmp_path, Samples(values), 4)
+    SampleGrids(reach=7.0, centre=(0.0, 5.0)).on_samples_ready(1, tmp_path, Samples(values))
     expected = np.asarray(scatter(values, reach=7.0, centre=(0.0, 5.0)))
     with Image.open(tmp_path / "samples.png") as picture:
         assert np.array_equal(np.asarray(picture), expected)
     assert not np.array_equal(expected, np.asarray(scatter(values)))
 
 
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [(None, 10), ([0, 1, 2, 0, 1, 2], 3), ([0, 0, 0, 0, 0, 0], 10), (list(range(6)), 6)],
+)
+def test_a_class_has_a_column_of_its_own_if_classes_fit(tmp_path, labels, columns):
+    values = flat_images(6)
+    given = None if labels is None else torch.tensor(labels)
+    SampleGrids().on_samples_ready(1, tmp_path, Samples(values, given))
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(sheet(values, columns)))
+
+
+def test_more_classes_than_fit_do_not_make_columns(tmp_path):
+    values = flat_images(30, height=2, width=2)
+    SampleGrids().on_samples_ready(1, tmp_path, Samples(values, torch.arange(30)))
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(sheet(values, 10)))
+
+
+def test_dots_are_ten_times_as_many_as_images():
+    assert n_shown(80, SampleSpec((1, 8, 8), 10)) == 80
+    assert n_shown(80, SampleSpec((2,))) == 800
+
+
 @pytest.mark.parametrize("reach", [0.0, -1.0, float("nan")])
 def test_a_window_without_extent_is_refused(reach):
-    with pytest.raises(Refused, match=r"callbacks\.reach"):
+    with pytest.raises(Refused, match=r"^reach"):
         SampleGrids(reach=reach)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from PIL import Image
 import mad_lightning
 from mad_lightning.callbacks.base import LineageInfo
 from mad_lightning.callbacks.wandb import WandB, history_row
-from mad_lightning.lineage import GenerationRecord
+from mad_lightning.lineage import GenerationRecord, LineageDirectory, Quantity
 from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import Refused
 
@@ -30,7 +31,7 @@ EPOCHS, IMAGES = 2, 100  # of a fake generation: epochs, images an epoch
 def info(directory, generations=3):
     return LineageInfo(
         name="digits_diffusion_seed7",
-        directory=directory,
+        directory=LineageDirectory(directory),
         generations=generations,
         seed=7,
         policy="synth_aug",
@@ -80,8 +81,8 @@ def keep_curves(directory, epochs):
 
 def train(callback, lineage, t, epochs=range(EPOCHS)):
     """Generation ``t``, of which this process trains the given epochs."""
-    directory = lineage.generation_directory(t)
-    callback.on_generation_start(t, Mix(t, (Part("real", 0, 900),)))
+    directory = lineage.directory.generation(t)
+    callback.on_generation_start(t, Mix(t, (Part("real", None, 0, 900),)))
     for epoch in epochs:
         keep_curves(directory, epoch + 1)
         callback.on_generation_curves(t, (epoch + 1) * IMAGES, {"loss": 1 / (epoch + 1)})
@@ -195,6 +196,27 @@ def test_a_row_names_what_a_metric_is_about():
     }
 
 
+def test_a_metric_is_filed_as_it_states_and_not_by_what_its_name_begins_with():
+    quantities = {"precise_emd": Quantity("distance", "higher"), "modest": Quantity("copies")}
+    metrics = {
+        "class_recall": 0.5,
+        "class_share": 0.5,
+        "memorised": 0.1,
+        "nearest_ratio": 1.0,
+        "precise_emd": 2.0,
+        "modest": 3.0,
+    }
+    row = history_row(replace(record(2), metrics=metrics, quantities=quantities))
+    assert {key for key in row if key.rpartition("/")[2] in metrics} == {
+        "diversity/class_recall",
+        "diversity/class_share",
+        "copies/memorised",
+        "copies/nearest_ratio",
+        "distance/precise_emd",
+        "copies/modest",
+    }
+
+
 def test_without_key_and_terminal_a_lineage_is_one_offline_run(tmp_path, capsys):
     callback = WandB(tags=["paper"])
     started = time.monotonic()
@@ -259,7 +281,7 @@ def test_a_killed_lineage_resumes_into_one_run_with_every_row_once(tmp_path):
 def test_curves_of_a_generation_that_only_missed_its_record_are_not_lost(tmp_path):
     lineage, callback = info(tmp_path), WandB()
     callback.on_lineage_start(lineage, [])
-    keep_curves(lineage.generation_directory(1), EPOCHS)
+    keep_curves(lineage.directory.generation(1), EPOCHS)
     train(callback, lineage, 1, epochs=[])
     callback.on_lineage_end(records(1), finished=False)
     assert callback.failure is None
@@ -368,7 +390,7 @@ def fake(monkeypatch, tmp_path):
 
 def test_online_gets_what_the_server_lacks(tmp_path, fake):
     for t in (1, 2, 3):
-        keep_curves(info(tmp_path).generation_directory(t), EPOCHS)
+        keep_curves(info(tmp_path).directory.generation(t), EPOCHS)
     fake.run = FakeRun(tmp_path, {"generation": 1, "train/images": 300})  # killed in generation 2
     callback = WandB()
     lineage_of(callback, info(tmp_path), have=2)
@@ -419,6 +441,6 @@ def test_an_upload_that_takes_too_long_is_left_for_later(tmp_path, fake, capsys)
 
 
 def test_a_wait_without_end_is_refused():
-    WandB().check()
+    WandB().check({})
     with pytest.raises(Refused, match="finish_timeout"):
-        WandB(finish_timeout=0).check()
+        WandB(finish_timeout=0).check({})
