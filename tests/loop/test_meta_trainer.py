@@ -1,17 +1,17 @@
 """The loop: what goes where, from scratch each time, the same numbers again."""
 
 import json
-from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 
-from mad_lightning.callbacks.base import LineageCallback
-from mad_lightning.cli import build
+from mad_lightning.callbacks.base import LineageCallback, Observers
+from mad_lightning.commands.train import build
 from mad_lightning.data.shards import Shard
 from mad_lightning.generators import Diffusion, Gaussian
-from mad_lightning.lineage import Ledger
+from mad_lightning.lineage import LineageDirectory
+from mad_lightning.loop.admission import admit
 from mad_lightning.metrics.functional import frechet_distance, memorisation, two_sample
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import to_floats
@@ -25,7 +25,7 @@ def test_a_lineage_leaves_what_was_promised(arguments, tmp_path):
     records = build(arguments).fit()
     directory = tmp_path / "runs" / "tiny"
     assert [r.generation for r in records] == [1, 2, 3]
-    assert Ledger(directory).records() == records
+    assert LineageDirectory(directory).records() == records
     assert [(r.n_real, r.n_fresh, r.n_synthetic) for r in records] == [
         (200, 0, 0),
         (0, 0, 200),
@@ -47,16 +47,19 @@ def test_a_lineage_leaves_what_was_promised(arguments, tmp_path):
         assert record.protocol["extractor"] == "identity"
         assert record.images == max(record.n_real, record.n_synthetic)
         assert set(record.seconds) == {"train", "sample", "evaluate"}
-        assert Shard(path).samples.digest() == record.digests["shard"]
+        shard = Shard(LineageDirectory(directory).shard(record.published))
+        assert shard.samples.digest() == record.digests["shard"]
+        assert shard.manifest.name == record.drawn == record.published
     assert (directory / "config.yaml").exists()
+    assert (directory / "floor.json").exists()
 
 
 def test_values_are_those_of_the_functions_on_stored_samples(arguments):
     meta = build(arguments)
     record = meta.fit()[1]
-    shard = Shard(meta.path(2)).samples
+    shard = meta.store["002"].samples
     real, synthetic = (
-        to_floats(each.values).flatten(1) for each in (meta.data.real.reference, shard[:100])
+        to_floats(each.values).flatten(1) for each in (meta.real.reference, shard[:100])
     )
     assert record.metrics["fd_identity"] == pytest.approx(frechet_distance(real, synthetic))
     assert record.metrics["recall"] == two_sample(real, synthetic, k=5)["recall"]
@@ -72,8 +75,8 @@ def test_copies_of_the_training_set_are_seen(arguments):
     def features(samples):
         return to_floats(samples.values).flatten(1)
 
-    real = meta.data.real
-    first, second = (features(Shard(meta.path(t)).samples) for t in (1, 2))
+    real = meta.real
+    first, second = (features(meta.store[f"{t:03d}"].samples) for t in (1, 2))
     reference, others = features(real.reference), features(real.floor)
     pool = features(real.read(0, 200))
     assert records[2].floor == records[0].floor
@@ -112,8 +115,8 @@ def test_generations_differ_in_initial_weights_noise_and_order(arguments, diffus
             seen[key] = (batch.values.float().mean().item(), torch.rand(()).item())
 
     watch = Watch()
-    plain = meta.build_trainer_arguments
-    meta.build_trainer_arguments = lambda: {**plain(), "callbacks": [watch]}
+    plain = meta.trainers.build_arguments
+    meta.trainers.build_arguments = lambda: {**plain(), "callbacks": [watch]}
     weights = {}
     fresh = meta.fresh_generator
 
@@ -148,25 +151,25 @@ def test_sample_seeds_and_grid_are_addressed(arguments):
     grids = []
 
     class Keep(LineageCallback):
-        def on_samples_ready(self, t, directory, samples, columns):
-            grids.append((t, samples, columns))
+        def on_samples_ready(self, t, directory, samples):
+            grids.append((t, samples))
 
     longer = build([*arguments, "--lineage.generations", "5"])
-    longer.callbacks = [Keep()]
+    longer.observers = Observers([Keep()])
     longer.fit()
-    assert [(t, columns) for t, _, columns in grids] == [(4, 10), (5, 10)]
+    assert [t for t, _ in grids] == [4, 5]
     assert grids[0][1].labels.tolist() == [i % 10 for i in range(80)]
-    manifest = json.loads((longer.path(4) / "shard.json").read_text())
+    manifest = json.loads(longer.lineage.shard("004").with_suffix(".json").read_text())
     assert manifest["seeds"] == [0, 4, "sample"]
     assert manifest["count"] == 200
 
 
 def test_reference_is_never_trained_on(arguments):
     meta = build(arguments)
-    meta.check()
-    reference = {each.numpy().tobytes() for each in meta.data.real.reference.values}
-    meta.data.feed(meta.policy.mix(1), {})
-    trained = [each.numpy().tobytes() for part in meta.data.parts for each in part.values]
+    admit(meta)
+    reference = {each.numpy().tobytes() for each in meta.real.reference.values}
+    fed = meta.data.feed(meta.policy.mix(1), meta.seed)
+    trained = [each.numpy().tobytes() for each in fed.training_set().values]
     # digits hold a few exact duplicates, so compare places instead of contents where they meet
     assert len(reference & set(trained)) <= 3
     assert len(trained) == 200
@@ -204,9 +207,9 @@ def test_fresh_data_lineage_on_a_law_measures_the_fitted_law(tmp_path):
     records = meta.fit()
     assert records[0].metrics["w2_squared"] == pytest.approx(31.9, rel=0.1)  # paper-facts: n = 100
     assert [(r.n_real, r.n_fresh, r.n_synthetic) for r in records][1] == (0, 100, 900)
-    state = torch.load(Path(meta.path(1)) / "generator.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(meta.lineage.weights(1), weights_only=True)["state_dict"]
     law_mean = state["mean"][0]
-    real = meta.data.real.read(0, 100).values.double()
+    real = meta.real.read(0, 100).values.double()
     assert torch.allclose(law_mean, real.mean(dim=0), atol=1e-12)
 
 
@@ -217,7 +220,7 @@ def test_a_second_program_on_the_same_lineage_is_refused(arguments):
                 build(arguments).fit()
 
     meta = build([*arguments, "--lineage.generations", "1"])
-    meta.callbacks = [Second()]
+    meta.observers = Observers([Second()])
     assert len(meta.fit()) == 1
 
 
@@ -237,13 +240,13 @@ def test_fast_dev_run_is_a_smoke_run(arguments, diffusion):
 def starts(meta):
     """Digest of the weights that each generation's training begins with."""
     seen = {}
-    plain = meta.build_trainer_arguments
+    plain = meta.trainers.build_arguments
 
     class Watch(L.Callback):
         def on_train_start(self, trainer, pl_module):
             seen[len(seen) + 1] = (pl_module.digest(), trainer.global_step)
 
-    meta.build_trainer_arguments = lambda: {**plain(), "callbacks": [Watch()]}
+    meta.trainers.build_arguments = lambda: {**plain(), "callbacks": [Watch()]}
     return seen
 
 
@@ -273,7 +276,7 @@ def test_a_base_from_a_file_starts_every_generation(arguments, diffusion):
     options = [*arguments, *diffusion, "--lineage.generations", "2"]
     origin = build([*options, "--lineage.generations", "1"])
     digest = ends(origin.fit())[0]
-    checkpoint = str(origin.path(1) / "generator.ckpt")
+    checkpoint = str(origin.lineage.weights(1))
     meta = build(
         [*options, "--lineage.name", "on", "--lineage.start", "base", "--lineage.base", checkpoint]
     )
@@ -286,13 +289,13 @@ def test_a_base_of_another_size_or_without_use_is_refused(arguments, diffusion, 
     small = build([*arguments, *diffusion, "--lineage.generations", "1"])
     small.fit()
     base = ["--lineage.name", "other", "--lineage.start", "base", "--lineage.base"]
-    base.append(str(small.path(1) / "generator.ckpt"))
+    base.append(str(small.lineage.weights(1)))
     other = [*arguments, *diffusion, "--generator.network.widths", "[16,16]", *base]
     with pytest.raises(Refused, match=r"lineage.base.*does not fit Diffusion"):
         build(other).fit()
     with pytest.raises(Refused, match=r"lineage.start.*closed form"):
         build([*arguments, "--lineage.name", "g", "--lineage.start", "previous"]).fit()
-    base[-1] = str(small.path(1) / "shard.json")
+    base[-1] = str(small.lineage.generation(1) / "shard.json")
     with pytest.raises(Refused, match=r"lineage.base.*does not fit"):
         build([*arguments, *diffusion, *base]).fit()
 
@@ -307,15 +310,15 @@ def test_initialisation_from_data_happens_once_before_training(arguments, diffus
     meta.fit()
     assert len(met) == 1  # later generations start from weights that are initialised
     assert met[0][0] == seen[1][0]
-    meta.data.feed(meta.policy.mix(1), {})
-    assert met[0][1].digest() == next(iter(meta.data.loader())).digest()
+    fed = meta.data.feed(meta.policy.mix(1), meta.seed)
+    assert met[0][1].digest() == next(iter(fed.loader())).digest()
 
 
 def test_classes_are_measured_by_the_labels_that_were_asked_for(arguments):
     metrics = '[{"class_path": "Classes"}]'
     meta = build([*arguments, "--lineage.generations", "1", "--evaluator.metrics", metrics])
     record = meta.fit()[0]
-    shares = meta.data.real.reference.labels.bincount() / 100
+    shares = meta.real.reference.labels.bincount() / 100
     kept = (0.1 / shares).clamp(max=1.0).mean()  # ten classes, asked for in turn
     assert record.metrics["class_share"] == pytest.approx(float(kept), abs=1e-6)
     assert 0.0 < record.metrics["class_recall"] <= 1.0

@@ -1,0 +1,16 @@
+"""The paper's loop, and what it is made of.
+
+    meta_trainer.py  the loop: train, sample, measure, record, and again from scratch
+    admission.py     what is refused before anything is written
+    trainers.py      the two Lightning Trainers of a generation, and what they may not be asked
+    inside.py        what runs inside them
+    blocks.py        what is computed block by block, and survives a kill
+    store.py         the shards of a lineage, by name
+    measuring.py     features, the floor, and the values of a generation
+
+Only this room carries samples from a generator to the store and on to the evaluator.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

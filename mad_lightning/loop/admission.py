@@ -1,0 +1,139 @@
+"""What is refused before anything is written.
+
+A lineage can run for weeks, so whatever can be known before it starts is asked here, and nothing is
+made. Rooms refuse their own parameters; here they get the names that a configuration has for them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from mad_lightning.callbacks.base import Observers
+from mad_lightning.data.datamodule import GenerationDataModule
+from mad_lightning.data.real import RealData
+from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.settings import LineageSettings
+from mad_lightning.loop.store import load_weights
+from mad_lightning.loop.trainers import Trainers
+from mad_lightning.metrics.evaluator import Evaluator
+from mad_lightning.policies import LoopPolicy
+from mad_lightning.refusal import Refused, at, check_sampling_bias
+
+__all__ = ["Candidate", "admit"]
+
+
+class Candidate(Protocol):
+    """What is asked of a lineage that wants to be trained."""
+
+    settings: LineageSettings
+    policy: LoopPolicy
+    sampling_bias: float
+    seed: int
+    data: GenerationDataModule
+    evaluator: Evaluator
+    config: Mapping[str, Any]
+    lineage: LineageDirectory
+    trainers: Trainers
+    observers: Observers
+
+    @property
+    def real(self) -> RealData:
+        """Pool and reference."""
+
+    def fresh_generator(self, t: int) -> Generator:
+        """A new generator with the first weights of generation ``t``."""
+
+
+def admit(meta: Candidate) -> None:
+    """Refuses a lineage that cannot be trained as configured.
+
+    Raises:
+        Refused: With the field, what is wrong with it, and the remedy.
+    """
+    check_sampling_bias(meta.sampling_bias)
+    with at("trainer"):
+        meta.trainers.check()
+    with at("lineage"):
+        meta.lineage.check_unchanged(meta.config)
+    with at("policy"):
+        meta.policy.check(meta.settings.generations)
+    with at("data"):
+        meta.data.real(meta.seed)
+    check_pool(meta)
+    check_counts(meta)
+    meta.observers.check(meta.evaluator.quantities())
+    check_generator(meta)
+
+
+def check_pool(meta: Candidate) -> None:
+    """The mixes of all generations must find their real samples."""
+    generations, real = meta.settings.generations, meta.real
+    if real.size is None or meta.policy.n_pool(generations) <= real.size:
+        return
+    held_out = f" ({meta.data.n_reference} more are held out)" if real.splits else ""
+    raise Refused(
+        f"policy.{meta.policy.pool_field}",
+        f"{generations} generations need {meta.policy.arithmetic(generations)} real samples, "
+        f"the pool of {meta.data.source.name} has {real.size}{held_out}",
+        "lower the counts, train fewer generations, or hold out fewer with "
+        "`data.n_reference`; no real sample is used twice as fresh",
+    )
+
+
+def check_counts(meta: Candidate) -> None:
+    """Batches must be shared out equally, and metrics have enough samples."""
+    processes = meta.trainers.world_size
+    if meta.data.batch_size % processes:
+        raise Refused(
+            "data.batch_size",
+            f"{meta.data.batch_size} images are not divisible by {processes} processes",
+            "choose a multiple of the number of processes",
+        )
+    try:
+        meta.evaluator.check(meta.data.n_reference)
+    except Refused as refused:  # a metric says n, which is a field of the data
+        raise refused.renamed(
+            lambda name: "data.n_reference" if name == "n" else f"evaluator.{name}"
+        ) from None
+
+
+def check_generator(meta: Candidate) -> None:
+    """The family must fit the data, λ, the Trainer's flags and the weights to start from."""
+    generator = meta.fresh_generator(1)
+    generator.check_bias(meta.sampling_bias)
+    if not generator.automatic_optimization:
+        check_steps_by_hand(meta, generator)
+    family, settings = type(generator).__name__, meta.settings
+    if settings.start != "scratch" and generator.exact_pass:
+        raise Refused(
+            "lineage.start",
+            f"{family} is fitted in closed form: its start changes nothing",
+            "use scratch",
+        )
+    if settings.base is None:
+        return
+    try:
+        load_weights(generator, Path(settings.base))
+    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise Refused(
+            "lineage.base",
+            f"{settings.base} does not fit {family} on {meta.data.source.name}: {reason}",
+            f"name a {meta.lineage.WEIGHTS} of this family, size and kind of data",
+        ) from None
+
+
+def check_steps_by_hand(meta: Candidate, generator: Generator) -> None:
+    """Trainer arguments that a family which steps by hand would have to obey itself."""
+    arguments, family = meta.trainers.arguments(), type(generator).__name__
+    for name, harmless, remedy in (
+        ("accumulate_grad_batches", 1, "use `generator.accumulate` where the family has it"),
+        ("gradient_clip_val", 0.0, "leave it out: adversarial families have penalties"),
+    ):
+        value = arguments.get(name)
+        if value is not None and value != harmless:
+            raise Refused(f"trainer.{name}", f"{value}, and {family} steps by hand", remedy)

@@ -1,0 +1,119 @@
+"""What is computed block by block, on any number of processes, and survives a kill.
+
+Samples and features are rows, and a row depends on nothing but its own address. So a set of rows is
+cut into *blocks* of fixed size: the unit that is spread over processes, and the unit that a kill
+cannot take back. When all stand they are joined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mad_lightning.data.shards import load_tensors, save_tensors
+
+__all__ = ["BlockLoader", "BlockWriter", "Blocks"]
+
+
+class Blocks:
+    """A set of n rows that is computed block by block.
+
+    Args:
+        directory: Where the blocks live until they are joined.
+        n: Number of rows in all.
+        block_size: Rows in a block; the last one may be shorter.
+    """
+
+    def __init__(self, directory: Path, n: int, block_size: int) -> None:
+        self.directory, self.n, self.block_size = directory, n, block_size
+
+    def __len__(self) -> int:
+        return math.ceil(self.n / self.block_size)
+
+    def path(self, index: int) -> Path:
+        """File of one block."""
+        return self.directory / f"{index:05d}.safetensors"
+
+    def rows(self, index: int) -> slice:
+        """The rows that a block holds."""
+        return slice(index * self.block_size, min(self.n, (index + 1) * self.block_size))
+
+    def write(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """Stores one block, whole or not at all."""
+        save_tensors(self.path(index), tensors)
+
+    def join(self) -> dict[str, Tensor]:
+        """All rows, in order."""
+        blocks = [load_tensors(self.path(index)) for index in range(len(self))]
+        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+class BlockLoader:
+    """The blocks of one process that do not stand yet, as batches.
+
+    A block belongs to a process by its place among *all* blocks, so that processes which look at
+    the disk at different moments still share the work without gap or overlap.
+
+    Args:
+        work: Sets of blocks, and what makes a batch from (job number, rows). The batch carries the
+            job number as its ``job``; what is computed from it has ``tensors()`` by name, or is a
+            tensor of features.
+    """
+
+    def __init__(self, work: Mapping[Blocks, Callable[[int, slice], Any]]) -> None:
+        self.jobs = [
+            (blocks, index, make) for blocks, make in work.items() for index in range(len(blocks))
+        ]
+        self.mine: list[int] = []
+
+    def share(self, rank: int, world_size: int) -> int:
+        """Takes this process's share of what is pending; tells how many blocks that is."""
+        self.mine = [
+            job
+            for job in range(rank, len(self.jobs), world_size)
+            if not self.jobs[job][0].path(self.jobs[job][1]).exists()
+        ]
+        return len(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+    def __iter__(self) -> Iterator[Any]:
+        for job in self.mine:
+            blocks, index, make = self.jobs[job]
+            yield make(job, blocks.rows(index))
+
+    def write(self, batch: Any, computed: Any) -> None:
+        """Stores what was computed from a batch."""
+        blocks, index, _ = self.jobs[batch.job]
+        is_features = isinstance(computed, Tensor)
+        blocks.write(index, {"features": computed} if is_features else computed.tensors())
+
+
+class BlockWriter(L.Callback):
+    """Stores each block as soon as it is computed.
+
+    Args:
+        write: Called with (batch, outputs) of every block.
+    """
+
+    def __init__(self, write: Callable[[Any, Any], None]) -> None:
+        self.write = write
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One block."""
+        self.write(batch, outputs)

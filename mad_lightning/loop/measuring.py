@@ -1,0 +1,176 @@
+"""Features, the floor, and the values of a generation.
+
+One feature pass over a shard feeds every metric. The real side outlives all generations: its
+features are kept in the cache, under a name that tells what they depend on. The *floor* is what
+real samples score against other real samples; it is measured before anything is trained.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from mad_lightning.data.datamodule import GenerationDataModule
+from mad_lightning.data.real import RealData
+from mad_lightning.data.shards import Shard
+from mad_lightning.files import read_json, write_json
+from mad_lightning.generators.base import Generator
+from mad_lightning.loop.blocks import Blocks
+from mad_lightning.loop.store import Store
+from mad_lightning.loop.trainers import Trainers
+from mad_lightning.metrics.base import View
+from mad_lightning.metrics.evaluator import Evaluator
+from mad_lightning.policies import LoopPolicy, Mix
+from mad_lightning.processes import barrier, is_first
+from mad_lightning.refusal import at
+from mad_lightning.samples import SampleBlock, Samples
+
+__all__ = ["Measuring"]
+
+
+class Measuring:
+    """Measures the shards of one lineage.
+
+    Args:
+        evaluator: The extractor, and the metrics.
+        policy: Tells what generation 1 trains on, which the floor may depend on.
+        data: The real data.
+        seed: The lineage's seed.
+        store: Its shards.
+        trainers: Make what computes features.
+        block_size: Samples in a block of features.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        policy: LoopPolicy,
+        data: GenerationDataModule,
+        seed: int,
+        store: Store,
+        trainers: Trainers,
+        block_size: int,
+    ) -> None:
+        self.evaluator, self.policy, self.data, self.seed = evaluator, policy, data, seed
+        self.store, self.lineage = store, store.lineage
+        self.trainers, self.block_size = trainers, block_size
+
+    @property
+    def real(self) -> RealData:
+        """Pool and reference."""
+        return self.data.real(self.seed)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What the values depend on."""
+        return self.evaluator.protocol(self.data.n_reference)
+
+    def prepare(self) -> None:
+        """Finds or makes the extractor's weights.
+
+        Raises:
+            Refused: If they cannot be had, or the extractor cannot look at such samples.
+        """
+        real = self.real
+        with at("evaluator.extractor"):
+            self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
+
+    @cached_property
+    def real_features(self) -> dict[str, Tensor]:
+        """Of the reference and of the floor; every process must ask at the same place."""
+        facts = [self.real.digest, self.evaluator.extractor.protocol(), self.block_size]
+        key = sha256(repr(facts).encode()).hexdigest()[:12]
+        sides = {"reference": self.real.reference, "floor": self.real.floor}
+        return self.features(sides, self.data.cache / f"features-{key}", **_bar())
+
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """What real samples score against other real samples, at the same n.
+
+        The first record's if there is one. Every process must ask, and at the same place.
+        """
+        real = self.real_features
+        if records := self.lineage.records():
+            return records[0].floor
+        training = self.training(self.policy.mix(1))  # all of it is real
+        facts = [self.real.digest, self.protocol, {k: v.digest() for k, v in training.items()}]
+        key = sha256(repr(facts).encode()).hexdigest()
+        kept = read_json(self.lineage.floor_file)
+        if kept.get("key") == key:
+            return {k: math.nan if v is None else v for k, v in kept["values"].items()}
+        eaten = self.features(training, self.lineage.unfinished(1, "features"), **_bar())
+        floor = View(real["floor"], labels=self.real.floor.labels)
+        values = self.evaluator.compare(self.reference(eaten), floor)
+        if is_first():
+            kept = {"key": key, "values": values, "protocol": self.protocol}
+            write_json(self.lineage.floor_file, kept)
+        return values
+
+    def measure(
+        self, t: int, generator: Generator, mix: Mix, drawn: Shard, progress: Callback
+    ) -> None:
+        """Measures what a generator drew against the reference; keeps values, floor and protocol.
+
+        Args:
+            t: Generation.
+            generator: Its generator, which may know its law.
+            mix: What it was trained on.
+            drawn: Its shard, which has at least as many samples as the reference.
+            progress: Tells how far it is.
+        """
+        samples = drawn.samples[: self.data.n_reference]
+        sides = {"synthetic": samples} | self.training(mix)
+        features = self.features(sides, self.lineage.unfinished(t, "features"), progress)
+        reference, floor = self.reference(features), self.floor
+        if is_first():
+            shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
+            values = self.evaluator.compare(reference, shard)
+            self.lineage.keep_measured(t, values, floor, self.protocol)
+        barrier()
+
+    def training(self, mix: Mix) -> dict[str, Samples]:
+        """What a mix holds, under the name ``training``; nothing unless a metric asks for it."""
+        if not self.evaluator.needs_training:
+            return {}
+        return {"training": self.data.feed(mix, self.seed, self.store).training_set()}
+
+    def reference(self, features: Mapping[str, Tensor]) -> View:
+        """The real side, with the features of what the generator was trained on, if they are."""
+        return View(
+            self.real_features["reference"],
+            law=self.real.law,
+            labels=self.real.reference.labels,
+            training=features.get("training"),
+        )
+
+    def features(
+        self, sides: Mapping[str, Samples], directory: Path, *callbacks: Callback, **overrides: Any
+    ) -> dict[str, Tensor]:
+        """Features of sample sets by name, in full precision; kept in ``directory``."""
+        if not sides:
+            return {}
+
+        def batches(samples: Samples) -> Callable[[int, slice], SampleBlock]:
+            return lambda job, rows: SampleBlock(job, samples[rows])
+
+        blocks = {
+            name: Blocks(directory / name, len(samples), self.block_size)
+            for name, samples in sides.items()
+        }
+        work = {blocks[name]: batches(samples) for name, samples in sides.items()}
+        overrides = {"precision": "32-true", **overrides}
+        self.trainers.compute(self.evaluator.extractor, work, *callbacks, **overrides)
+        return {name: parts.join()["features"] for name, parts in blocks.items()}
+
+
+def _bar() -> dict[str, Any]:
+    """Lightning's own progress bar, where somebody watches: nobody observes the lineage yet."""
+    return {"enable_progress_bar": sys.stdout.isatty()}

@@ -1,0 +1,331 @@
+"""The loop of the paper: train, sample, measure, record, and again from scratch.
+
+:meth:`MetaTrainer.fit` and :meth:`MetaTrainer.generation` are the whole of it. A generation is a
+pure function of the configuration and of what is on disk: every phase leaves one artefact that
+appears whole or not at all, and a phase whose artefact stands is not repeated. So resuming is
+running the same command again, and a lineage that was killed anywhere ends with the same numbers
+as one left alone.
+
+Several processes (DDP) all walk this loop. Only the Trainer's own entry points (``fit``,
+``predict``) hold collectives; which of them comes next is read from artefacts in the order newest
+first, and an artefact is deleted only after a newer one stands, so that all processes agree even
+while the first one is writing. The first process alone writes and announces.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import lightning as L
+import torch
+
+from mad_lightning.callbacks.base import LineageCallback, LineageInfo, Observers
+from mad_lightning.callbacks.grids import n_shown
+from mad_lightning.data.datamodule import GenerationDataModule
+from mad_lightning.data.real import RealData
+from mad_lightning.data.shards import Shard, ShardManifest
+from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.settings import LineageSettings
+from mad_lightning.loop.admission import admit
+from mad_lightning.loop.blocks import Blocks
+from mad_lightning.loop.inside import AddressedRandomness, CrashOnly, Curves, FromScratch, Progress
+from mad_lightning.loop.measuring import Measuring
+from mad_lightning.loop.store import Store, load_weights
+from mad_lightning.loop.trainers import Trainers
+from mad_lightning.metrics.evaluator import Evaluator
+from mad_lightning.policies import LoopPolicy, Mix, shard_name
+from mad_lightning.processes import barrier, is_first, on_first
+from mad_lightning.refusal import at
+from mad_lightning.samples import Samples, SeedBlock
+from mad_lightning.seeds import reseed, sample_seeds
+
+__all__ = ["MetaTrainer"]
+
+
+class MetaTrainer:
+    """Trains a lineage.
+
+    Args:
+        settings: Where it lives and how long it is.
+        policy: Prescribes what each generation trains on.
+        data: Real data, and batches.
+        evaluator: Measures shards.
+        build_generator: Makes a fresh, unbuilt generator; called once a generation.
+        build_trainer_arguments: Makes fresh arguments for Lightning's Trainer, callbacks included.
+        sampling_bias: λ in (0, 1] of every shard.
+        callbacks: Observers.
+        seed: The lineage's seed.
+        config: The resolved configuration as plain values, kept beside the lineage.
+    """
+
+    treatment: str = ""
+    """Name of what :meth:`treat` makes of a shard before later generations eat it; empty: none."""
+
+    def __init__(
+        self,
+        settings: LineageSettings,
+        policy: LoopPolicy,
+        data: GenerationDataModule,
+        evaluator: Evaluator,
+        build_generator: Callable[[], Generator],
+        build_trainer_arguments: Callable[[], Mapping[str, Any]] = dict,
+        sampling_bias: float = 1.0,
+        callbacks: Sequence[LineageCallback] = (),
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.policy, self.sampling_bias = settings, policy, sampling_bias
+        self.data, self.evaluator, self.seed = data, evaluator, seed
+        self.build_generator = build_generator
+        self.config: Mapping[str, Any] = dict(config or {})
+        self.lineage = settings.directory
+        self.trainers = Trainers(build_trainer_arguments)
+        self.observers = Observers(callbacks)
+        self.store = Store(self.lineage)
+        self.measuring = Measuring(
+            evaluator, policy, data, seed, self.store, self.trainers, settings.block_size
+        )
+
+    # the loop
+
+    def fit(self) -> list[GenerationRecord]:
+        """Trains the generations that the ledger does not have yet.
+
+        Returns:
+            All records of the lineage.
+
+        Raises:
+            Refused: Before anything is written, if the lineage cannot be trained as configured.
+        """
+        admit(self)
+        self.make_ready()
+        with on_first(self.lineage.held()), self.watched() as records:
+            for t in range(len(records) + 1, self.settings.generations + 1):
+                if self.observers.stop(records):
+                    break
+                records.append(self.generation(t))
+                self.observers.on_generation_end(records[-1], self.lineage.generation(t))
+        return records
+
+    def generation(self, t: int) -> GenerationRecord:
+        """One generation, from whatever of it stands on disk."""
+        mix = self.mix(t)  # which samples, from where, how many: pure arithmetic
+        generator = self.train(t, mix)  # from scratch, on the mix
+        drawn = self.sample(t, generator)  # with bias λ, block by block
+        published = self.treat(t, drawn)  # what later generations eat: in the paper, all of it
+        measured = self.evaluate(t, generator, mix, drawn)  # against the reference
+        return self.record(t, mix, drawn, published, measured)  # a line of the ledger
+
+    # its phases, each skipped where its artefact stands
+
+    def mix(self, t: int) -> Mix:
+        """What generation ``t`` trains on, as it was published."""
+        mix = self.policy.mix(t).treated(self.treatment)
+        self.observers.on_generation_start(t, mix)
+        return mix
+
+    def train(self, t: int, mix: Mix) -> Generator:
+        """Trains a new generator on the mix -> its weights."""
+        generator = self.fresh_generator(t)
+        if self.lineage.weights(t).exists():
+            load_weights(generator, self.lineage.weights(t))
+            return generator
+        with on_first(self.lineage.timed(t, "train")):
+            if is_first():
+                self.lineage.keep_mix(mix)
+            data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
+            last = self.lineage.checkpoint(t)
+            resumes = last.exists()
+            trainer = self.trainer(t, data, resumes)
+            if not resumes:
+                self.start(t, generator, data)
+            untrained = generator.digest()
+            with at("generator"):
+                trainer.fit(generator, datamodule=data, ckpt_path=str(last) if resumes else None)
+            if not resumes and generator.digest() == untrained:
+                raise RuntimeError(f"generation {t} was trained and its weights did not move")
+            trainer.save_checkpoint(self.lineage.weights(t), weights_only=True)  # and a barrier
+        return generator
+
+    def sample(self, t: int, generator: Generator) -> Shard:
+        """Draws the shard of a generation, block by block on all processes -> the shard."""
+        shard = self.store[shard_name(t)]
+        if shard.exists:
+            return shard
+        with on_first(self.lineage.timed(t, "sample")):
+            n = max(self.policy.n_draw(t), self.data.n_reference)
+            address = (self.seed, t, "sample")
+            n_grid = n_shown(self.settings.n_grid, generator.spec)
+            blocks = Blocks(self.lineage.unfinished(t, "blocks"), n, self.settings.block_size)
+            grid = Blocks(self.lineage.unfinished(t, "grid"), n_grid, n_grid)
+            work = {
+                blocks: lambda job, rows: self.seed_block(job, rows, *address),
+                grid: lambda job, rows: self.seed_block(job, rows, self.seed, "grid"),
+            }
+            self.trainers.compute(generator, work, self.progress(t, "sample"))
+            if is_first():
+                shown = Samples(**grid.join())
+                self.observers.on_samples_ready(t, self.lineage.generation(t), shown)
+                manifest = ShardManifest(
+                    name=shard_name(t),
+                    origin="synthetic",
+                    generation=t,
+                    sampling_bias=self.sampling_bias,
+                    seeds=address,
+                    sampler=generator.sampler(),
+                    generator=generator.digest(),
+                    count=n,
+                    spec=generator.spec.to_dict(),
+                )
+                shard.write(Samples(**blocks.join()), manifest)
+            barrier()
+        return shard
+
+    def treat(self, t: int, drawn: Shard) -> Shard:
+        """What later generations eat of a shard -> another shard; in the paper, the shard itself.
+
+        A subclass that selects or corrects samples names its :attr:`treatment` and writes the shard
+        ``self.store[shard_name(t, self.treatment)]``, whose manifest names ``drawn`` as its parent.
+        What is measured is what the generator drew.
+        """
+        return drawn
+
+    def evaluate(self, t: int, generator: Generator, mix: Mix, drawn: Shard) -> dict[str, Any]:
+        """Measures what was drawn against the reference -> values, floor and protocol."""
+        if not self.lineage.metrics_file(t).exists():
+            with on_first(self.lineage.timed(t, "evaluate")):
+                self.measuring.measure(t, generator, mix, drawn, self.progress(t, "evaluate"))
+        return self.lineage.measured(t)
+
+    def record(
+        self, t: int, mix: Mix, drawn: Shard, published: Shard, measured: Mapping[str, Any]
+    ) -> GenerationRecord:
+        """Enters the generation into the ledger, then drops what only its making needed."""
+        curves = self.lineage.curves(t)
+        values = {k: math.nan if v is None else v for k, v in measured["values"].items()}
+        record = GenerationRecord(
+            generation=t,
+            policy=self.policy.token,
+            n_real=mix.n_real,
+            n_fresh=mix.n_fresh,
+            n_synthetic=mix.n_synthetic,
+            sampling_bias=self.sampling_bias,
+            metrics=values,
+            floor={k: math.nan if v is None else v for k, v in measured["floor"].items()},
+            protocol=measured["protocol"],
+            sampler=drawn.manifest.sampler,
+            images=int(curves[-1]["images"]) if curves else 0,
+            seconds=self.lineage.seconds(t),
+            digests={
+                "generator": drawn.manifest.generator,
+                "shard": drawn.manifest.sha256,
+                "metrics": sha256(json.dumps(measured["values"]).encode()).hexdigest(),
+            },
+            world_size=self.trainers.world_size,
+            start=self.settings.start,
+            ages=mix.ages(),
+            quantities=self.evaluator.quantities(),
+            drawn=shard_name(t),
+            published=published.manifest.name or shard_name(t),
+        )
+        if is_first():
+            self.lineage.ledger.append(record)
+            self.lineage.sweep(t)
+        return record
+
+    # what they are made of
+
+    def make_ready(self) -> None:
+        """Takes the threads it may use; finds or makes the extractor's weights if it needs them."""
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+        if len(self.lineage.records()) < self.settings.generations:
+            self.measuring.prepare()
+
+    @contextmanager
+    def watched(self) -> Iterator[list[GenerationRecord]]:
+        """Measures the floor, keeps the configuration, and tells the observers start and end.
+
+        Yields:
+            The finished generations, to which the loop adds.
+        """
+        records = self.lineage.records()
+        if len(records) < self.settings.generations:
+            floor = self.measuring.floor
+            if is_first():
+                self.lineage.keep_config(self.config)
+        else:
+            floor = records[0].floor
+        lineage = LineageInfo(
+            self.lineage.name,
+            self.lineage,
+            self.settings.generations,
+            self.seed,
+            self.policy.token,
+            self.sampling_bias,
+            floor,
+            self.measuring.protocol,
+            self.evaluator.quantities(),
+            dict(self.config),
+            self.settings.start,
+        )
+        with self.observers.watching(lineage, records):
+            yield records
+
+    @property
+    def real(self) -> RealData:
+        """Pool and reference."""
+        return self.data.real(self.seed)
+
+    def fresh_generator(self, t: int) -> Generator:
+        """A new generator with its own initial weights, the same on every process."""
+        reseed(self.seed, t, "init")
+        generator = self.build_generator()
+        with at("generator"):
+            generator.build(self.real.spec)
+        return generator
+
+    def start(self, t: int, generator: Generator, data: GenerationDataModule) -> None:
+        """Gives a generator the weights that generation ``t`` starts from."""
+        origin = self.settings.starts_from(t)
+        if origin is None:
+            reseed(self.seed, t, "initialise")
+            generator.initialise(next(iter(data.loader())))
+        else:
+            load_weights(
+                generator, self.lineage.weights(origin) if isinstance(origin, int) else origin
+            )
+
+    def trainer(self, t: int, data: GenerationDataModule, resumes: bool) -> L.Trainer:
+        """A new Trainer with new inner callbacks, in a directory of its own."""
+        curves = Curves(
+            self.lineage,
+            t,
+            data.loader().images,
+            lambda images, values: self.observers.on_generation_curves(t, images, values),
+        )
+        return self.trainers.for_fit(
+            self.lineage.training(t),
+            # Randomness first, so that all others draw by address too.
+            first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
+            last=[curves, self.progress(t, "train")],
+        )
+
+    def seed_block(self, job: int, rows: slice, *address: int | str) -> SeedBlock:
+        """Samples to draw: their seeds by place, their classes in turn."""
+        seeds = sample_seeds(rows.start, rows.stop - rows.start, *address)
+        classes = self.real.spec.classes
+        labels = None if classes is None else torch.arange(rows.start, rows.stop) % classes
+        return SeedBlock(job, seeds, labels, self.sampling_bias)
+
+    def progress(self, t: int, phase: str) -> Progress:
+        """Tells the observers how far a phase is."""
+        return Progress(
+            lambda done, total: self.observers.on_generation_progress(t, phase, done, total)
+        )

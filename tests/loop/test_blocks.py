@@ -1,0 +1,137 @@
+"""A block is computed once, whoever is asked first, and nothing is half there."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from mad_lightning.data import shards
+from mad_lightning.data.shards import load_tensors
+from mad_lightning.loop.blocks import BlockLoader, Blocks
+from mad_lightning.samples import Samples
+
+
+class Batch(NamedTuple):
+    job: int
+    rows: slice
+
+
+SETS = {"wide": (23, 4), "narrow": (9, 9), "short": (3, 8)}  # rows in all, rows in a block
+
+
+def process(directory):
+    """One process's view of the work: three sets, in eight blocks."""
+    blocks = {name: Blocks(directory / name, *size) for name, size in SETS.items()}
+    return BlockLoader(dict.fromkeys(blocks.values(), Batch))
+
+
+def compute(loader, batch):
+    loader.write(batch, torch.arange(batch.rows.start, batch.rows.stop)[:, None].float())
+    return batch.job
+
+
+def assert_whole(directory):
+    for name, (n, block_size) in SETS.items():
+        joined = Blocks(directory / name, n, block_size).join()["features"]
+        assert torch.equal(joined.flatten(), torch.arange(n).float())
+
+
+def together(loaders):
+    """All list what is pending, then all work."""
+    for rank, loader in enumerate(loaders):
+        loader.share(rank, len(loaders))
+    return [compute(loader, batch) for loader in loaders for batch in loader]
+
+
+def one_after_the_other(loaders):
+    """Each lists when those before it have finished."""
+    done = []
+    for rank, loader in enumerate(loaders):
+        loader.share(rank, len(loaders))
+        done += [compute(loader, batch) for batch in loader]
+    return done
+
+
+def staggered(loaders):
+    """Each lists when those before it have done one block."""
+    done, running = [], []
+    for rank, loader in enumerate(loaders):
+        loader.share(rank, len(loaders))
+        running.append((loader, iter(loader)))
+        done += [compute(loader, next(batches)) for loader, batches in running]
+    return done + [compute(loader, batch) for loader, batches in running for batch in batches]
+
+
+@pytest.mark.parametrize("work", [together, one_after_the_other, staggered])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_block_is_computed_exactly_once(tmp_path, world_size, work):
+    done = work([process(tmp_path) for _ in range(world_size)])
+    assert sorted(done) == list(range(8))
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_only_pending_blocks_are_computed(tmp_path, world_size):
+    killed = process(tmp_path)
+    killed.share(0, 2)
+    standing = [compute(killed, batch) for batch, _ in zip(killed, range(2), strict=False)]
+    done = together([process(tmp_path) for _ in range(world_size)])
+    assert sorted(standing + done) == list(range(8))
+    assert_whole(tmp_path)
+
+
+def test_the_work_is_shared_evenly(tmp_path):
+    assert [process(tmp_path).share(rank, 3) for rank in range(3)] == [3, 3, 2]
+
+
+def test_nothing_is_left_when_all_blocks_stand(tmp_path):
+    together([process(tmp_path)])
+    loader = process(tmp_path)
+    assert loader.share(0, 1) == len(loader) == len(list(loader)) == 0
+
+
+def test_samples_are_stored_with_and_without_labels(tmp_path):
+    blocks = {name: Blocks(tmp_path / name, 4, 4) for name in ("labelled", "unlabelled")}
+    loader = BlockLoader(dict.fromkeys(blocks.values(), Batch))
+    values, labels = torch.rand(4, 2), torch.arange(4)
+    loader.write(Batch(0, slice(4)), Samples(values, labels))
+    loader.write(Batch(1, slice(4)), Samples(values))
+    assert blocks["labelled"].join().keys() == {"values", "labels"}
+    assert blocks["unlabelled"].join().keys() == {"values"}
+
+
+def test_a_half_written_temporary_is_invisible(tmp_path):
+    directory = tmp_path / "wide"
+    directory.mkdir()
+    (directory / ".00000.safetensors.4711.tmp").write_bytes(b"half")
+    assert 0 in together([process(tmp_path)])
+    assert_whole(tmp_path)
+
+
+def test_a_failure_while_writing_leaves_what_stood_before(tmp_path, monkeypatch):
+    def broken(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    old, new = Blocks(tmp_path, 8, 4), {"features": torch.zeros(4, 1)}
+    old.write(0, {"features": torch.ones(4, 1)})
+    monkeypatch.setattr(shards, "save_file", broken)
+    for index in (0, 1):
+        with pytest.raises(OSError, match="no space"):
+            old.write(index, new)
+    assert not old.path(1).exists()
+    assert load_tensors(old.path(0))["features"].sum() == 4
+
+
+@pytest.mark.parametrize(("owner", "step"), [(os, "fsync"), (Path, "replace")])
+def test_a_block_stands_only_when_it_was_flushed_and_renamed(tmp_path, monkeypatch, owner, step):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        together([process(tmp_path)])
+    monkeypatch.undo()
+    assert sorted(together([process(tmp_path)])) == list(range(8))

@@ -1,0 +1,209 @@
+"""Inside one generation's Trainer: randomness by address, from scratch, curves without doubles."""
+
+import random
+from types import SimpleNamespace
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from mad_lightning.lineage import LineageDirectory
+from mad_lightning.loop.inside import AddressedRandomness, Curves, FromScratch, WholeCheckpoints
+
+
+class Noisy(L.LightningModule):
+    """Keeps the random number that each step draws, and logs its own step counter and epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.draws = []
+
+    def training_step(self, batch, batch_idx):
+        self.draws.append(float(torch.rand(())))
+        self.log("train/step", float(batch), on_step=False, on_epoch=True)
+        return self.weight * self.draws[-1]
+
+    def on_train_epoch_end(self):
+        self.log("epochs_done", float(self.trainer.current_epoch + 1))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(epochs, *callbacks, checkpoint=None, save=None):
+    """Epochs of four steps with batches 0, 1, 2, 3."""
+    module = Noisy()
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=any(isinstance(each, Curves) for each in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    loader = torch.utils.data.DataLoader(torch.arange(4.0), batch_size=1)
+    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    if save is not None:
+        trainer.save_checkpoint(save)
+    return module
+
+
+# --- addressed randomness -----------------------------------------------------------------------
+
+
+def draws(address, epoch=0, batch=0, rank=0):
+    """What one step on one rank draws from the three global generators."""
+    trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+    AddressedRandomness(*address).on_train_batch_start(trainer, None, None, batch)
+    return torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002
+
+
+def test_seeds_generations_epochs_steps_and_ranks_draw_their_own():
+    places = [
+        ((seed, t), epoch, batch, rank)
+        for seed in (0, 1)
+        for t in (1, 2)
+        for epoch in range(3)
+        for batch in range(4)
+        for rank in range(3)
+    ]
+    for found in zip(*(draws(*place) for place in places), strict=True):
+        assert len(set(found)) == len(places)
+
+
+def test_a_step_repeats_its_draws_whatever_came_before():
+    first = draws((0, 1), epoch=2, batch=3, rank=1)
+    draws((9, 9))
+    assert draws((0, 1), epoch=2, batch=3, rank=1) == first
+
+
+def test_all_ranks_start_a_fit_alike():
+    found = []
+    for rank in (0, 1):
+        torch.manual_seed(rank)
+        AddressedRandomness(0, 1).on_fit_start(SimpleNamespace(global_rank=rank), None)
+        found.append(torch.rand(()).item())
+    assert found[0] == found[1]
+    assert found[0] not in draws((0, 1))
+
+
+def test_a_resumed_training_draws_what_an_uninterrupted_one_draws(tmp_path):
+    uninterrupted = fit(3, AddressedRandomness(0, 1)).draws
+    torch.manual_seed(1)
+    begun = fit(1, AddressedRandomness(0, 1), save=tmp_path / "last.ckpt").draws
+    torch.manual_seed(2)
+    resumed = fit(3, AddressedRandomness(0, 1), checkpoint=tmp_path / "last.ckpt").draws
+    assert begun + resumed == uninterrupted
+    assert len(set(uninterrupted)) == 12
+
+
+# --- from scratch -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("step", "epoch"), [(1, 0), (0, 1), (40, 3)])
+def test_a_generation_that_does_not_start_at_0_is_an_error(step, epoch):
+    trainer = SimpleNamespace(global_step=step, current_epoch=epoch)
+    with pytest.raises(RuntimeError, match=f"step {step}, epoch {epoch}"):
+        FromScratch(resumes=False).on_train_start(trainer, None)
+    FromScratch(resumes=True).on_train_start(trainer, None)
+
+
+def test_a_stray_checkpoint_is_noticed_before_a_step_is_trained(tmp_path):
+    fit(1, FromScratch(resumes=False), save=tmp_path / "stray.ckpt")
+    watch = AddressedRandomness(0)
+    watch.on_train_batch_start = lambda *_: pytest.fail("trained")
+    with pytest.raises(RuntimeError, match="behind the loop's back"):
+        fit(2, FromScratch(resumes=False), watch, checkpoint=tmp_path / "stray.ckpt")
+
+
+# --- curves -------------------------------------------------------------------------------------
+
+
+def tick(curves, epoch, is_global_zero=True, **values):
+    trainer = SimpleNamespace(
+        current_epoch=epoch, is_global_zero=is_global_zero, callback_metrics=values
+    )
+    curves.on_train_epoch_end(trainer, None)
+
+
+@pytest.fixture
+def announced():
+    return []
+
+
+@pytest.fixture
+def curves(tmp_path, announced):
+    lineage = LineageDirectory(tmp_path)
+    return Curves(lineage, 3, 64, lambda *arguments: announced.append(arguments))
+
+
+def test_an_epoch_is_a_row_with_the_images_seen(curves, announced):
+    tick(curves, 0, loss=torch.tensor(0.5))
+    tick(curves, 1, loss=torch.tensor(0.25))
+    assert curves.lineage.curves(3) == [
+        {"epoch": 0, "images": 64, "loss": 0.5},
+        {"epoch": 1, "images": 128, "loss": 0.25},
+    ]
+    assert announced == [(64, {"loss": 0.5}), (128, {"loss": 0.25})]
+
+
+def test_rows_of_repeated_epochs_are_replaced(curves):
+    for epoch in range(4):
+        tick(curves, epoch, loss=torch.tensor(1.0 + epoch))
+    resumed = Curves(curves.lineage, 3, 64, lambda *_: None)
+    tick(resumed, 2, loss=torch.tensor(-3.0))
+    found = [(row["epoch"], row["loss"]) for row in curves.lineage.curves(3)]
+    assert found == [(0, 1.0), (1, 2.0), (2, -3.0)]
+
+
+def test_values_survive_to_the_last_bit(curves):
+    value = torch.rand((), dtype=torch.float64) / 3
+    tick(curves, 0, loss=value)
+    assert curves.lineage.curves(3)[0]["loss"] == float(value)
+
+
+def test_a_value_may_come_late_or_be_no_number(curves):
+    tick(curves, 0)
+    tick(curves, 1, late=torch.tensor(float("nan")), zero=torch.tensor(0.0))
+    first, second = curves.lineage.curves(3)
+    assert first.keys() == {"epoch", "images"}
+    assert np.isnan(second["late"])
+    assert second["zero"] == 0.0
+
+
+def test_only_the_first_process_writes_and_announces(curves, announced):
+    tick(curves, 0, is_global_zero=False, loss=torch.tensor(1.0))
+    assert curves.lineage.curves(3) == announced == []
+
+
+def test_means_over_the_epoch_arrive_from_the_trainer(curves):
+    fit(2, curves)
+    assert [row["train/step"] for row in curves.lineage.curves(3)] == [1.5, 1.5]
+
+
+def test_what_a_module_logs_at_the_end_of_an_epoch_is_in_the_row_of_that_epoch(curves):
+    fit(3, curves)
+    assert [row["epochs_done"] for row in curves.lineage.curves(3)] == [1, 2, 3]
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_appears_whole_wherever_temporary_files_lie(tmp_path, monkeypatch):
+    """The old one stands until the new one does; nothing goes through another directory."""
+    monkeypatch.setattr("tempfile.mkstemp", lambda *_, **__: pytest.fail("another directory"))
+    path, writer = tmp_path / "train" / "last.ckpt", WholeCheckpoints()
+    writer.save_checkpoint({"epoch": 1, "weight": torch.ones(3)}, path)
+
+    def cut_short(content, file):
+        file.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(OSError, match="no space"):
+        writer.save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True)["epoch"] == 1
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,72 @@
+"""The floor is measured once, before anything is trained, and again only if it would differ."""
+
+import pytest
+
+from mad_lightning.commands.train import build
+from mad_lightning.files import read_json
+from mad_lightning.metrics.functional import frechet_distance, two_sample
+from mad_lightning.samples import to_floats
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """How often sets were compared."""
+    from mad_lightning.metrics.evaluator import Evaluator
+
+    calls = []
+    compare = Evaluator.compare
+
+    def counted(self, *sides):
+        calls.append(sides)
+        return compare(self, *sides)
+
+    monkeypatch.setattr(Evaluator, "compare", counted)
+    return calls
+
+
+def measuring(arguments):
+    meta = build(arguments)
+    meta.measuring.prepare()
+    return meta.measuring
+
+
+def test_the_floor_is_real_samples_against_other_real_samples(arguments):
+    measured = measuring(arguments)
+    reference, others = (
+        to_floats(samples.values).flatten(1)
+        for samples in (measured.real.reference, measured.real.floor)
+    )
+    assert measured.floor["fd_identity"] == pytest.approx(frechet_distance(reference, others))
+    assert measured.floor["recall"] == two_sample(reference, others, k=5)["recall"]
+
+
+def test_it_is_kept_and_not_measured_again(arguments, compared):
+    first = measuring(arguments)
+    floor = first.floor
+    kept = read_json(first.lineage.floor_file)
+    assert kept["values"] == floor
+    assert kept["protocol"]["n"] == 100
+    assert measuring(arguments).floor == floor
+    assert len(compared) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--data.split_seed", "1"],
+        ["--evaluator.metrics", '[{"class_path": "Neighbours", "init_args": {"k": 3}}]'],
+    ],
+)
+def test_a_floor_of_other_data_or_another_protocol_is_not_taken(arguments, compared, other):
+    floor = measuring(arguments).floor
+    assert measuring([*arguments, *other]).floor != floor
+    assert len(compared) == 2
+
+
+def test_once_there_is_a_record_the_ledger_says_it(arguments, compared):
+    meta = build([*arguments, "--lineage.generations", "1"])
+    (record,) = meta.fit()
+    meta.lineage.floor_file.unlink()
+    before = len(compared)
+    assert measuring(arguments).floor == record.floor
+    assert len(compared) == before
