@@ -1,6 +1,8 @@
-"""The door: ``python train.py --config configs/digits_diffusion_full_synth.yaml``."""
+"""The door: ``python train.py --config configs/digits_diffusion_full_synth.yaml``, or mad train."""
 
-from mad_lightning.cli import main
+import sys
+
+from mad_lightning.commands import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

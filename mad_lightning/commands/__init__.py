@@ -1,0 +1,116 @@
+"""mad VERB: one door, one way to say no.
+
+A verb is a file of this package: its docstring is the verb's page of help, its ``run`` does the
+work. A page is read without importing the file, so help answers at once, whatever a verb imports.
+
+Bad input of any verb ends here, on one screen: the field, what is wrong, the remedy, exit code 2.
+Rooms speak of their parameters as YAML spells them, in backticks; here they become flags.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from mad_lightning import __version__
+from mad_lightning.refusal import Refused
+
+__all__ = ["VERBS", "flag", "main", "page"]
+
+VERBS = ("train", "report", "study", "measure")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        args: A verb and its arguments; None takes those of the process.
+
+    Raises:
+        SystemExit: With code 2 if the input was refused.
+    """
+    verb, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    try:
+        if verb in ("-h", "--help"):
+            print(overview())
+        elif verb not in VERBS:
+            raise unknown(verb)
+        elif not rest or {"-h", "--help"} & {*rest}:
+            print(page(verb))
+        else:
+            run(verb, rest)
+    except Refused as refused:
+        if speaks():
+            print(f"error: {refused.renamed(str, flag)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def run(verb: str, args: Sequence[str]) -> None:
+    """Does the work of a verb."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    here = str(Path.cwd())
+    if here not in sys.path:  # classes of one's own lie where one stands, as with `python -m`
+        sys.path.append(here)
+    import_module(f"{__name__}.{verb}").run(args)
+
+
+def page(verb: str) -> str:
+    """The short page of a verb."""
+    text = Path(__file__).with_name(f"{verb}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or ""
+
+
+def overview() -> str:
+    """The page of all verbs."""
+    lines = (page(verb).partition("\n")[0].partition(": ") for verb in VERBS)
+    return "\n".join(
+        [
+            f"mad {__version__}: train generators on their own samples, measure what is lost.",
+            "",
+            "usage: mad VERB [options]",
+            "",
+            *(f"  {name:<13}{what.rstrip('.')}" for name, _, what in lines),
+            "",
+            "mad VERB --help shows a verb's page.",
+        ]
+    )
+
+
+def unknown(verb: str) -> Refused:
+    """Says no to a verb that does not exist."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, VERBS, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return Refused(verb, "there is no such verb", f"{hint}mad has {', '.join(VERBS)}")
+
+
+def speaks() -> bool:
+    """Whether this process tells what was refused: without torch, it is the only one."""
+    if "torch" not in sys.modules:
+        return True
+    from mad_lightning.processes import is_first
+
+    return is_first()
+
+
+def flag(name: str, value: str) -> str:
+    """A parameter as one writes it here.
+
+    Args:
+        name: Its dotted name. A capital letter tells a member of a list by its class, e.g.
+            ``evaluator.metrics.Neighbours.k``, which has no flag.
+        value: What follows the name in YAML, ``": 64"``, or nothing.
+
+    Returns:
+        ``--data.source.resolution 64``, or the bare name where there is no value, or no flag.
+    """
+    if not value or re.search(r"(^|\.)[A-Z]", name):
+        return name + value
+    value = value.removeprefix(":").strip()
+    return f"--{name} {value}" if re.fullmatch(r"[\w.,:/~+-]+", value) else f"--{name} '{value}'"

@@ -1,0 +1,131 @@
+"""A parser's words become field, problem and remedy.
+
+jsonargparse nests its messages and argparse leaves the program by itself; neither says what to do.
+All that is known of their wording is known here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mad_lightning.refusal import Refused
+
+__all__ = ["PlainParser", "explain"]
+
+
+def explain(message: str, parser: Any, listing: str) -> Refused:
+    """Turns jsonargparse's words, which nest, into a refusal.
+
+    Args:
+        message: What it complained of.
+        parser: The parser, for names that could have been meant.
+        listing: Where all names are listed.
+    """
+    text = re.sub(r"\s+", " ", message).strip()
+    keys = re.findall(r"Parser key [\"']([\w.]+)[\"']", text)
+    field = ".".join(keys) or "configuration"
+
+    if missing := re.search(r"(?:File does not exist|Unable to open file)[^']*'([^']+)'", text):
+        path = Path(missing[1])
+        there = [file.name for file in path.parent.glob("*.y*ml")]
+        near = difflib.get_close_matches(path.name, there, 3, 0.5)
+        hint = f"did you mean {_either(near)}?" if near else "configs/ holds those that come along"
+        return Refused(field, f"there is no file {path}", hint)
+    unknown = re.search(r"[Oo]ption '([\w.+]+)' is not accepted", text) or re.search(
+        r"[Uu]nrecognized arguments: (?:--)?([\w.+]+)", text
+    )
+    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    if unknown or group:
+        key = group[2] if group else unknown[1] if unknown else ""
+        field = ".".join([*keys, *([group[1]] if group else []), key])
+        near = _near(key.split(".")[-1], _known_fields(parser, text))
+        hint = f"did you mean {_either(near)}? " if near else ""
+        return Refused(field, "there is no such field", hint + listing)
+    if name := re.search(r"Expected a dot import path string: (\S+)", text):
+        known = _known_classes(text)
+        near = difflib.get_close_matches(name[1], known, 3, 0.5) or known
+        hint = f"choose {_either(near)}" if near else listing
+        return Refused(field, f"there is no class {name[1]}", hint)
+    if value := re.search(r"Expected a (.+?)\. Got value: (.*?)(?: - Expected|$)", text):
+        kinds = value[1].replace("typing.Literal", "one of ").replace("<class ", "")
+        return Refused(field, f"{value[2]} is not accepted", "give " + kinds.strip("'>"))
+    if value := re.search(r"Subtypes: \[(.+?)\] .*Given value: (.*)$", text):
+        kinds = re.sub(r"<class '([\w.]+)'>", r"\1", value[1]).replace("NoneType", "null")
+        return Refused(field, f"{value[2]} is not accepted", f"give {kinds}")
+    return Refused(field, text[:500], listing)
+
+
+class PlainParser(argparse.ArgumentParser):
+    """argparse for a verb of few flags, whose errors are refusals.
+
+    Args:
+        verb: The verb; its page describes the flags.
+    """
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(prog=f"mad {verb}", add_help=False, allow_abbrev=False)
+
+    @property
+    def flags(self) -> list[str]:
+        """All options that start with dashes."""
+        return [name for action in self._actions for name in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        """Says no as all doors do."""
+        listing = f"{self.prog} --help shows all options"
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+            near = difflib.get_close_matches(unknown[1], self.flags, 3, 0.6)
+            hint = f"did you mean {_either(near)}? " if near else ""
+            raise Refused(unknown[1], "there is no such option", hint + listing)
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            raise Refused(missing[1], "missing", listing)
+        argument, _, problem = message.removeprefix("argument ").partition(": ")
+        raise Refused(argument, problem, listing)
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _known_fields(parser: Any, text: str) -> list[str]:
+    """Fields that could have been meant, as one would write them."""
+    names = {action.dest for action in parser._actions}
+    inner: set[str] = set()
+    for path in re.findall(r"class_path ?[=']+ ?'?([\w.]+)'", text):
+        module, _, name = path.rpartition(".")
+        try:
+            at_fault = getattr(importlib.import_module(module), name)
+            inner |= set(inspect.signature(at_fault).parameters)  # it knows best
+        except (ImportError, AttributeError, ValueError):
+            continue
+    return sorted(inner or names)
+
+
+def _near(name: str, fields: Sequence[str]) -> list[str]:
+    """Fields whose last part is a name; if there are none, looks like it; or else contains it."""
+    parts = {field.rpartition(".")[2] for field in fields}
+    near = [name] if name in parts else difflib.get_close_matches(name, parts, 3, 0.6)
+    near = near or [part for part in sorted(parts) if len(name) > 2 and name in part]
+    return [field for part in near for field in fields if field.rpartition(".")[2] == part][:3]
+
+
+def _known_classes(text: str) -> list[str]:
+    """Concrete classes below those that a message names as acceptable."""
+    names: set[str] = set()
+    for path in re.findall(r"<class '([\w.]+)'>", text):
+        module, _, name = path.rpartition(".")
+        if module.startswith("mad_lightning"):
+            bases = [getattr(importlib.import_module(module), name)]
+            while bases:
+                base = bases.pop()
+                bases += base.__subclasses__()
+                if not inspect.isabstract(base) and not base.__name__.startswith("_"):
+                    names.add(base.__name__)
+    return sorted(names)

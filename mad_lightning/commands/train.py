@@ -1,0 +1,284 @@
+r"""mad train: YAML and flags in, a lineage out.
+
+usage: mad train --config CONFIG [--config CONFIG ...] [--key.sub value ...]
+       python train.py, which is the same
+
+Examples:
+  mad train --config configs/digits_diffusion_full_synth.yaml
+  mad train --config configs/digits_diffusion_fresh.yaml --seed_everything 1
+  mad train --config configs/mnist_diffusion_full_synth.yaml --data.source.root ~/data \
+      --trainer.devices 8 --trainer.strategy ddp
+
+To resume a lineage that was stopped in any way, run the same command again.
+
+Groups of options:
+  --seed_everything N   the lineage's seed
+  --sampling_bias λ     bias of every synthetic sample, in (0, 1]; 1 is unbiased
+  --lineage.*           name, root directory, number of generations
+  --policy.*            the loop: FullySynthetic, SyntheticAugmentation, FreshData; counts
+  --data.*              real data by name (--data.source Digits), reference, batches
+  --generator.*         the family: Diffusion, Gaussian, Glow, Mixture, StyleGAN2, WGAN
+  --evaluator.*         feature extractor and metrics
+  --callbacks           observers of the lineage: Console, SampleGrids, WandB, StopWhenMAD
+  --trainer.*           Lightning's Trainer: accelerator, devices, strategy, max_epochs, ...
+
+  --print_config        print the resolved configuration and exit
+  --full_help           every option with its type and default
+  --generator.help Diffusion     the options of one class (also data.source, policy, ...)
+"""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import re
+import warnings
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import mad_lightning.callbacks
+import mad_lightning.data
+import mad_lightning.generators
+import mad_lightning.metrics
+from mad_lightning.callbacks.base import LineageCallback
+from mad_lightning.commands.explain import explain
+from mad_lightning.data.datamodule import GenerationDataModule
+from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.settings import LineageSettings
+from mad_lightning.loop.meta_trainer import MetaTrainer
+from mad_lightning.metrics.evaluator import Evaluator
+from mad_lightning.policies import LoopPolicy
+from mad_lightning.processes import part_ways
+from mad_lightning.refusal import Refused, at
+
+__all__ = ["LineageCLI", "build", "run"]
+
+_LISTING = "mad train --full_help lists all fields, --<group>.help CLASS those of a class"
+_TRAINER = {
+    "max_epochs": 1,
+    "logger": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+"""Arguments of Lightning's Trainer whose default is ours."""
+_TOLD_TOO_OFTEN = (
+    ".*does not have many workers.*",
+    ".*this fit will run with no optimizer.*",  # closed forms have none
+    ".*No device id is provided.*",
+    ".*Trainer already configured with model summary.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*treespec, LeafSpec.*",
+    ".*module.s. in eval mode at the start of training.*",  # the averaged weights
+    ".*resume from a checkpoint that ended before the epoch ended.*",
+    ".*number of training batches .* smaller than the logging interval.*",
+    ".*Total length of .* across ranks is zero.*",
+    ".*GPU available but not used.*",
+    ".*MPS available but not used.*",
+    ".*You have overridden `on_before_batch_transfer`.*",  # generators take plain tensors, too
+)
+"""What Lightning says about every one of many Trainers."""
+
+
+class LineageCLI(LightningCLI):
+    """Lightning's own command line, with our vocabulary.
+
+    ``--config`` (several compose, later ones win), ``--trainer.*`` flags that reach Lightning's
+    Trainer, dotted overrides, ``class_path``/``init_args`` for everything that can be exchanged,
+    ``--print_config``. One thing differs: nothing is built while parsing. A lineage needs a fresh
+    generator, Trainer and inner callbacks for each generation, so the parsed configuration is kept
+    and instantiated again and again, group by group (:meth:`make`).
+
+    Args:
+        args: Command-line arguments, without program and verb.
+
+    Raises:
+        Refused: If an argument or a configuration file is wrong.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        for room in (
+            mad_lightning.callbacks,
+            mad_lightning.data,
+            mad_lightning.generators,
+            mad_lightning.metrics,
+        ):  # short class names work for classes that are imported
+            for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+                import_module(module.name)
+        super().__init__(
+            parser_kwargs={
+                "prog": "mad train",
+                "dump_header": None,
+                "exit_on_error": False,
+                "allow_abbrev": False,
+            },
+            run=False,
+            args=list(args),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults=_TRAINER,
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Declares the groups of options."""
+        parser.add_class_arguments(LineageSettings, "lineage")
+        parser.add_argument(
+            "--sampling_bias", type=float, default=1.0, help="λ in (0, 1]; 1 is unbiased."
+        )
+        parser.add_subclass_arguments(LoopPolicy, "policy", required=True)
+        parser.add_lightning_class_args(GenerationDataModule, "data")
+        parser.add_lightning_class_args(Generator, "generator", subclass_mode=True)
+        parser.add_class_arguments(Evaluator, "evaluator")
+        parser.add_argument(
+            "--callbacks",
+            type=list[LineageCallback],
+            default=[
+                {"class_path": f"mad_lightning.callbacks.{name}"}
+                for name in ("Console", "SampleGrids", "WandB")
+            ],
+            help="Observers of the lineage.",
+        )
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; says no where Lightning would print its usage."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise explain(str(error), parser, _LISTING) from None
+
+    def _add_instantiators(self) -> None:
+        """Keeps no configuration in checkpoints: it stands beside the lineage."""
+
+    def _set_seed(self) -> None:
+        """Every draw is seeded by its address."""
+
+    def instantiate_classes(self) -> None:
+        """Later, and more than once."""
+
+    def make(self, key: str) -> Any:
+        """Makes what one group of the configuration says, anew, and nothing else.
+
+        Returns:
+            An object, or a list of them; of a group that is no class to choose, its arguments.
+
+        Raises:
+            Refused: If a class refuses its arguments, with its place in the configuration.
+        """
+        refusals: list[tuple[type, Refused]] = []
+
+        def noted(made: type, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return made(*args, **kwargs)
+            except Refused as refused:
+                refusals.append((made, refused))
+                raise
+
+        try:
+            return self.parser.instantiate(
+                Namespace({key: self.config[key]}),
+                instantiate_groups=False,
+                instantiators=[(noted, object, True)],
+            )[key]
+        except (ValueError, TypeError):  # the parser may wrap what a class has raised
+            if not refusals:
+                raise
+        culprit, refused = refusals[0]
+        with at(next(_places_of(culprit, self.config[key], key), key)):
+            raise refused
+
+
+def _places_of(kind: type, config: Any, place: str) -> Iterator[str]:
+    """Where a class stands in a parsed configuration; members of lists are told by their class."""
+    if isinstance(config, list):
+        for member in config:
+            if "class_path" in member:
+                name = member.class_path.rpartition(".")[2]
+                yield from _places_of(kind, member, f"{place}.{name}")
+    elif isinstance(config, Namespace):
+        if "class_path" in config:
+            if config.class_path.rpartition(".")[2] == kind.__name__:
+                yield place
+            config = config.get("init_args", Namespace())
+        for name, inner in vars(config).items():
+            yield from _places_of(kind, inner, f"{place}.{name}")
+
+
+def run(args: Sequence[str]) -> None:
+    """Trains the lineage that the arguments describe."""
+    build(["--help" if arg == "--full_help" else arg for arg in args]).fit()
+    part_ways()
+
+
+def build(args: Sequence[str]) -> MetaTrainer:
+    """Parses arguments into a lineage that is ready to train.
+
+    Args:
+        args: Command-line arguments, without program and verb.
+
+    Returns:
+        The lineage; nothing has been trained or written.
+
+    Raises:
+        Refused: If an argument or a configuration file is wrong.
+    """
+    _quieten()
+    cli = LineageCLI(args)
+    config = cli.config
+    seed = config.seed_everything
+    if isinstance(seed, bool) or seed < 0:
+        raise Refused("seed_everything", f"{seed}", "give the lineage's seed as a number, e.g. 0")
+    if config.lineage.name is None:
+        config.lineage.name = _name(config)
+    with at("lineage"):
+        settings = LineageSettings(**vars(cli.make("lineage")))
+    arguments = vars(cli.make("data"))
+    with at("data"):
+        data = GenerationDataModule(**arguments)
+    cli.make("generator")  # refuses now what it would refuse later
+    return MetaTrainer(
+        settings=settings,
+        policy=cli.make("policy"),
+        data=data,
+        evaluator=Evaluator(**vars(cli.make("evaluator"))),
+        build_generator=lambda: cli.make("generator"),
+        build_trainer_arguments=lambda: vars(cli.make("trainer")),
+        sampling_bias=config.sampling_bias,
+        callbacks=cli.make("callbacks"),
+        seed=seed,
+        config={key: value for key, value in _plain(config.as_dict()).items() if key != "config"},
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Parsed values as YAML knows them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _quieten() -> None:
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for words in _TOLD_TOO_OFTEN:
+        warnings.filterwarnings("ignore", words)
+
+
+def _name(config: Namespace) -> str:
+    """A lineage's name from its configuration files and seed."""
+    files = [Path(str(file)) for file in config.config or [] if file]  # None: written out in place
+    stems = [re.sub(r"[^\w.-]", "_", file.stem) for file in files]
+    return f"{'+'.join(stems) or 'lineage'}_seed{config.seed_everything}"

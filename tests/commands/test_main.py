@@ -1,0 +1,139 @@
+"""One door: its pages, its verbs, and the one way to say no."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mad_lightning.commands import VERBS, flag, main, page
+from mad_lightning.commands.measure import build_parser as measure_parser
+from mad_lightning.commands.report import build_parser as report_parser
+from mad_lightning.commands.study import build_parser as study_parser
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "lightning", "numpy", "scipy", "rich", "yaml", "jsonargparse", "PIL", "wandb"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]], ids=str)
+def test_alone_it_shows_all_verbs_on_less_than_a_screen(arguments, capsys):
+    main(arguments)
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 24
+    for verb in VERBS:
+        assert re.search(rf"^  mad {verb} +\w", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_alone_or_asked_for_help_shows_its_page(verb, capsys):
+    pages = []
+    for arguments in ([], ["--help"], ["nowhere", "-h"]):
+        main([verb, *arguments])
+        pages.append(capsys.readouterr().out)
+    assert pages == [page(verb) + "\n"] * 3
+    assert page(verb).startswith(f"mad {verb}: ")
+    assert f"usage: mad {verb} " in page(verb)
+    assert len(page(verb).splitlines()) < 45
+
+
+@pytest.mark.parametrize(
+    ("verb", "parser"),
+    [("report", report_parser()), ("measure", measure_parser()), ("study", study_parser())],
+)
+def test_the_page_tells_every_option_of_the_parser(verb, parser):
+    options = {name for action in parser._actions for name in action.option_strings}
+    groups = {name.partition(".")[0] for name in options if name.startswith("--")}
+    told = set(re.findall(r"--\w+", page(verb)))
+    assert groups - {"--help"} <= told
+    assert told - groups <= {"--full_help", "--help", "--key"}
+
+
+def test_trains_page_tells_every_group_of_options():
+    for group in ("lineage", "policy", "data", "generator", "evaluator", "callbacks", "trainer"):
+        assert f"--{group}" in page("train")
+
+
+def test_there_is_a_page_for_every_file_of_a_verb():
+    files = {path.stem for path in (ROOT / "mad_lightning" / "commands").glob("*.py")}
+    assert files == {*VERBS, "__init__", "explain"}
+
+
+def run_it(*command, **environment):
+    """What a command prints, and its CPU seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("-m", "mad_lightning", "--help"), ("train.py", "--help"), ("-m", "mad_lightning", "report")],
+    ids=" ".join,
+)
+def test_help_answers_at_once(command):
+    runs = [run_it(*command) for _ in range(3)]
+    assert all(done.returncode == 0 for done, _ in runs), runs[0][0].stderr
+    assert min(seconds for _, seconds in runs) < 0.2
+
+
+def test_help_and_an_unknown_verb_import_nothing_heavy():
+    for arguments in (["--help"], *([verb, "--help"] for verb in VERBS), ["trian"]):
+        code = (
+            f"import sys\nfrom mad_lightning.commands import main\n"
+            f"try: main({arguments})\nexcept SystemExit: pass\n"
+            f"sys.exit(', '.join({HEAVY} & set(sys.modules)) or 0)"
+        )
+        done, _ = run_it("-c", code)
+        assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_verb_is_refused_with_those_that_were_meant(refusal):
+    message = refusal("trian", "--config", "x.yaml")
+    assert message.startswith("error: trian: there is no such verb")
+    assert "did you mean train? " in message
+    message = refusal("dance")
+    for verb in VERBS:
+        assert verb in message
+
+
+def test_the_script_the_module_and_train_py_are_one_door():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"mad": "mad_lightning.commands:main"}
+    module, _ = run_it("-m", "mad_lightning", "train", "--help")
+    script, _ = run_it("train.py", "--help")
+    assert script.stdout == module.stdout == page("train") + "\n"
+
+
+def test_only_the_first_of_several_processes_says_no(capsys, monkeypatch, tmp_path):
+    for rank, lines in (("0", 2), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as left:
+            main(["report", str(tmp_path)])
+        assert left.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("data.source.resolution", ": 64", "--data.source.resolution 64"),
+        ("data.source.root", ": ~/data/a-b.zip", "--data.source.root ~/data/a-b.zip"),
+        ("data.n_reference", "", "data.n_reference"),
+        ("policy.n_synthetic", ": (t-1) * 20", "--policy.n_synthetic '(t-1) * 20'"),
+        ("evaluator.metrics.Neighbours.k", ": 3", "evaluator.metrics.Neighbours.k: 3"),
+    ],
+)
+def test_parameters_are_told_as_flags(name, value, told):
+    assert flag(name, value) == told

@@ -1,0 +1,103 @@
+"""The door of the report: what it prints, what it writes, what it refuses."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+import yaml
+
+from mad_lightning.commands import main
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.report import figure, load, page, table, verdicts
+
+PROTOCOL = {"n": 800, "extractor": "classifier", "k": 5}
+FLOOR = {"precision": 0.97, "recall": 0.97, "fd_classifier": 4.6}
+
+
+def lineage(root, loop, seed):
+    """Three generations that lose recall, faster without fresh data."""
+    directory = root / f"{loop}_seed{seed}"
+    directory.mkdir(parents=True)
+    plain = {"seed_everything": seed, "policy": {"class_path": loop}}
+    (directory / "config.yaml").write_text(yaml.safe_dump(plain))
+    fall = 0.1 if loop == "full_synth" else 0.01
+    lines = [
+        GenerationRecord(
+            generation=t,
+            policy=loop,
+            n_real=9 * (t == 1),
+            n_fresh=0,
+            n_synthetic=9 * (t > 1),
+            sampling_bias=1.0,
+            metrics={
+                "precision": 0.9 + 0.001 * seed,
+                "recall": 0.9 - fall * t + 0.001 * seed,
+                "fd_classifier": 10 + 100 * fall * t + seed,
+            },
+            floor=FLOOR,
+            protocol=PROTOCOL,
+        ).to_json()
+        for t in (1, 2, 3)
+    ]
+    (directory / "lineage.jsonl").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+@pytest.fixture
+def directories(tmp_path):
+    return [lineage(tmp_path, loop, seed) for loop in ("full_synth", "fresh") for seed in (0, 1)]
+
+
+def test_it_prints_table_and_verdict_and_writes_what_is_asked_for(directories, tmp_path, capsys):
+    out = tmp_path / "out"
+    files = [f"--figure={out}/curves.svg", f"--html={out}/report.html", f"--json={out}/all.json"]
+    main(["report", *map(str, directories), *files])
+    groups = load(directories)
+    tables = [table(groups, ["precision", "recall", "fd_classifier"]), verdicts(groups)]
+    assert capsys.readouterr().out == "\n".join(tables)
+    assert (out / "curves.svg").read_text() == figure(groups, ["precision", "recall"])
+    assert (out / "report.html").read_text() == page(groups)
+    numbers = json.loads((out / "all.json").read_text())
+    assert [group["seeds"] for group in numbers["groups"]] == [[0, 1], [0, 1]]
+
+
+def test_only_the_metrics_that_are_named_are_shown(directories, tmp_path, capsys):
+    curves = tmp_path / "curves.svg"
+    main(["report", *map(str, directories), "--figure", str(curves), "--metrics", "fd_classifier"])
+    shown = capsys.readouterr().out.splitlines()[0]
+    assert "fd_classifier" in shown
+    assert "recall" not in shown
+    words = "".join(ET.fromstring(curves.read_text()).itertext())
+    assert "fd_classifier" in words
+    assert "recall" not in words
+
+
+def test_it_needs_no_torch():
+    code = (
+        "import sys, mad_lightning.commands.report; "
+        "sys.exit(bool({'torch', 'lightning', 'matplotlib'} & {*sys.modules}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_is_no_lineage_is_refused(tmp_path, refusal):
+    assert "no lineage.jsonl" in refusal("report", tmp_path)
+    (tmp_path / "lineage.jsonl").write_text("")
+    assert "no generation is finished" in refusal("report", tmp_path)
+
+
+def test_unknown_metrics_options_and_formats_are_refused(directories, refusal):
+    message = refusal("report", directories[0], "--metrics", "recall", "fid")
+    assert message.startswith("error: metrics: no ledger has fid")
+    assert "precision, recall, fd_classifier" in message
+    assert "name it *.svg" in refusal("report", directories[0], "--figure", "curves.png")
+    message = refusal("report", directories[0], "--htlm", "report.html")
+    assert message.startswith("error: --htlm: there is no such option")
+    assert "did you mean --html? " in message
+
+
+def test_a_copy_is_no_second_seed(tmp_path, refusal):
+    twins = [lineage(tmp_path / name, "fresh", 0) for name in "ab"]
+    assert "same configuration and seed 0" in refusal("report", *twins)
