@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from mad_lightning.callbacks.base import LineageCallback
-from mad_lightning.cli import build
-from mad_lightning.lineage import Ledger
+from mad_lightning.commands.train import build
+from mad_lightning.lineage import Ledger, LineageDirectory
 
 
 class Killer(LineageCallback):
@@ -26,7 +26,7 @@ class Killer(LineageCallback):
         if t == 2 and self.place == (phase, done):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_samples_ready(self, t, directory, samples, columns):
+    def on_samples_ready(self, t, directory, samples):
         if t == 2 and self.place == ("commit", 0):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -64,7 +64,7 @@ def lineage(arguments, place=None):
 
 def outcome(root, name):
     """What must not depend on kills."""
-    records = Ledger(Path(root) / name).records()
+    records = LineageDirectory(Path(root) / name).records()
     return [
         [r.generation, r.metrics, r.digests, r.images, r.n_real, r.n_synthetic] for r in records
     ]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mad_lightning.cli import build
+from mad_lightning.commands.train import build
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -134,7 +134,7 @@ def test_config_trains_two_small_generations(path, tmp_path):
     assert [r.generation for r in records] == [1, 2]
     assert records[1].n_synthetic == 30
     assert records[0].sampling_bias == plain["sampling_bias"]
-    assert (meta.path(2) / "samples.png").exists()
+    assert (meta.lineage.picture(2)).exists()
 
 
 def numbers(name):

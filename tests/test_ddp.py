@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mad_lightning.data.shards import Shard
-from mad_lightning.lineage import Ledger
+from mad_lightning.lineage import LineageDirectory
 
 ROOT = Path(__file__).parents[1]
 WATCHED = ["--trainer.callbacks", "ddp_watch.Watch"]
@@ -68,11 +68,11 @@ def test_two_processes_make_one_lineage(arguments, diffusion, tmp_path):
     arguments[place + 1] = '[{"class_path": "SampleGrids"}, {"class_path": "WandB"}]'
     train([*arguments, *diffusion, *WATCHED, *TWO], tmp_path)
     directory = tmp_path / "runs" / "tiny"
-    records = Ledger(directory).records()
+    records = LineageDirectory(directory).records()
     assert [r.generation for r in records] == [1, 2, 3]
     assert {r.world_size for r in records} == {2}
     assert len(list((directory / "wandb").glob("offline-run-*"))) == 1
-    shard = Shard(directory / "generation_001").samples
+    shard = Shard(LineageDirectory(directory).shard("001")).samples
     assert len(shard) == 200
     assert len({v.numpy().tobytes() for v in shard.values}) == 200  # no sample drawn twice
 
@@ -102,9 +102,9 @@ def test_the_same_weights_give_the_same_shard_on_one_and_two_processes(
     (two / "generation_001").mkdir(parents=True)
     shutil.copy(one / "generation_001" / "generator.ckpt", two / "generation_001")
     train([*plain, "--lineage.name", "two", *TWO], tmp_path)
-    digests = [Ledger(each).records()[0].digests["shard"] for each in (one, two)]
+    digests = [LineageDirectory(each).records()[0].digests["shard"] for each in (one, two)]
     assert digests[0] == digests[1]
-    assert Ledger(two).records()[0].world_size == 2
+    assert LineageDirectory(two).records()[0].world_size == 2
 
 
 def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
@@ -123,5 +123,5 @@ def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
     assert states[0]["n"].sum() == 151
     for moment in ("n", "mean", "scatter"):
         torch.testing.assert_close(states[0][moment], states[1][moment], rtol=1e-11, atol=1e-11)
-    records = [Ledger(tmp_path / "runs" / name).records()[0] for name in ("one", "two")]
+    records = [LineageDirectory(tmp_path / "runs" / name).records()[0] for name in ("one", "two")]
     assert records[0].digests["shard"] == records[1].digests["shard"]

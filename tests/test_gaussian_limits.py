@@ -7,7 +7,7 @@ of its limit are also known in closed form (a 2 x 2 fixed point).
 import numpy as np
 import pytest
 
-from mad_lightning.cli import build
+from mad_lightning.commands.train import build
 
 SEEDS, GENERATIONS, BURN_IN = 20, 40, 25
 
