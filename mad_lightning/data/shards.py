@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mad_lightning.files import appearing, write_json
+from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 
 __all__ = ["Shard", "ShardManifest", "load_tensors", "save_tensors"]
@@ -122,6 +123,33 @@ class Shard:
         if samples.digest() != self.manifest.sha256:
             raise OSError(f"{self.values_file} does not match its manifest")
         return samples
+
+    def holds(self, manifest: ShardManifest) -> bool:
+        """Whether the shard is complete, whole, and drawn as a manifest says.
+
+        Raises:
+            Refused: If it was drawn otherwise: from other weights, with another λ, or elsewhere.
+        """
+        if not self.exists:
+            return False
+        try:
+            drawn = self.manifest
+        except (ValueError, TypeError, KeyError):  # no manifest of ours: it is written anew
+            return False
+        facts = ("generation", "sampling_bias", "seeds", "generator", "count", "spec")
+        unlike = [name for name in facts if getattr(drawn, name) != getattr(manifest, name)]
+        if unlike:
+            raise Refused(
+                "",
+                f"{self.manifest_file} tells of samples that were drawn otherwise: "
+                + ", ".join(f"{name} {getattr(drawn, name)}" for name in unlike),
+                "bring back what belongs here, or take that generation away: it is made anew",
+            )
+        try:
+            _ = self.samples
+        except OSError:
+            return False
+        return True
 
     def write(self, samples: Samples, manifest: ShardManifest) -> ShardManifest:
         """Stores samples, then the manifest that makes them a shard."""

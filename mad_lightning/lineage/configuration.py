@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["differences"]
+__all__ = ["decisive", "differences"]
 
 _MAY_CHANGE = (
     "lineage.generations",
     "lineage.n_grid",
     "lineage.name",
     "lineage.root",
+    "lineage.threads",
     "callbacks",
     "data.cache",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
     "trainer.enable_",
     "trainer.logger",
     "trainer.log_every_n_steps",
@@ -27,12 +31,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Returns:
         Lines ``key: old -> new``; empty if a lineage may go on under the new configuration.
     """
-    before, after = dict(_flatten(old)), dict(_flatten(new))
+    before, after = decisive(old), decisive(new)
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(_MAY_CHANGE)
+        if before.get(key) != after.get(key)
     ]
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides a lineage's numbers, by dotted key."""
+    return {k: v for k, v in _flatten(config) if not k.startswith(_MAY_CHANGE)}
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -198,18 +198,28 @@ class LineageDirectory:
         values: Mapping[str, float],
         floor: Mapping[str, float],
         protocol: Mapping[str, Any],
+        shard: str,
     ) -> None:
-        """Keeps what was measured of a generation, and beside what."""
+        """Keeps what was measured of a generation, beside what, and of which shard (its digest)."""
         kept = {"values": dict(values), "floor": dict(floor), "protocol": dict(protocol)}
-        write_json(self.metrics_file(t), kept)
+        write_json(self.metrics_file(t), {**kept, "shard": shard})
 
     def measured(self, t: int) -> dict[str, Any]:
-        """What was measured of a generation: ``values``, ``floor``, ``protocol``."""
-        return read_json(self.metrics_file(t))
+        """What was measured of a generation: ``values``, ``floor``, ``protocol``, ``shard``.
+
+        Empty if nothing was, or if the file is damaged.
+        """
+        try:
+            return read_json(self.metrics_file(t))
+        except ValueError:
+            return {}
 
     def seconds(self, t: int) -> dict[str, float]:
         """How long the phases of a generation took."""
-        return read_json(self.seconds_file(t))
+        try:
+            return read_json(self.seconds_file(t))
+        except ValueError:  # no number depends on it
+            return {}
 
     # at work
 

@@ -4,6 +4,7 @@
     admission.py     what is refused before anything is written
     trainers.py      the two Lightning Trainers of a generation, and what they may not be asked
     inside.py        what runs inside them
+    checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of
     blocks.py        what is computed block by block, and survives a kill
     store.py         the shards of a lineage, by name
     measuring.py     features, the floor, and the values of a generation

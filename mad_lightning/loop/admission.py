@@ -6,7 +6,6 @@ made. Rooms refuse their own parameters; here they get the names that a configur
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +13,11 @@ from typing import Any, Protocol
 from mad_lightning.callbacks.base import Observers
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
+from mad_lightning.files import read_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.settings import LineageSettings
-from mad_lightning.loop.store import load_weights
+from mad_lightning.loop.checkpoints import load_weights
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
@@ -63,10 +63,39 @@ def admit(meta: Candidate) -> None:
         meta.policy.check(meta.settings.generations)
     with at("data"):
         meta.data.real(meta.seed)
+    check_begun(meta)
     check_pool(meta)
     check_counts(meta)
     meta.observers.check(meta.evaluator.quantities())
     check_generator(meta)
+
+
+def check_begun(meta: Candidate) -> None:
+    """A lineage goes on with the data, the loop and the protocol that its first generations had."""
+    other = "undo the change, or give the new lineage a `lineage.name` of its own"
+    data = read_json(meta.lineage.floor_file).get("data", meta.real.digest)
+    if data != meta.real.digest:
+        problem = f"other samples than {meta.lineage} was begun with"
+        raise Refused("data.source", problem, f"bring the data back; or {other}")
+    for record in meta.lineage.records():
+        t, mix = record.generation, meta.policy.mix(record.generation)
+        if not meta.lineage.generation(t).exists():
+            problem = f"{meta.lineage.generation(t)} is gone"
+            raise Refused("lineage", problem, "bring it back from a copy, or begin another lineage")
+        now = {
+            "policy": meta.policy.token,
+            "n_real": mix.n_real,
+            "n_fresh": mix.n_fresh,
+            "n_synthetic": mix.n_synthetic,
+            "ages": mix.ages(),
+            "sampling_bias": meta.sampling_bias,
+            "start": meta.settings.start,
+        }
+        told = {name: getattr(record, name) for name in now}
+        unlike = [n for n in now if told[n] != now[n] and told[n] is not None]
+        if unlike:
+            changes = ", ".join(f"{name} {told[name]}, now {now[name]}" for name in unlike)
+            raise Refused("lineage", f"generation {t} of {meta.lineage} had {changes}", other)
 
 
 def check_pool(meta: Candidate) -> None:
@@ -118,7 +147,7 @@ def check_generator(meta: Candidate) -> None:
         return
     try:
         load_weights(generator, Path(settings.base))
-    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise Refused(
             "lineage.base",

@@ -9,16 +9,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from mad_lightning.files import appearing
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.seeds import reseed
 
@@ -28,7 +24,6 @@ __all__ = [
     "Curves",
     "FromScratch",
     "Progress",
-    "WholeCheckpoints",
 ]
 
 
@@ -172,18 +167,3 @@ class Progress(L.Callback):
     ) -> None:
         """Blocks of this process."""
         self.announce(batch_idx + 1, int(sum(trainer.num_predict_batches)))
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, beside where they belong.
-
-    Lightning's own way writes into the system's temporary directory first. On another disk the last
-    step is then a copy, which a kill can cut in half, and half a checkpoint resumes nothing.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Keeps the one before until this one stands."""
-        with appearing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)

@@ -7,6 +7,7 @@ real samples score against other real samples; it is measured before anything is
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from mad_lightning.metrics.base import View
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix
 from mad_lightning.processes import barrier, is_first
-from mad_lightning.refusal import at
+from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import SampleBlock, Samples
 
 __all__ = ["Measuring"]
@@ -70,8 +71,8 @@ class Measuring:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the values depend on."""
-        return self.evaluator.protocol(self.data.n_reference)
+        """What the values depend on, as JSON has it."""
+        return json.loads(json.dumps(self.evaluator.protocol(self.data.n_reference)))
 
     def prepare(self) -> None:
         """Finds or makes the extractor's weights.
@@ -82,6 +83,25 @@ class Measuring:
         real = self.real
         with at("evaluator.extractor"):
             self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
+
+    def check_protocol(self) -> None:
+        """Refuses to go on with values that would not be those of the first generations.
+
+        Known only when the extractor has its weights.
+        """
+        for record in self.lineage.records()[:1]:
+            if record.protocol != self.protocol:
+                changes = ", ".join(
+                    f"{name} {record.protocol.get(name)}, now {self.protocol.get(name)}"
+                    for name in sorted({*record.protocol, *self.protocol})
+                    if record.protocol.get(name) != self.protocol.get(name)
+                )
+                with at("lineage"):
+                    raise Refused(
+                        "",
+                        f"generation 1 of {self.lineage} was measured otherwise: {changes}",
+                        "undo the change, or give the new lineage a `name` of its own",
+                    )
 
     @cached_property
     def real_features(self) -> dict[str, Tensor]:
@@ -111,6 +131,7 @@ class Measuring:
         values = self.evaluator.compare(self.reference(eaten), floor)
         if is_first():
             kept = {"key": key, "values": values, "protocol": self.protocol}
+            kept["data"] = self.real.digest
             write_json(self.lineage.floor_file, kept)
         return values
 
@@ -128,13 +149,20 @@ class Measuring:
         """
         samples = drawn.samples[: self.data.n_reference]
         sides = {"synthetic": samples} | self.training(mix)
-        features = self.features(sides, self.lineage.unfinished(t, "features"), progress)
+        place = self.lineage.unfinished(t, "features") / drawn.manifest.sha256[:12]
+        features = self.features(sides, place, progress)
         reference, floor = self.reference(features), self.floor
         if is_first():
             shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
             values = self.evaluator.compare(reference, shard)
-            self.lineage.keep_measured(t, values, floor, self.protocol)
+            self.lineage.keep_measured(t, values, floor, self.protocol, drawn.manifest.sha256)
         barrier()
+
+    def is_measured(self, t: int, drawn: Shard) -> bool:
+        """Whether what was measured of a generation is of this shard, by this protocol."""
+        kept = self.lineage.measured(t)
+        told = kept.get("shard", drawn.manifest.sha256)  # it did not always stand there
+        return bool(kept) and (told, kept["protocol"]) == (drawn.manifest.sha256, self.protocol)
 
     def training(self, mix: Mix) -> dict[str, Samples]:
         """What a mix holds, under the name ``training``; nothing unless a metric asks for it."""

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
@@ -30,18 +31,20 @@ from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard, ShardManifest
 from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.configuration import decisive
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Blocks
+from mad_lightning.loop.checkpoints import load_weights, stands
 from mad_lightning.loop.inside import AddressedRandomness, CrashOnly, Curves, FromScratch, Progress
 from mad_lightning.loop.measuring import Measuring
-from mad_lightning.loop.store import Store, load_weights
+from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
-from mad_lightning.policies import LoopPolicy, Mix, shard_name
+from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
 from mad_lightning.processes import barrier, is_first, on_first
-from mad_lightning.refusal import at
+from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Samples, SeedBlock
 from mad_lightning.seeds import reseed, sample_seeds
 
@@ -133,16 +136,20 @@ class MetaTrainer:
     def train(self, t: int, mix: Mix) -> Generator:
         """Trains a new generator on the mix -> its weights."""
         generator = self.fresh_generator(t)
-        if self.lineage.weights(t).exists():
-            load_weights(generator, self.lineage.weights(t))
-            return generator
+        final, last = self.lineage.weights(t), self.lineage.checkpoint(t)
+        for name in mix.shards:
+            self.mend(name)
+        made_of = self.made_of(mix)
+        with at("lineage"):
+            if stands(final, made_of):
+                load_weights(generator, final)
+                return generator
+            resumes = stands(last, made_of)
         with on_first(self.lineage.timed(t, "train")):
             if is_first():
                 self.lineage.keep_mix(mix)
             data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
-            last = self.lineage.checkpoint(t)
-            resumes = last.exists()
-            trainer = self.trainer(t, data, resumes)
+            trainer = self.trainer(t, data, made_of, resumes)
             if not resumes:
                 self.start(t, generator, data)
             untrained = generator.digest()
@@ -150,42 +157,44 @@ class MetaTrainer:
                 trainer.fit(generator, datamodule=data, ckpt_path=str(last) if resumes else None)
             if not resumes and generator.digest() == untrained:
                 raise RuntimeError(f"generation {t} was trained and its weights did not move")
-            trainer.save_checkpoint(self.lineage.weights(t), weights_only=True)  # and a barrier
+            trainer.save_checkpoint(final, weights_only=True)  # and a barrier
         return generator
 
     def sample(self, t: int, generator: Generator) -> Shard:
         """Draws the shard of a generation, block by block on all processes -> the shard."""
         shard = self.store[shard_name(t)]
-        if shard.exists:
-            return shard
+        manifest = ShardManifest(
+            name=shard_name(t),
+            origin="synthetic",
+            generation=t,
+            sampling_bias=self.sampling_bias,
+            seeds=(self.seed, t, "sample"),
+            sampler=generator.sampler(),
+            generator=generator.digest(),
+            count=max(self.policy.n_draw(t), self.data.n_reference),
+            spec=generator.spec.to_dict(),
+        )
+        with at("lineage"):
+            if shard.holds(manifest):
+                return shard
         with on_first(self.lineage.timed(t, "sample")):
-            n = max(self.policy.n_draw(t), self.data.n_reference)
-            address = (self.seed, t, "sample")
             n_grid = n_shown(self.settings.n_grid, generator.spec)
-            blocks = Blocks(self.lineage.unfinished(t, "blocks"), n, self.settings.block_size)
-            grid = Blocks(self.lineage.unfinished(t, "grid"), n_grid, n_grid)
+            of = manifest.generator[:12]  # blocks of other weights would be others
+            unfinished = self.lineage.unfinished
+            blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, self.settings.block_size)
+            grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid)
             work = {
-                blocks: lambda job, rows: self.seed_block(job, rows, *address),
+                blocks: lambda job, rows: self.seed_block(job, rows, *manifest.seeds),
                 grid: lambda job, rows: self.seed_block(job, rows, self.seed, "grid"),
             }
             self.trainers.compute(generator, work, self.progress(t, "sample"))
             if is_first():
                 shown = Samples(**grid.join())
                 self.observers.on_samples_ready(t, self.lineage.generation(t), shown)
-                manifest = ShardManifest(
-                    name=shard_name(t),
-                    origin="synthetic",
-                    generation=t,
-                    sampling_bias=self.sampling_bias,
-                    seeds=address,
-                    sampler=generator.sampler(),
-                    generator=generator.digest(),
-                    count=n,
-                    spec=generator.spec.to_dict(),
-                )
                 shard.write(Samples(**blocks.join()), manifest)
             barrier()
-        return shard
+        del self.store[shard_name(t)]  # to be read anew, as it stands now
+        return self.store[shard_name(t)]
 
     def treat(self, t: int, drawn: Shard) -> Shard:
         """What later generations eat of a shard -> another shard; in the paper, the shard itself.
@@ -198,7 +207,7 @@ class MetaTrainer:
 
     def evaluate(self, t: int, generator: Generator, mix: Mix, drawn: Shard) -> dict[str, Any]:
         """Measures what was drawn against the reference -> values, floor and protocol."""
-        if not self.lineage.metrics_file(t).exists():
+        if not self.measuring.is_measured(t, drawn):
             with on_first(self.lineage.timed(t, "evaluate")):
                 self.measuring.measure(t, generator, mix, drawn, self.progress(t, "evaluate"))
         return self.lineage.measured(t)
@@ -247,6 +256,7 @@ class MetaTrainer:
             torch.set_num_threads(self.settings.threads)
         if len(self.lineage.records()) < self.settings.generations:
             self.measuring.prepare()
+            self.measuring.check_protocol()
 
     @contextmanager
     def watched(self) -> Iterator[list[GenerationRecord]]:
@@ -291,18 +301,59 @@ class MetaTrainer:
             generator.build(self.real.spec)
         return generator
 
+    def made_of(self, mix: Mix) -> str:
+        """Digest of what decides the weights of a generation, beside the program itself."""
+        facts = [
+            self.seed,
+            self.real.digest,
+            asdict(mix),
+            [self.store[name].manifest.sha256 for name in mix.shards],
+            sorted(map(str, decisive(self.config).items())),
+        ]
+        return sha256(repr(facts).encode()).hexdigest()
+
+    def mend(self, name: str) -> None:
+        """Draws an earlier shard again that is gone or damaged, from the weights of its generator.
+
+        Raises:
+            Refused: If that is not possible any more, or gives other samples than the ledger tells.
+        """
+        try:
+            _ = self.store[name].samples
+            return
+        except (OSError, ValueError) as error:
+            damage = str(error)
+        del self.store[name]
+        t = Part("synthetic", name, 0, 1).generation
+        if t is not None and name == shard_name(t):
+            generator = self.fresh_generator(t)
+            try:
+                load_weights(generator, self.lineage.weights(t))
+                drawn = self.sample(t, generator).manifest.sha256
+                if drawn == self.lineage.records()[t - 1].digests["shard"]:
+                    return
+                damage += "; drawn again, it is another one"
+            except OSError as error:
+                damage += f"; {error}"
+        with at("lineage"):
+            remedy = "bring it back from a copy; or begin another lineage, with a `name` of its own"
+            raise Refused("", damage, remedy)
+
     def start(self, t: int, generator: Generator, data: GenerationDataModule) -> None:
         """Gives a generator the weights that generation ``t`` starts from."""
         origin = self.settings.starts_from(t)
         if origin is None:
             reseed(self.seed, t, "initialise")
             generator.initialise(next(iter(data.loader())))
-        else:
-            load_weights(
-                generator, self.lineage.weights(origin) if isinstance(origin, int) else origin
-            )
+            return
+        path = self.lineage.weights(origin) if isinstance(origin, int) else origin
+        with at("lineage"):
+            try:
+                load_weights(generator, path)
+            except OSError as error:
+                raise Refused("start", str(error), "bring it back from a copy") from None
 
-    def trainer(self, t: int, data: GenerationDataModule, resumes: bool) -> L.Trainer:
+    def trainer(self, t: int, data: GenerationDataModule, made_of: str, resumes: bool) -> L.Trainer:
         """A new Trainer with new inner callbacks, in a directory of its own."""
         curves = Curves(
             self.lineage,
@@ -312,6 +363,7 @@ class MetaTrainer:
         )
         return self.trainers.for_fit(
             self.lineage.training(t),
+            made_of,
             # Randomness first, so that all others draw by address too.
             first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
             last=[curves, self.progress(t, "train")],

@@ -1,20 +1,17 @@
-"""The shards of a lineage by name, and the weights that it kept."""
+"""The shards of a lineage, by name."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-
 from mad_lightning.data.shards import Shard
-from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
 
-__all__ = ["Store", "load_weights"]
+__all__ = ["Store"]
 
 
 class Store(dict[str, Shard]):
     """Finds a shard where a lineage keeps it, whether it stands already or is still to be written.
+
+    What was read once is kept: a shard never changes, and its digest is checked once a process.
 
     Args:
         lineage: Whose shards they are.
@@ -25,10 +22,5 @@ class Store(dict[str, Shard]):
         self.lineage = lineage
 
     def __missing__(self, name: str) -> Shard:
-        return Shard(self.lineage.shard(name))
-
-
-def load_weights(generator: Generator, path: Path) -> None:
-    """Loads the weights that a generation kept; nothing in them is unpickled."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    generator.load_state_dict(checkpoint["state_dict"])
+        self[name] = Shard(self.lineage.shard(name))
+        return self[name]

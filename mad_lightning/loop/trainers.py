@@ -18,7 +18,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from mad_lightning.loop.blocks import BlockLoader, Blocks, BlockWriter
-from mad_lightning.loop.inside import CrashOnly, WholeCheckpoints
+from mad_lightning.loop.checkpoints import SealedCheckpoints
+from mad_lightning.loop.inside import CrashOnly
 from mad_lightning.processes import barrier
 from mad_lightning.refusal import Refused
 
@@ -87,6 +88,7 @@ class Trainers:
     def for_fit(
         self,
         directory: Path,
+        made_of: str = "",
         first: Sequence[L.Callback] = (),
         last: Sequence[L.Callback] = (),
     ) -> L.Trainer:
@@ -94,6 +96,7 @@ class Trainers:
 
         Args:
             directory: Where it may write.
+            made_of: Digest of what the training is made of; checkpoints carry it.
             first: Callbacks before the user's.
             last: Callbacks after the user's, before the one that writes checkpoints.
         """
@@ -109,7 +112,7 @@ class Trainers:
         callbacks = [*first, *arguments["callbacks"], *last, *keeps]
         plugins = arguments["plugins"]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins = [*plugins, WholeCheckpoints()]
+            plugins = [*plugins, SealedCheckpoints(made_of)]
         own = {"callbacks": callbacks, "plugins": plugins, "default_root_dir": directory}
         return L.Trainer(**{**arguments, **own})
 

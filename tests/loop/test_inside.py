@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mad_lightning.lineage import LineageDirectory
-from mad_lightning.loop.inside import AddressedRandomness, Curves, FromScratch, WholeCheckpoints
+from mad_lightning.loop.inside import AddressedRandomness, Curves, FromScratch
 
 
 class Noisy(L.LightningModule):
@@ -187,23 +187,3 @@ def test_means_over_the_epoch_arrive_from_the_trainer(curves):
 def test_what_a_module_logs_at_the_end_of_an_epoch_is_in_the_row_of_that_epoch(curves):
     fit(3, curves)
     assert [row["epochs_done"] for row in curves.lineage.curves(3)] == [1, 2, 3]
-
-
-# --- checkpoints --------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_appears_whole_wherever_temporary_files_lie(tmp_path, monkeypatch):
-    """The old one stands until the new one does; nothing goes through another directory."""
-    monkeypatch.setattr("tempfile.mkstemp", lambda *_, **__: pytest.fail("another directory"))
-    path, writer = tmp_path / "train" / "last.ckpt", WholeCheckpoints()
-    writer.save_checkpoint({"epoch": 1, "weight": torch.ones(3)}, path)
-
-    def cut_short(content, file):
-        file.write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", cut_short)
-    with pytest.raises(OSError, match="no space"):
-        writer.save_checkpoint({"epoch": 2}, path)
-    assert torch.load(path, weights_only=True)["epoch"] == 1
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]

@@ -7,7 +7,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, Timer
 
 from mad_lightning.loop.blocks import Blocks
-from mad_lightning.loop.inside import WholeCheckpoints
+from mad_lightning.loop.checkpoints import SealedCheckpoints
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleBlock, Samples
@@ -41,7 +41,7 @@ def test_lightnings_defaults_will_do(tmp_path):
 
 def test_the_users_callbacks_come_after_the_loops_first_and_before_its_last(tmp_path):
     first, mine, last = L.Callback(), Timer(), L.Callback()
-    trainer = Trainers(lambda: {**ON_CPU, "callbacks": mine}).for_fit(tmp_path, [first], [last])
+    trainer = Trainers(lambda: {**ON_CPU, "callbacks": mine}).for_fit(tmp_path, "", [first], [last])
     order = [trainer.callbacks.index(callback) for callback in (first, mine, last)]
     assert order == sorted(order)
     (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))
@@ -81,7 +81,7 @@ def test_blocks_are_computed_once_in_any_number_of_sets(tmp_path):
 
 def test_checkpoints_are_written_whole_unless_somebody_else_writes_them(tmp_path):
     theirs = TorchCheckpointIO()
-    for given, kind in ((None, WholeCheckpoints), ([], WholeCheckpoints), (theirs, type(theirs))):
+    for given, kind in ((None, SealedCheckpoints), ([], SealedCheckpoints), (theirs, type(theirs))):
         arguments = {**ON_CPU, "plugins": given}
         trainer = Trainers(lambda arguments=arguments: arguments).for_fit(tmp_path)
         assert type(trainer.strategy.checkpoint_io) is kind
