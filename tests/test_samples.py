@@ -1,8 +1,12 @@
 """The one border between bytes and floats."""
 
+import warnings
+
 import pytest
 import torch
 
+from mad_lightning import samples
+from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec, to_floats, to_stored
 
 IMAGE = SampleSpec((1, 4, 4), 10)
@@ -52,3 +56,84 @@ def test_an_index_takes_labels_along():
     assert both[torch.tensor([2, 0])].values[:, 0].tolist() == [4.0, 0.0]
     assert Samples(both.values)[:1].labels is None
     assert Samples(**both.tensors()).digest() == both.digest()
+
+
+# --- from ordinary tensors ------------------------------------------------------------------------
+
+
+def test_a_spec_is_read_off_ordinary_tensors():
+    x, y = torch.rand(5, 3, 4, 6), torch.tensor([0, 2, 1, 7, 0])
+    assert SampleSpec.of(x) == SampleSpec((3, 4, 6))
+    assert SampleSpec.of(x, y) == SampleSpec((3, 4, 6), 8)
+    assert SampleSpec.of(Samples(x, y)) == SampleSpec((3, 4, 6), 8)
+    assert SampleSpec.of(torch.rand(5, 2)) == SampleSpec((2,))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 4, 4), (5, 1, 1, 4, 4)])
+def test_a_spec_of_neither_images_nor_vectors_is_refused(shape):
+    with pytest.raises(Refused, match="unsqueeze"):
+        SampleSpec.of(torch.rand(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_ordinary_images_are_stored_grey_levels(dtype):
+    values, labels = torch.arange(256).byte().reshape(16, 1, 4, 4), torch.arange(16) % 10
+    floats = to_floats(values).to(dtype)
+    for batch in (values, [values], (floats,), (values, labels.int()), [floats, labels]):
+        stored = Samples.of(batch, SampleSpec((1, 4, 4), 10 if len(batch) == 2 else None))
+        assert torch.equal(stored.values, values)
+        if len(batch) == 2:
+            assert torch.equal(stored.labels, labels)
+            assert stored.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8])
+def test_ordinary_vectors_stay_as_they_are(dtype):
+    x = torch.tensor([[0, 200], [3, 4]]).to(dtype)
+    stored = Samples.of([x], SampleSpec((2,)))
+    assert torch.equal(stored.values, torch.tensor([[0.0, 200.0], [3.0, 4.0]]))
+    assert stored.values.dtype == torch.float32
+
+
+GREY, CLASSES = torch.zeros(3, 1, 4, 4).byte(), torch.tensor([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("batch", "problem"),
+    [
+        (GREY[:, 0], "shape"),
+        (GREY[..., :3], "shape"),
+        ((GREY.long(), CLASSES), "int64"),
+        ((GREY + 1.01, CLASSES), "from 1.01 to 1.01"),
+        ((-1.5 * torch.ones(3, 1, 4, 4), CLASSES), "from -1.5"),
+        ((torch.full((3, 1, 4, 4), float("nan")), CLASSES), "nan"),
+        (GREY, "has no classes"),
+        ((GREY, CLASSES[:2]), "for 3 samples"),
+        ((GREY, CLASSES.float()), "float32"),
+        ((GREY, torch.eye(3).long()), r"\(3, 3\)"),
+        ((GREY, CLASSES + 8), r"\[8, 9, 10\]"),
+        ((GREY, CLASSES - 1), r"\[-1, 0, 1\]"),
+        ((GREY, CLASSES, CLASSES), "tuple"),
+        ({"image": GREY}, "dict"),
+        ((), "tuple"),
+        ([GREY, ["cat", "dog", "cow"]], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_batches_of_another_kind_are_refused(batch, problem):
+    with pytest.raises(Refused, match=problem) as caught:
+        Samples.of(batch, IMAGE)
+    assert caught.value.field == ""
+
+
+def test_images_from_0_to_1_are_warned_of_once():
+    samples._warn_of_pale_images.cache_clear()
+    spec = SampleSpec((1, 4, 4))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Samples.of(torch.linspace(-1.0, 1.0, 32).reshape(2, 1, 4, 4), spec)
+        assert caught == []
+        for _ in range(3):
+            Samples.of(torch.rand(2, 1, 4, 4), spec)
+    (warning,) = caught
+    assert "scale them by 2 * x - 1" in str(warning.message)

@@ -33,13 +33,15 @@ def quiet_trainer(max_epochs=1, **arguments):
 def train(module, batches, epochs=1, checkpoint=None, address=(0, 1), callbacks=(), **arguments):
     """Trains as a lineage does, with addressed randomness; returns the Trainer.
 
-    Batches may be a function of (rank, number of processes).
+    Batches are a list, a loader, or a function of (rank, number of processes).
     """
     addressed = AddressedRandomness(*address)
     made = quiet_trainer(epochs, callbacks=[addressed, *callbacks], **arguments)
     if callable(batches):
         batches = batches(made.global_rank, made.world_size)
-    made.fit(module, Batches(batches), ckpt_path=checkpoint, weights_only=True)
+    if isinstance(batches, list):
+        batches = Batches(batches)
+    made.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
     return made
 
 

@@ -171,12 +171,12 @@ def test_a_row_of_the_joined_batch_has_its_seed_whoever_works_on_it():
 
 
 def test_updates_have_noise_of_their_own():
-    found = [
+    draws = [
         tuple(seeds_of(purpose=purpose, step=step))
         for purpose in ("critic", "generator")
         for step in range(3)
     ]
-    assert len({seed for each in found for seed in each}) == 6 * 8
+    assert len({seed for seeds in draws for seed in seeds}) == 6 * 8
 
 
 def test_two_trainings_have_different_noise_and_one_repeats_its_own(fit):

@@ -1,14 +1,18 @@
 """One contract for all families."""
 
+import doctest
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader, TensorDataset
 
 from mad_lightning.generators import WGAN, Diffusion, Gaussian, Glow, Mixture, StyleGAN2
 from mad_lightning.nets.pairs import ConvPair, DensePair
 from mad_lightning.nets.unet import UNet
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples, SampleSpec
+from mad_lightning.samples import Samples, SampleSpec, SeedBlock, to_floats
 from mad_lightning.seeds import reseed, sample_seeds
 
 
@@ -177,3 +181,85 @@ class TestContract:
             values = draw(generator, 240, bias=bias).values[0::3].double()
             spreads.append(float(values.var(dim=0).sum()))
         assert spreads[0] > spreads[1] > spreads[2]
+
+    def test_build_hands_the_generator_back(self, family):
+        generator = FAMILIES[family]()
+        assert generator.build(SPECS["grey"]) is generator
+        assert generator.spec == SPECS["grey"]
+
+    def test_without_build_neither_training_nor_sampling_starts(self, family, trainer):
+        generator = FAMILIES[family]()
+        data = DataLoader(TensorDataset(some_data(SPECS["grey"]).values))
+        for start in (trainer().fit, trainer().predict):
+            with pytest.raises(RuntimeError, match=r"call build\(SampleSpec\.of\(x\)\) before"):
+                start(generator, data)
+
+    def test_a_trainer_predicts_blocks_of_seeds_as_they_are(self, generators, family, trainer):
+        labels = torch.arange(12) % 3
+        block = SeedBlock(0, sample_seeds(0, 12, 0, "sample"), labels, 1.0)
+        (samples,) = trainer().predict(generators[family], iter([block]))
+        assert samples.digest() == draw(generators[family]).digest()
+
+
+# --- a plain Trainer on ordinary data -------------------------------------------------------------
+
+MODELS_VECTORS = ("gaussian", "gaussian_one_group", "glow", "mixture", "wgan_dense")
+
+
+def ordinary(form, data):
+    """What a user may hand to a loader instead of our samples."""
+    return {
+        "values": lambda: data.values,
+        "dataset": lambda: TensorDataset(data.values),
+        "pairs": lambda: TensorDataset(data.values, data.labels),
+        "floats": lambda: to_floats(data.values).double(),
+        "floats_and_int32": lambda: TensorDataset(to_floats(data.values), data.labels.int()),
+    }[form]()
+
+
+@pytest.mark.parametrize("form", ["values", "dataset", "pairs", "floats", "floats_and_int32"])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [(family, "image") for family in FAMILIES] + [(family, "vector") for family in MODELS_VECTORS],
+)
+def test_ordinary_tensors_train_the_weights_that_samples_do(family, kind, form, fit):
+    n = 64
+    labels = torch.arange(n) % 3 if form in ("pairs", "floats_and_int32") else None
+    values = some_data(SampleSpec((1, 8, 8), None), n).values
+    if kind == "vector":
+        values = torch.randn(n, 5, generator=torch.Generator().manual_seed(0))
+    data = Samples(values, labels)
+    spec = SampleSpec.of(data)
+    loader = DataLoader(ordinary(form, data), batch_size=32)
+    trained = []
+    for batches in (loader, [data[:32], data[32:]]):
+        reseed(0, "init")
+        trained.append(FAMILIES[family]().build(spec))
+        untrained = trained[-1].digest()
+        fit(trained[-1], batches, 2)
+        assert trained[-1].digest() != untrained
+    assert trained[0].digest() == trained[1].digest()
+
+
+def test_a_generator_that_was_built_without_classes_passes_over_those_of_the_loader(fit):
+    data = some_data(SPECS["grey"])
+    with_them, without = (Gaussian().build(SPECS["unlabelled"]) for _ in range(2))
+    fit(with_them, DataLoader(TensorDataset(data.values, data.labels), batch_size=32))
+    fit(without, [Samples(data.values)[i : i + 32] for i in (0, 32, 64)])
+    assert with_them.digest() == without.digest()
+
+
+@pytest.mark.parametrize("family", [Diffusion, Gaussian, Glow, Mixture, StyleGAN2, WGAN])
+def test_the_example_of_its_docstring_runs(family, trainer):
+    names = {
+        "torch": torch,
+        "L": SimpleNamespace(Trainer=trainer),
+        "DataLoader": DataLoader,
+        "TensorDataset": TensorDataset,
+        "SampleSpec": SampleSpec,
+    }
+    finder = doctest.DocTestFinder(recurse=False)
+    (example,) = finder.find(family, globs=names | {family.__name__: family})
+    assert "fit(" in example.docstring
+    assert len(example.examples) >= 4
+    assert doctest.DocTestRunner().run(example) == (0, len(example.examples))

@@ -72,6 +72,26 @@ def test_lambda_is_the_reciprocal_guidance_scale():
     )
 
 
+def test_what_guides_is_asked_for_at_every_step_and_can_be_replaced():
+    """As guidance by another network would: half of the noise, which halves nothing else."""
+    seeds, labels, asked = sample_seeds(0, 3, 0, "x"), torch.tensor([0, 1, 2]), []
+
+    class Halved(Diffusion):
+        def noise_estimate(self, x, t, labels, sampling_bias):
+            asked.append((t, labels.tolist(), sampling_bias))
+            return 0.5 * super().noise_estimate(x, t, labels, sampling_bias)
+
+    options = {"timesteps": 1000, "sampler": "ddpm", "sampling_steps": 1, "clip": False}
+    plain, halved = (family(Fixed, **options).build(SPEC) for family in (Diffusion, Halved))
+    with torch.no_grad():
+        noise = plain.noise_estimate(normal(seeds, *SPEC.shape), 999, labels, 0.5)
+        step = halved.draw(seeds, 0.5, labels) - plain.draw(seeds, 0.5, labels)
+    alpha_bar = plain.alphas_cumprod[999]
+    factor = (1.0 - alpha_bar).sqrt() / alpha_bar.sqrt()
+    torch.testing.assert_close(step, 0.5 * factor * noise, rtol=1e-3, atol=1e-2)
+    assert asked == [(999, [0, 1, 2], 0.5)]
+
+
 def test_unbiased_sampling_asks_for_the_class_only():
     generator = build(sampling_steps=2)
     generator.draw(sample_seeds(0, 2, 0, "x"), 1.0, torch.tensor([1, 2]))
@@ -121,6 +141,17 @@ def test_the_loss_is_that_of_the_noise():
     reseed(0, "step")
     batch = Samples(torch.full((512, 1, 4, 4), 128).byte(), torch.zeros(512).long())
     assert float(generator.training_step(batch, 0).detach()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_curve_is_the_mean_loss_of_each_epoch(fit):
+    generator, losses = build(), []
+    step = generator.training_step
+    generator.training_step = lambda *batch: losses.append(step(*batch)) or losses[-1]
+    batches = [Samples(torch.full((4, 1, 4, 4), i).byte(), torch.arange(4) % 3) for i in range(5)]
+    curve = fit(generator, batches, 2).callback_metrics
+    assert len(losses) == 10
+    assert set(curve) == {"loss"}
+    assert curve["loss"].item() == pytest.approx(sum(map(float, losses[5:])) / 5, rel=1e-6)
 
 
 def test_samples_come_from_the_averaged_weights():

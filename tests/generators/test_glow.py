@@ -81,7 +81,7 @@ def test_latents_and_samples_are_one_to_one(shape):
     x = torch.randn(6, *shape).double()
     latents, _ = net.inverse(x, labels)
     assert [tuple(z.shape[1:]) for z in latents] == net.latents
-    assert sum(math.prod(each) for each in net.latents) == math.prod(shape)
+    assert sum(math.prod(shape) for shape in net.latents) == math.prod(shape)
     torch.testing.assert_close(net(latents, labels), x, rtol=1e-6, atol=1e-6)
     assert (net(latents, (labels + 1) % 3) - x).abs().max() > 1e-2  # the class matters
 
@@ -178,7 +178,7 @@ def test_any_side_fits(shape):
     generator.initialise(samples)
     x, _ = generator._dequantise(samples.values)
     assert all(side % 8 == 0 for side in x.shape[2:])
-    assert x[0].numel() == sum(math.prod(each) for each in generator.net.latents)
+    assert x[0].numel() == sum(math.prod(shape) for shape in generator.net.latents)
     back = (generator._quantise(x) + 1.0) * 127.5
     torch.testing.assert_close(back, samples.values.float(), rtol=0.0, atol=1e-3)
     assert generator.sample(samples.labels, 1.0, samples.labels).values.shape == (8, *shape)
@@ -250,8 +250,8 @@ def test_a_bare_trainer_initialises_by_its_first_batch(fit):
     expected = build((2,), lr=1e-9)
     expected.initialise(data((2,)))
     scales = [
-        [m.s for m in each.net.modules() if isinstance(m, ActNorm)]
-        for each in (generator, expected)
+        [m.s for m in glow.net.modules() if isinstance(m, ActNorm)]
+        for glow in (generator, expected)
     ]
     assert len(scales[0]) == 3
     for mine, theirs in zip(*scales, strict=True):
@@ -340,7 +340,7 @@ def test_what_is_logged_is_the_mean_over_the_epoch(shape, name, fit):
     generator = build(shape, lr=1e-12)
     trainer = fit(generator, batches)
     with torch.no_grad():
-        nats = -torch.stack([generator.log_prob(each).mean() for each in batches]).mean()
+        nats = -torch.stack([generator.log_prob(batch).mean() for batch in batches]).mean()
     unit = math.log(2) * 64 if name == "bits_per_dim" else 1.0
     assert set(trainer.callback_metrics) == {name}
     assert float(trainer.callback_metrics[name]) == pytest.approx(float(nats) / unit, rel=1e-3)
@@ -427,7 +427,7 @@ def test_under_autocast_a_coupling_reports_the_scale_that_it_applied():
     x = torch.randn(5, 6, 4, 4)
     further = torch.cat([x[:, :3], x[:, 3:] + 1.0], dim=1)
     with torch.autocast("cpu", torch.bfloat16):
-        (z, log_det), (moved, _) = (coupling.inverse(each, None) for each in (x, further))
+        (z, log_det), (moved, _) = (coupling.inverse(given, None) for given in (x, further))
     assert log_det.dtype == torch.float32
     slope = (moved - z)[:, 3:].double()
     torch.testing.assert_close(

@@ -150,13 +150,13 @@ def test_the_least_variance_gives_the_best_of_all_covariances_above_it():
 
 def test_the_start_finds_every_mode_of_the_grid():
     x = Grid25().draw(sample_seeds(0, 1000, 0, "real")).values.double()
-    found = []
+    modes = []
     for seed in range(20):
         responsibilities = assign(x, 25, rng(seed))
         assert responsibilities.sum(dim=1).eq(1.0).all()
         means = (responsibilities.T @ x) / responsibilities.sum(dim=0)[:, None]
-        found.append(len(means.round().unique(dim=0)))
-    assert np.mean(np.array(found) == 25) >= 0.9
+        modes.append(len(means.round().unique(dim=0)))
+    assert np.mean(np.array(modes) == 25) >= 0.9
 
 
 def test_the_rng_decides_the_start():
@@ -281,7 +281,7 @@ def test_the_start_has_an_address_whatever_was_drawn_before(trained):
 @pytest.mark.parametrize("bias", [1.0, 0.5, 0.1])
 def test_samples_have_the_moments_of_the_mixture(bias, estimator, trained):
     generator = trained(blobs(300, 3, 2, apart=1.0).float(), components=3, estimator=estimator)
-    weight, mean, root = (each[0] for each in (generator.weight, generator.mean, generator.root))
+    weight, mean, root = (part[0] for part in (generator.weight, generator.mean, generator.root))
     centre = (weight[:, None] * mean).sum(dim=0)
     spread = sum(
         w * (bias * r @ r + torch.outer(m - centre, m - centre))

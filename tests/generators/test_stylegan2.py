@@ -49,7 +49,7 @@ def noise(*shape, seed=0):
 
 
 def assert_equal_states(one, other, tolerance=0.0):
-    one, other = (each if isinstance(each, dict) else each.state_dict() for each in (one, other))
+    one, other = (x if isinstance(x, dict) else x.state_dict() for x in (one, other))
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(
@@ -78,8 +78,8 @@ def test_r1_is_the_squared_slope_that_differences_find():
                     moved[row].view(-1)[pixel] += sign * step
                     scores.append(net(moved, labels).sum())
                 slopes[row, pixel] = (scores[1] - scores[0]) / (2.0 * step)
-    found = squared_slope(net, x, labels)
-    torch.testing.assert_close(found, slopes.square().sum(dim=1), rtol=1e-6, atol=1e-9)
+    ours = squared_slope(net, x, labels)
+    torch.testing.assert_close(ours, slopes.square().sum(dim=1), rtol=1e-6, atol=1e-9)
 
 
 def test_r1_is_differentiated_right():
@@ -109,7 +109,7 @@ def test_path_lengths_are_those_of_the_explicit_jacobian(modulation):
             nn.init.constant_(parameter, 0.2)
     z, y = noise(3, 6), noise(3, 3, 8, 8, seed=1)
     given, labels = noise(3, net.synthesis.n_noise, seed=2), torch.tensor([0, 1, 2])
-    found = path_lengths(net, z, labels, given, y)
+    ours = path_lengths(net, z, labels, given, y)
     w = net.mapping(z, labels).detach()
     for n in range(3):
 
@@ -119,7 +119,7 @@ def test_path_lengths_are_those_of_the_explicit_jacobian(modulation):
 
         jacobian = torch.autograd.functional.jacobian(image, w[n]).flatten(0, 2)  # (pixels, dim)
         expected = (jacobian.T @ y[n].flatten()).norm()
-        torch.testing.assert_close(found[n], expected, rtol=1e-10, atol=0)
+        torch.testing.assert_close(ours[n], expected, rtol=1e-10, atol=0)
 
 
 def test_regularisers_keep_full_precision_under_autocast():
@@ -130,9 +130,9 @@ def test_regularisers_keep_full_precision_under_autocast():
     arguments = [noise(8, 8).float(), labels, noise(8, net.synthesis.n_noise).float(), x]
     plain = squared_slope(discriminator, x, labels), path_lengths(net, *arguments)
     with torch.autocast("cpu", torch.bfloat16):
-        found = squared_slope(discriminator, x, labels), path_lengths(net, *arguments)
-    assert torch.equal(found[0], plain[0])
-    assert torch.equal(found[1], plain[1])
+        ours = squared_slope(discriminator, x, labels), path_lengths(net, *arguments)
+    assert torch.equal(ours[0], plain[0])
+    assert torch.equal(ours[1], plain[1])
 
 
 def test_lazy_steps_slow_adam_as_appendix_b_says():
@@ -175,8 +175,8 @@ def bare_training(generator, batches, r1, r1_every, path_every, mixing, half_lif
         return synthesis(torch.stack(rows), normal(seeds, synthesis.n_noise, stream=1).double())
 
     def step_on(adam, loss):
-        for each in adams:
-            each.zero_grad()
+        for optimizer in adams:
+            optimizer.zero_grad()
         loss.backward()
         adam.step()
 
@@ -314,13 +314,13 @@ def test_lambda_moves_w_towards_the_mean_over_latents_and_classes(fitted):
 def test_samples_have_noise_of_their_own():
     generator = tiny()
     labels = torch.zeros(2).long()
-    for each in generator.ema.net.synthesis.convolutions:
-        nn.init.constant_(each.noise_strength, 1.0)
+    for layer in generator.ema.net.synthesis.convolutions:
+        nn.init.constant_(layer.noise_strength, 1.0)
     with torch.no_grad():
-        for each in generator.ema.net.synthesis.convolutions:
-            each.affine.weight.zero_()  # deaf to w
-        for each in generator.ema.net.synthesis.to_pixels:
-            each.affine.weight.zero_()
+        for layer in generator.ema.net.synthesis.convolutions:
+            layer.affine.weight.zero_()  # deaf to w
+        for layer in generator.ema.net.synthesis.to_pixels:
+            layer.affine.weight.zero_()
         images = generator.draw(sample_seeds(0, 2, "x"), 1.0, labels)
     assert (images[0] - images[1]).abs().mean() > 0.05
 
@@ -396,7 +396,7 @@ def test_everything_the_discriminator_sees_is_augmented(monkeypatch, fit):
     monkeypatch.setattr(stylegan2, "squared_slope", lambda net, x, labels: net(x, labels).square())
     fit(generator, rows(n=2))
     assert len(seen) == 3 + 3 + 1  # real, generated, generated; R1 in the first batch
-    assert all((each == -1.0).all() for each in seen)
+    assert all((images == -1.0).all() for images in seen)
     assert sorted(streams) == [4, 4, 4, 6, 6, 6, 6]
 
 
@@ -457,5 +457,5 @@ def test_networks_are_compiled_in_place_when_training_starts(monkeypatch, fitted
 
 def test_sixteen_bit_training_is_finite(fitted):
     generator, made = fitted(2, precision="bf16-mixed")
-    assert all(torch.isfinite(each).all() for each in generator.parameters())
-    assert all(math.isfinite(each) for each in made.callback_metrics.values())
+    assert all(torch.isfinite(weight).all() for weight in generator.parameters())
+    assert all(math.isfinite(mean) for mean in made.callback_metrics.values())

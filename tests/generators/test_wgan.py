@@ -146,10 +146,10 @@ def test_the_penalty_is_never_in_half_precision():
     x, labels = torch.randn(4, 1, 6, 6), torch.tensor([0, 1, 2, 0])
     expected = module.penalty(x.clone(), labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = module.penalty(x.clone(), labels)
+        mixed = module.penalty(x.clone(), labels)
         assert module.net.critic(x, labels).dtype == torch.bfloat16
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, expected)
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_every_update_draws_latents_and_places_of_its_own(fit):
     module.latents, module.penalty = watched, between
     fit(module, images()[:1] * 4, 2)
     assert len(seen) == 8 * 2 + 4  # critic: z and x between; generator: z
-    rows = torch.cat([each.flatten(1)[:, :8] for each in seen])
+    rows = torch.cat([draw.flatten(1)[:, :8] for draw in seen])
     assert len(rows.unique(dim=0)) == len(rows) == 20 * 8
 
 

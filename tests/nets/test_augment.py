@@ -58,8 +58,8 @@ def test_flips_turns_and_whole_shifts_lose_nothing(height, width):
     np.testing.assert_allclose(through(x, across=across, down=down), expected, atol=1e-12)
     if height == width:
         for quarters in (1, 2, 3):
-            found = through(x, quarters=float(quarters))
-            np.testing.assert_allclose(found, np.rot90(plain, quarters, (1, 2)), atol=1e-12)
+            ours = through(x, quarters=float(quarters))
+            np.testing.assert_allclose(ours, np.rot90(plain, quarters, (1, 2)), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -107,27 +107,27 @@ def test_colours_are_scipys_rotation_and_plain_arithmetic():
     x = image()
     values = {"brightness": 0.1, "contrast": 1.3, "flip": 1.0, "hue": 0.8, "saturation": 0.6}
     draws = Fixed(COLOURS, **values)
-    found = coloured(x, draws)[0].flatten(1).numpy().T
+    ours = coloured(x, draws)[0].flatten(1).numpy().T
     assert draws.values == []
     v = np.ones(3) / math.sqrt(3)
     pixels = 1.3 * (x[0].flatten(1).numpy().T + 0.1)
     pixels = pixels - 2 * (pixels @ v)[:, None] * v
     pixels = Rotation.from_rotvec(0.8 * v).apply(pixels)
     luma = (pixels @ v)[:, None] * v
-    np.testing.assert_allclose(found, luma + 0.6 * (pixels - luma), atol=1e-12)
+    np.testing.assert_allclose(ours, luma + 0.6 * (pixels - luma), atol=1e-12)
 
 
 def test_grey_images_know_neither_hue_nor_saturation():
     x = image(1)
     values = {"brightness": 0.1, "contrast": 1.3, "flip": 1.0, "hue": 0.8, "saturation": 0.6}
-    found = coloured(x, Fixed(COLOURS, **values))
-    torch.testing.assert_close(found, -1.3 * (x + 0.1))
+    ours = coloured(x, Fixed(COLOURS, **values))
+    torch.testing.assert_close(ours, -1.3 * (x + 0.1))
 
 
 def test_with_probability_zero_nothing_happens():
     x = image().float().expand(6, -1, -1, -1)
-    found = augment(x, sample_seeds(0, 6, "a"), torch.tensor(0.0))
-    torch.testing.assert_close(found, x, rtol=0, atol=1e-5)
+    ours = augment(x, sample_seeds(0, 6, "a"), torch.tensor(0.0))
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-5)
 
 
 def test_draws_have_the_papers_distributions():
@@ -171,7 +171,7 @@ def test_all_transformations_take_place_independently():
     draws._take = lambda values: taken.append(original(values)) or taken[-1]
     coloured(moved(x, draws), draws)
     assert len(taken) == Draws.N
-    active = torch.stack([(each != 0).double() for each in taken])
+    active = torch.stack([(values != 0).double() for values in taken])
     correlation = torch.corrcoef(active) - torch.eye(Draws.N)
     pairs = {(2, 3), (3, 2), (8, 9), (9, 8)}  # across and down, dx and dy: one choice each
     for i in range(Draws.N):
@@ -200,5 +200,5 @@ def test_under_autocast_pixels_stay_whole():
     seeds, p = sample_seeds(0, 4, "a"), torch.tensor(0.7)
     plain = augment(x, seeds, p)
     with torch.autocast("cpu", torch.bfloat16):
-        found = augment(x, seeds, p)
-    assert torch.equal(found, plain)
+        ours = augment(x, seeds, p)
+    assert torch.equal(ours, plain)

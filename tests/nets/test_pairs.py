@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mad_lightning.generators import WGAN
 from mad_lightning.nets.pairs import ConvPair, DensePair
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleSpec
@@ -93,8 +94,8 @@ def test_a_perceptron_is_its_formula():
     x = torch.randn(5, 3)
     hidden = x @ w.T + b + pair.critic.first.shift.weight[1]
     expected = torch.where(hidden > 0, hidden, 0.2 * hidden) @ pair.critic.last.weight.T
-    found = pair.critic(x, torch.ones(5, dtype=torch.int64))
-    torch.testing.assert_close(found, expected[:, 0])
+    ours = pair.critic(x, torch.ones(5, dtype=torch.int64))
+    torch.testing.assert_close(ours, expected[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -115,3 +116,13 @@ def test_bad_sizes_are_refused(kind, options, field):
 def test_convolutions_refuse_vectors():
     with pytest.raises(Refused, match="DensePair"):
         ConvPair(SampleSpec((2,)))
+
+
+def test_the_family_says_which_of_its_networks_refuses():
+    for spec, networks, field in (
+        (SampleSpec((1, 8, 8)), lambda spec: DensePair(spec, depth=0), "networks.depth"),
+        (SampleSpec((2,)), ConvPair, "networks"),
+    ):
+        with pytest.raises(Refused) as caught:
+            WGAN(networks=networks).build(spec)
+        assert caught.value.field == field

@@ -38,7 +38,7 @@ def noise(*shape, seed=0):
 def filtered(x, taps, up=1, down=1, before=0, after=0, edge=False):
     """scipy's upfirdn along both directions of an image (H, W), on a border of zeros or edges."""
     for axis in (0, 1):
-        widths = [(before, after) if each == axis else (0, 0) for each in (0, 1)]
+        widths = [(before, after) if side == axis else (0, 0) for side in (0, 1)]
         x = np.pad(x, widths, mode="edge" if edge else "constant")
         x = upfirdn(taps, x, up, down, axis=axis)
     return x
@@ -52,10 +52,10 @@ def test_upsampling_is_zeros_between_pixels_and_the_filter(height, width):
     x = noise(2, 3, height, width)
     ours = upsample(x)
     assert ours.shape == (2, 3, 2 * height, 2 * width)
-    for image, found in zip(x.flatten(0, 1), ours.flatten(0, 1), strict=True):
+    for image, doubled in zip(x.flatten(0, 1), ours.flatten(0, 1), strict=True):
         full = filtered(image.numpy(), TAPS / 4, up=2, before=1, after=1, edge=True)
         expected = full[3 : 3 + 2 * height, 3 : 3 + 2 * width]  # past the border's own results
-        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(doubled.numpy(), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("side", [5, 8])
@@ -63,11 +63,11 @@ def test_upsampling_is_zeros_between_pixels_and_the_filter(height, width):
 def test_blur_is_scipys_filter_on_zeros(side, padding, stride, gain):
     x = noise(2, 3, side, side + 2)
     blur = Blur(padding, stride, gain).double()
-    for image, found in zip(x.flatten(0, 1), blur(x).flatten(0, 1), strict=True):
+    for image, ours in zip(x.flatten(0, 1), blur(x).flatten(0, 1), strict=True):
         full = filtered(image.numpy(), TAPS / 8)  # padded by 3 on each side, in effect
         skip = 3 - padding
         expected = gain * full[skip : len(full) - skip, skip : full.shape[1] - skip]
-        np.testing.assert_allclose(found, expected[::stride, ::stride], rtol=0, atol=1e-14)
+        np.testing.assert_allclose(ours, expected[::stride, ::stride], rtol=0, atol=1e-14)
 
 
 def test_a_constant_image_stays_constant():
@@ -77,8 +77,8 @@ def test_a_constant_image_stays_constant():
     torch.testing.assert_close(Blur(0)(ones), torch.full((1, 2, 5, 5), 0.7))
     stuffed = torch.zeros(1, 2, 17, 17)
     stuffed[..., ::2, ::2] = 0.7  # what a transposed convolution leaves
-    found = Blur(1, gain=4.0)(stuffed)
-    torch.testing.assert_close(found[..., 1:-1, 1:-1], torch.full((1, 2, 14, 14), 0.7))
+    ours = Blur(1, gain=4.0)(stuffed)
+    torch.testing.assert_close(ours[..., 1:-1, 1:-1], torch.full((1, 2, 14, 14), 0.7))
 
 
 def test_filter_and_convolution_change_places_when_upsampling():
@@ -123,22 +123,22 @@ def test_modulated_convolution_is_the_papers_loop_over_samples(modulation, up, s
     weight = noise(n_out, n_in, size, size, seed=2)
     style = style / style.abs().amax(dim=1, keepdim=True)  # the size at which ε is added
     weight = weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    found = modulated_convolution(x, weight, style, up, modulation, gain=1.5)
+    ours = modulated_convolution(x, weight, style, up, modulation, gain=1.5)
     for n in range(4):
         expected = 1.5 * one_sample(x[n], weight, style[n], up)
-        torch.testing.assert_close(found[n], expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(ours[n], expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("up", [False, True])
 def test_both_forms_have_the_same_gradients(up):
     leaves = [noise(3, 4, 5, 5), noise(6, 4, 3, 3, seed=1), 1.0 + noise(3, 4, seed=2)]
-    found = []
+    ours = []
     for modulation in ("activations", "weights"):
-        x, weight, style = (each.clone().requires_grad_() for each in leaves)
+        x, weight, style = (leaf.clone().requires_grad_() for leaf in leaves)
         out = modulated_convolution(x, weight, style, up, modulation)
         direction = noise(*out.shape, seed=3)
-        found.append(torch.autograd.grad((out * direction).sum(), (x, weight, style)))
-    for one, other in zip(*found, strict=True):
+        ours.append(torch.autograd.grad((out * direction).sum(), (x, weight, style)))
+    for one, other in zip(*ours, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
@@ -146,7 +146,7 @@ def test_gradients_of_the_modulated_convolution_are_right():
     """The divisors without gradient must not show: a numerical derivative includes them."""
     x, weight, style = noise(2, 3, 4, 4), noise(2, 3, 3, 3, seed=1), 1.0 + noise(2, 3, seed=2)
     assert torch.autograd.gradcheck(
-        modulated_convolution, [each.requires_grad_() for each in (x, weight, style)]
+        modulated_convolution, [leaf.requires_grad_() for leaf in (x, weight, style)]
     )
 
 
@@ -207,9 +207,9 @@ def test_layers_that_change_the_side_keep_a_constant():
     copy[0, 0, 1, 1] = copy[1, 1, 1, 1] = 1.0
     up = StyledConvolution(2, 2, dim=5, up=True, modulation="activations").double()
     up.weight.copy_(copy)  # of norm 1, the style is 1 + 0: nothing to demodulate
-    found = up(x, w, torch.zeros(1, 1, 16, 16).double())
+    ours = up(x, w, torch.zeros(1, 1, 16, 16).double())
     expected = torch.full((1, 2, 16, 16), 0.7 * math.sqrt(2)).double()
-    torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+    torch.testing.assert_close(ours[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
     block = Residual(2, 2).double()
     for layer in (block.first, block.second):
         layer.weight.copy_(copy * math.sqrt(18))  # undoes the scale 1 / sqrt(2 x 9)
@@ -226,8 +226,8 @@ def test_every_layer_has_a_style_of_its_own():
     synthesis = net.synthesis
     styles, given = noise(1, synthesis.n_styles, 8), noise(1, synthesis.n_noise, seed=1)
     heard = []
-    layers = [(each, "convolution") for each in synthesis.convolutions]
-    layers += [(each, "pixels") for each in synthesis.to_pixels]
+    layers = [(layer, "convolution") for layer in synthesis.convolutions]
+    layers += [(layer, "pixels") for layer in synthesis.to_pixels]
     for layer, kind in layers:
         layer.register_forward_pre_hook(
             lambda _, arguments, kind=kind: heard.append((kind, arguments[1][0]))
@@ -351,13 +351,13 @@ def test_skips_add_the_pixels_of_every_level():
     whole = net.synthesis(w, given)
     parts = []
     for level in range(3):
-        kept = [each.weight.data.clone() for each in net.synthesis.to_pixels]
-        for other, each in enumerate(net.synthesis.to_pixels):
+        kept = [layer.weight.data.clone() for layer in net.synthesis.to_pixels]
+        for other, layer in enumerate(net.synthesis.to_pixels):
             if other != level:
-                each.weight.data.zero_()
+                layer.weight.data.zero_()
         parts.append(net.synthesis(w, given))
-        for each, weight in zip(net.synthesis.to_pixels, kept, strict=True):
-            each.weight.data.copy_(weight)
+        for layer, weight in zip(net.synthesis.to_pixels, kept, strict=True):
+            layer.weight.data.copy_(weight)
     torch.testing.assert_close(whole, sum(parts), rtol=0, atol=1e-12)
     ranks = [int(torch.linalg.matrix_rank(part[0, 0], rtol=1e-9)) for part in parts]
     assert ranks == [4, 8, 16]  # an upsampled picture has no more independent rows than before
@@ -416,7 +416,7 @@ def test_sixteen_bits_change_little_and_leave_scores_and_pixels_whole(dtype):
     scores = discriminator(exact, labels)
     with torch.autocast("cpu", dtype):
         images = net(z, labels, given)
-        found = discriminator(images, labels)
-    assert images.dtype == found.dtype == torch.float32
+        ours = discriminator(images, labels)
+    assert images.dtype == ours.dtype == torch.float32
     assert (images - exact).abs().max() < 0.05 * exact.abs().max()
-    assert (found - scores).abs().max() < 0.1 * scores.abs().max()
+    assert (ours - scores).abs().max() < 0.1 * scores.abs().max()
