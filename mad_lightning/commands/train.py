@@ -81,6 +81,8 @@ _TOLD_TOO_OFTEN = (
     ".*resume from a checkpoint that ended before the epoch ended.*",
     ".*number of training batches .* smaller than the logging interval.*",
     ".*Total length of .* across ranks is zero.*",
+    ".*You have overridden .on_before_batch_transfer..*",  # it takes ordinary tensors, too
+    ".*It is recommended to use .*sync_dist=True.*",  # means over processes are logged as such
     ".*GPU available but not used.*",
     ".*MPS available but not used.*",
     ".*You have overridden `on_before_batch_transfer`.*",  # generators take plain tensors, too

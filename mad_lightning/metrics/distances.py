@@ -81,7 +81,10 @@ class Kernel(Metric):
         self.extractor = extractor
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
-        """``kid`` for Inception features, else ``kd_<extractor>``; around 0 for equal laws."""
+        """``kid`` for Inception features, else ``kd_<extractor>``; around 0 for equal laws.
+
+        With subsets also their standard deviation, under the same name with ``_std``.
+        """
         name = _named("kid", "kd", real.extractor)
         if self.subsets is None:
             return {name: kernel_distance(real.features, synthetic.features, team=self.team)}

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -92,16 +93,20 @@ class TestContract:
             assert math.isnan(value) or low <= value <= high, name
 
     def test_its_docstring_tells_every_name(self, metric):
-        told = f"{type(metric).__doc__} {type(metric).values.__doc__}"
-        for name in metric.quantities("inception").keys() | metric.quantities("x").keys():
-            generic = name.removesuffix("_std").removesuffix("_x")
-            assert any(f"``{word}" in told for word in (name, f"{generic}_<extractor>", generic))
+        told = type(metric).values.__doc__
+        for extractor in ("inception", "lite0"):
+            for name in metric.quantities(extractor):
+                generic = name.removesuffix("_std").replace(f"_{extractor}", "_<extractor>")
+                assert f"``{generic}``" in told
+                assert "``_std``" in told or not name.endswith("_std")
 
     def test_its_quantities_say_which_way_is_worse(self, metric):
         """What is far away, lost or copied is worse than what is alike, where anything is."""
         alike = metric(*map(view, SETS["alike"]))
         bad = [metric(*map(view, SETS[name])) for name in ("shrunken", "far", "wide", "one mode")]
         bad.append(metric(view(cloud()), view(cloud(seed=99) + 1e-4)))  # copies of training
+        one_class = replace(view(cloud(seed=1)), labels=torch.zeros(300, dtype=torch.int64))
+        bad.append(metric(view(cloud()), one_class))
         seen = []
         for name, quantity in metric.quantities("identity").items():
             if quantity.worse is None:

@@ -1,0 +1,176 @@
+"""A file appears whole or not at all; what is dear is made once, and others wait."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mad_lightning.files import TORN, appearing, finite, make_once, read_json, write, write_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+# --- whole or not at all ------------------------------------------------------------------------
+
+
+def test_a_file_appears_when_all_is_written(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with appearing(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert names(path.parent) == [temporary.name]
+        assert temporary.match(TORN), "whoever sweeps, knows it by its name"
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert names(path.parent) == ["file.txt"]
+
+
+def fail(path, error):
+    with appearing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+@pytest.mark.parametrize("before", [[], ["file.txt"]])
+def test_a_failure_leaves_what_stood_before(tmp_path, error, before):
+    for name in before:
+        (tmp_path / name).write_text("old")
+    with pytest.raises(error):
+        fail(tmp_path / "file.txt", error)
+    assert names(tmp_path) == before
+    assert all((tmp_path / name).read_text() == "old" for name in before)
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("fsync"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda *paths: (steps.append("replace"), replace(*paths)))
+    write(tmp_path / "a", "x")
+    assert steps == ["fsync", "replace", "fsync"], "its content, its name, the folder of names"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from mad_lightning.files import appearing
+with appearing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_program_leaves_the_old_file_and_a_torn_one(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT)
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.rglob(TORN))) == 1
+
+
+def test_text_is_utf_8_and_bytes_are_bytes(tmp_path):
+    write(tmp_path / "text", "λ = ½\n")
+    write(tmp_path / "bytes", b"\x00\r\n")
+    assert (tmp_path / "text").read_bytes() == "λ = ½\n".encode()
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\r\n"
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def test_json_holds_plain_values_and_numbers_that_are_none_become_null(tmp_path):
+    value = {"a": [1, 2.5, math.nan], "b": {"c": (math.inf, True)}, "λ": "½", "d": None}
+    plain = {"a": [1, 2.5, None], "b": {"c": [None, True]}, "λ": "½", "d": None}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == finite(value) == plain
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert "λ" in text
+    json.loads(text, parse_constant=pytest.fail)
+
+
+def test_no_file_is_an_empty_object(tmp_path):
+    assert read_json(tmp_path / "no.json") == {}
+
+
+# --- made once ----------------------------------------------------------------------------------
+
+
+def test_what_stands_is_not_made_again(tmp_path):
+    made = []
+
+    def make(temporary):
+        made.append(temporary)
+        temporary.write_text("dear")
+
+    for _ in range(3):
+        assert make_once(tmp_path / "new" / "dear", make) == tmp_path / "new" / "dear"
+    assert len(made) == 1
+    assert set(names(tmp_path / "new")) - {"dear.lock"} == {"dear"}
+
+
+def test_a_failure_leaves_nothing_and_the_next_one_makes_it(tmp_path):
+    def broken(temporary):
+        temporary.write_text("half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        make_once(tmp_path / "dear", broken)
+    assert not set(names(tmp_path)) - {"dear.lock"}
+    make_once(tmp_path / "dear", lambda temporary: temporary.write_text("whole"))
+    assert (tmp_path / "dear").read_text() == "whole"
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from mad_lightning.files import make_once
+
+def make(temporary):
+    with Path(sys.argv[2]).open("a") as log:
+        log.write("x")
+    temporary.write_text("half")
+    time.sleep(float(sys.argv[3]))
+    temporary.write_text("whole")
+
+print(make_once(Path(sys.argv[1]), make).read_text())
+"""
+
+
+def maker(path, log, seconds):
+    command = [sys.executable, "-c", MAKER, str(path), str(log), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_of_several_programs_one_makes_it_and_the_others_wait(tmp_path):
+    programs = [maker(tmp_path / "dear", tmp_path / "log", 0.5) for _ in range(3)]
+    assert [program.communicate(timeout=60)[0].strip() for program in programs] == ["whole"] * 3
+    assert (tmp_path / "log").read_text() == "x"
+
+
+def test_should_the_maker_die_the_next_one_makes_it(tmp_path):
+    dying = maker(tmp_path / "dear", tmp_path / "log", 60)
+    while not (tmp_path / "log").exists():
+        assert dying.poll() is None
+        time.sleep(0.01)
+    waiting = threading.Thread(
+        target=make_once,
+        args=(tmp_path / "dear", lambda temporary: temporary.write_text("mine")),
+    )
+    waiting.start()
+    time.sleep(0.1)
+    assert waiting.is_alive()
+    dying.kill()
+    dying.communicate()
+    waiting.join(30)
+    assert (tmp_path / "dear").read_text() == "mine"
