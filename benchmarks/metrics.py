@@ -216,11 +216,11 @@ def neighbours(n: int, d: int, peers: list[str], pairs: int) -> None:
 
 def torchmetrics_moments(x: Tensor, y: Tensor) -> list[Tensor]:
     """Mean and covariance of both sets as torchmetrics' FID adds them up: raw, in float64."""
-    found = []
+    moments = []
     for z in (x.double(), y.double()):
         mean = z.sum(dim=0) / len(z)
-        found += [mean, (z.T @ z - len(z) * torch.outer(mean, mean)) / (len(z) - 1)]
-    return found
+        moments += [mean, (z.T @ z - len(z) * torch.outer(mean, mean)) / (len(z) - 1)]
+    return moments
 
 
 def frechet(n: int, d: int, pairs: int) -> None:
@@ -308,7 +308,7 @@ def peak_mib() -> float:
     """Peak memory of this process. On Linux, ``ru_maxrss`` would be its parent's where larger."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(each for each in status.read_text().splitlines() if each.startswith("VmHWM"))
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

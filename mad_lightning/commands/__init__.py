@@ -22,7 +22,7 @@ from mad_lightning.refusal import Refused
 
 __all__ = ["VERBS", "flag", "main", "page"]
 
-VERBS = ("train", "report", "study", "measure")
+VERBS = ("train", "report", "study", "measure", "verify")
 
 
 def main(args: Sequence[str] | None = None) -> None:

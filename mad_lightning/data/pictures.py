@@ -80,6 +80,11 @@ class StoredSamples:
 # --- where pictures lie -------------------------------------------------------------------------
 
 
+def _identity(stat: os.stat_result) -> str:
+    """One content, as long as nobody writes: the time of change cannot be set back."""
+    return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+
+
 def _natural(name: str) -> tuple[list[list[str | int]], str]:
     """Sort key of a relative path: folder by folder, ``img2`` before ``img10``."""
     parts = [re.split("([0-9]+)", part) for part in name.split("/")]
@@ -127,7 +132,10 @@ class Pictures(ABC):
 
     @abstractmethod
     def fingerprint(self) -> list[str]:
-        """What changes when a picture does: names, sizes and times of modification."""
+        """What changes when a picture does: names, sizes, times, and where the files lie on disk.
+
+        Names, sizes and times of modification alone can be those of another folder.
+        """
 
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
@@ -214,7 +222,7 @@ class _Folder(Pictures):
     def fingerprint(self) -> list[str]:
         names = [*self.names, _LABELS] if _LABELS in self.files else self.names
         stats = [(name, (self.root / name).stat()) for name in names]
-        return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+        return [f"{name} {_identity(stat)}" for name, stat in stats]
 
     def open(self, name: str) -> IO[bytes]:
         return (self.root / name).open("rb")
@@ -230,7 +238,7 @@ class _Zip(Pictures):
 
     def fingerprint(self) -> list[str]:
         stat = self.root.stat()
-        return [f"{self.root.name} {stat.st_size} {stat.st_mtime_ns}"]
+        return [f"{self.root.name} {_identity(stat)}"]
 
     def open(self, name: str) -> IO[bytes]:
         return self._archive.open(name)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Self
 
@@ -31,7 +32,7 @@ from mad_lightning.processes import mean_over_all, take_from_first
 from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.samples import Law, Samples, SampleSpec, SeedBlock, to_stored
 
-__all__ = ["Generator"]
+__all__ = ["Generator", "digest_of"]
 
 
 class Generator(L.LightningModule, ABC):
@@ -176,11 +177,16 @@ class Generator(L.LightningModule, ABC):
 
     def digest(self) -> str:
         """SHA-256 of all weights and buffers."""
-        digest = sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return digest_of(self.state_dict())
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights and buffers by name."""
+    digest = sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def refuse_vectors(family: str, spec: SampleSpec) -> None:

@@ -7,6 +7,7 @@
     checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of
     blocks.py        what is computed block by block, and survives a kill
     store.py         the shards of a lineage, by name
+    verifying.py     a finished lineage, looked at again
     measuring.py     features, the floor, and the values of a generation
 
 Only this room carries samples from a generator to the store and on to the evaluator.

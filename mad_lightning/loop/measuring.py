@@ -128,7 +128,8 @@ class Measuring:
             return {k: math.nan if v is None else v for k, v in kept["values"].items()}
         eaten = self.features(training, self.lineage.unfinished(1, "features"), **_bar())
         floor = View(real["floor"], labels=self.real.floor.labels)
-        values = self.evaluator.compare(self.reference(eaten), floor)
+        with at("evaluator"):
+            values = self.evaluator.compare(self.reference(eaten), floor)
         if is_first():
             kept = {"key": key, "values": values, "protocol": self.protocol}
             kept["data"] = self.real.digest
@@ -154,7 +155,8 @@ class Measuring:
         reference, floor = self.reference(features), self.floor
         if is_first():
             shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
-            values = self.evaluator.compare(reference, shard)
+            with at("evaluator"):
+                values = self.evaluator.compare(reference, shard)
             self.lineage.keep_measured(t, values, floor, self.protocol, drawn.manifest.sha256)
         barrier()
 

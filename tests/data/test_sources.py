@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -614,6 +615,27 @@ def test_every_change_of_the_input_is_noticed(folder, cache):
     assert len(stored(cache)) == 5
     Images(str(folder), labels=True).load(cache)
     assert len(stored(cache)) == 6
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_two_sets_with_equal_names_sizes_and_times_are_two_sets(tmp_path, cache, zipped):
+    digests = set()
+    for where, value in (("a", 10), ("b", 200)):
+        folder = tmp_path / where / "pictures"
+        for place in range(3):
+            save(folder / f"{place}.bmp", np.full((8, 8), value, np.uint8))
+        root = folder
+        if zipped:
+            root = folder.with_suffix(".zip")
+            with zipfile.ZipFile(root, "w") as archive:
+                for file in sorted(folder.iterdir()):
+                    archive.write(file, file.name)
+        for path in [root, *folder.iterdir()]:
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+        loaded = Images(str(root)).load(cache)
+        assert loaded.samples.values.unique().tolist() == [value]
+        digests.add(loaded.digest)
+    assert len(digests) == 2
 
 
 def test_a_damaged_cache_is_built_anew(folder, cache):

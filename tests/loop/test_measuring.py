@@ -5,6 +5,7 @@ import pytest
 from mad_lightning.commands.train import build
 from mad_lightning.files import read_json
 from mad_lightning.metrics.functional import frechet_distance, two_sample
+from mad_lightning.refusal import Refused
 from mad_lightning.samples import to_floats
 
 
@@ -70,3 +71,11 @@ def test_once_there_is_a_record_the_ledger_says_it(arguments, compared):
     before = len(compared)
     assert measuring(arguments).floor == record.floor
     assert len(compared) == before
+
+
+def test_a_metric_that_cannot_compare_such_samples_is_refused_where_it_stands(arguments):
+    place = arguments.index("Digits")
+    arguments[place : place + 1] = ["Digits", "--data.source.labels", "false"]
+    asked = [*arguments, "--evaluator.metrics", '[{"class_path": "Classes"}]']
+    with pytest.raises(Refused, match=r"evaluator\.metrics\.Classes: "):
+        _ = measuring(asked).floor
