@@ -75,7 +75,7 @@ def test_once_there_is_a_record_the_ledger_says_it(arguments, compared):
 
 def test_a_metric_that_cannot_compare_such_samples_is_refused_where_it_stands(arguments):
     place = arguments.index("Digits")
-    arguments[place : place + 1] = ["Digits", "--data.source.labels", "false"]
+    arguments[place : place + 1] = ["StandardNormal"]
     asked = [*arguments, "--evaluator.metrics", '[{"class_path": "Classes"}]']
     with pytest.raises(Refused, match=r"evaluator\.metrics\.Classes: "):
         _ = measuring(asked).floor
