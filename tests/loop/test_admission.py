@@ -1,12 +1,12 @@
 """What is refused before anything is written, in the words of a configuration."""
 
 import pytest
-from mad_lightning.metrics.base import Metric
 
 from mad_lightning.callbacks import LineageCallback, Observers, StopWhenMAD
 from mad_lightning.commands.train import build
 from mad_lightning.lineage import Quantity
 from mad_lightning.loop.admission import admit
+from mad_lightning.metrics.base import Metric
 from mad_lightning.policies import LoopPolicy, Mix, Part
 from mad_lightning.refusal import Refused
 
