@@ -45,8 +45,8 @@ def is_first() -> bool:
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
-def on_first(work: AbstractContextManager[None]) -> AbstractContextManager[None]:
-    """Enters a context on the first process only."""
+def on_first(work: AbstractContextManager[T]) -> AbstractContextManager[T | None]:
+    """Enters a context on the first process only; the others get None."""
     return work if is_first() else nullcontext()
 
 

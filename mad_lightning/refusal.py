@@ -3,7 +3,7 @@
 Bad input is the user's business, a bug is ours. Whatever can be known before work starts is refused
 with three things: the field to look at, what is wrong with it, and the remedy. The door prints
 them on one screen, without a traceback; everything else that is raised is a bug and keeps its
-traceback.
+traceback. A training that diverges could not be known before; it is told in the same way.
 
 A room knows its own parameters and not where somebody mounted it, so it refuses ``root`` and
 speaks of `` `resolution: 64` `` in backticks. Whoever mounted it says where: inside
@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Refused", "at", "check_sampling_bias"]
+__all__ = ["Diverged", "Refused", "at", "check_sampling_bias"]
 
 _MENTIONED = re.compile(r"`([A-Za-z_][\w.]*)((?::| )[^`]*)?`")
 
@@ -47,12 +47,28 @@ class Refused(ValueError):
             rename: From the name of a parameter (empty: the object itself) to another name.
             spell: From the new name and what follows it (``": 64"``, or nothing) to how a parameter
                 is mentioned in problem and remedy.
+
+        Returns:
+            One of the same kind.
         """
 
         def reworded(text: str) -> str:
             return _MENTIONED.sub(lambda found: spell(rename(found[1]), found[2] or ""), text)
 
-        return Refused(rename(self.field), reworded(self.problem), reworded(self.remedy))
+        return type(self)(rename(self.field), reworded(self.problem), reworded(self.remedy))
+
+
+class Diverged(Refused, FloatingPointError):
+    """A training whose numbers are not finite any more, so that nothing can go on from it.
+
+    Args:
+        field: As of a refusal.
+        problem: Which family diverged, where, and what of it is broken.
+        remedy: What would keep the numbers small.
+    """
+
+    stands: str = ""
+    """The last generation that stands, ``runs/<lineage>@<t>``; empty if there is none."""
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
+from mad_lightning.refusal import Diverged
 
 __all__ = ["Console", "say"]
 
@@ -107,7 +108,9 @@ class Console(LineageCallback):
         made, wanted = len(records), self._lineage.generations
         directory = self._lineage.directory
         where = f"in {directory} (ledger: {directory.ledger.path.name})"
-        if not finished:
+        if isinstance(sys.exc_info()[1], Diverged):
+            say(f"diverged after {made} of {wanted} generations", "yellow")
+        elif not finished:
             line = f"interrupted after {made} of {wanted} generations"
             say(f"{line}; to resume, run the same command", "yellow")
         elif made < wanted:

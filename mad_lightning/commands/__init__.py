@@ -4,7 +4,8 @@ A verb is a file of this package: its docstring is the verb's page of help, its 
 work. A page is read without importing the file, so help answers at once, whatever a verb imports.
 
 Bad input of any verb ends here, on one screen: the field, what is wrong, the remedy, exit code 2.
-Rooms speak of their parameters as YAML spells them, in backticks; here they become flags.
+Rooms speak of their parameters as YAML spells them, in backticks; here they become flags. A
+training that diverges ends here as well, with exit code 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mad_lightning import __version__
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Diverged, Refused
 
 __all__ = ["VERBS", "flag", "main", "page"]
 
@@ -32,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: A verb and its arguments; None takes those of the process.
 
     Raises:
-        SystemExit: With code 2 if the input was refused.
+        SystemExit: With code 2 if the input was refused, 1 if a training has diverged.
     """
     verb, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     try:
@@ -44,6 +45,12 @@ def main(args: Sequence[str] | None = None) -> None:
             print(page(verb))
         else:
             run(verb, rest)
+    except Diverged as diverged:
+        if speaks():
+            print(
+                f"error: {diverged.renamed(str, flag)}", way_on(diverged), sep="\n", file=sys.stderr
+            )
+        raise SystemExit(1) from None
     except Refused as refused:
         if speaks():
             print(f"error: {refused.renamed(str, flag)}", file=sys.stderr)
@@ -88,6 +95,13 @@ def unknown(verb: str) -> Refused:
     near = get_close_matches(verb, VERBS, 3, 0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return Refused(verb, "there is no such verb", f"{hint}mad has {', '.join(VERBS)}")
+
+
+def way_on(diverged: Diverged) -> str:
+    """How to go on from what stands after a divergence."""
+    if diverged.stands:
+        return f"  to go on from there: mad branch --from {diverged.stands}, with other settings"
+    return "  to begin again: other settings, and a lineage.name of its own"
 
 
 def speaks() -> bool:

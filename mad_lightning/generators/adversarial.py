@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
@@ -103,19 +102,3 @@ class Adversarial(Generator):
             gradient.copy_(mean)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
-
-    def epoch_means(self) -> dict[str, Tensor]:
-        """Means of what was noted in this epoch.
-
-        Raises:
-            FloatingPointError: On all processes alike, if one of them is not finite.
-        """
-        means = super().epoch_means()
-        for name, mean in means.items():
-            if not bool(torch.isfinite(mean)):
-                raise FloatingPointError(
-                    f"{type(self).__name__} has diverged: the mean of {name} in epoch "
-                    f"{self.trainer.current_epoch} is {float(mean)} (try a lower learning rate, "
-                    "a stronger gradient penalty, or a Trainer's precision 32-true)"
-                )
-        return means

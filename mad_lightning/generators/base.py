@@ -28,11 +28,21 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from mad_lightning.processes import mean_over_all, take_from_first
-from mad_lightning.refusal import Refused, check_sampling_bias
+from mad_lightning.generators.means import Means
+from mad_lightning.processes import take_from_first
+from mad_lightning.refusal import Diverged, Refused, check_sampling_bias
 from mad_lightning.samples import Law, Samples, SampleSpec, SeedBlock, to_stored
 
 __all__ = ["Generator", "digest_of"]
+
+_STEADIER = {
+    "lr": "a lower",
+    "warmup": "a longer",
+    "clip_norm": "a smaller",
+    "gradient_penalty": "a larger",
+    "r1": "a larger",
+}
+"""What keeps a training from diverging, by the names that families have for it."""
 
 
 class Generator(L.LightningModule, ABC):
@@ -45,7 +55,7 @@ class Generator(L.LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._noted: dict[str, tuple[Tensor, int]] = {}
+        self._noted = Means()
 
     @abstractmethod
     def build(self, spec: SampleSpec) -> Self:
@@ -94,14 +104,63 @@ class Generator(L.LightningModule, ABC):
     def note(self, **values: Tensor) -> None:
         """Adds to the means that are logged once an epoch: ``self.log`` is dear in small steps."""
         for name, value in values.items():
-            total, n = self._noted.get(name, (torch.zeros((), device=value.device), 0))
-            self._noted[name] = (total + value.detach().float().mean(), n + 1)
+            self._noted.add(name, value, self.batches)
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """Means of what was noted in this epoch, over all processes; forgets it."""
-        noted, self._noted = self._noted, {}
-        means = mean_over_all(*(total / n for total, n in noted.values()))
-        return dict(zip(noted, means, strict=True))
+        """Means of what was noted in this epoch, over all processes; forgets it.
+
+        Raises:
+            Diverged: On all processes alike, if one of them is not finite.
+        """
+        means, broken = self._noted.taken()
+        for name, step in broken.items():
+            of_epoch = f"the mean of {name} in epoch {self.current_epoch} is {float(means[name])}"
+            raise self.diverged(f"{of_epoch}, from step {step} on")
+        return means
+
+    @property
+    def batches(self) -> int:
+        """Batches that training has begun with, over all starts; 0 without a Trainer."""
+        loop = getattr(self._trainer, "fit_loop", None)
+        return 0 if loop is None else int(loop.epoch_loop.total_batch_idx) + 1
+
+    def broken_weights(self) -> list[str]:
+        """Names of parameters that are not finite, and of buffers that are no numbers."""
+        parts = {
+            **{name: p.isfinite().all() for name, p in self.named_parameters()},
+            **{name: ~b.isnan().any() for name, b in self.named_buffers()},
+        }
+        whole = torch.stack([part.to(self.device) for part in parts.values()]).tolist()
+        return [name for name, is_whole in zip(parts, whole, strict=True) if not is_whole]
+
+    def diverged(self, what: str) -> Diverged:
+        """What is raised when a training has broken.
+
+        Args:
+            what: What is broken, e.g. ``the mean of loss is nan``.
+        """
+        remedies = [
+            f"{change} `{name}` (now {getattr(self, name)})"
+            for name, change in _STEADIER.items()
+            if getattr(self, name, None) is not None
+        ]
+        precision = "32-true" if self._trainer is None else self._trainer.precision
+        if precision not in ("32-true", "64-true"):
+            remedies.append(f"a Trainer's precision 32-true (now {precision})")
+        remedy = ", ".join(remedies) or "samples of a smaller scale"
+        return Diverged("", f"{type(self).__name__} has diverged: {what}", remedy)
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser; averaged weights follow here.
+
+        Not at the end of a batch: ``accumulate_grad_batches`` makes one step of several. (A family
+        that steps by hand knows its steps.)
+        """
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step of the optimiser, as Lightning calls it."""
+        super().optimizer_step(*args, **kwargs)
+        self.after_step()
 
     def on_train_epoch_end(self) -> None:
         """Logs the means of the epoch."""
@@ -151,8 +210,8 @@ class Generator(L.LightningModule, ABC):
 
         Raises:
             Refused: If λ is out of range.
-            FloatingPointError: If samples are not finite. They are counted, never filtered:
-                a hidden filter would be a sampling bias.
+            Diverged: If samples are not finite. They are counted, never filtered: a hidden filter
+                would be a sampling bias.
         """
         self.check_bias(sampling_bias)
         training = self.training
@@ -161,14 +220,14 @@ class Generator(L.LightningModule, ABC):
             seeds = seeds.to(self.device)
             given = None if labels is None else labels.to(self.device)
             floats = self.draw(seeds, sampling_bias, given)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise self.diverged(f"no samples can be drawn ({error})") from error
         finally:
             self.train(training)
-        broken = int((~torch.isfinite(floats.flatten(1))).any(dim=1).sum())
+        # stored as float32, in which more is infinite than in float64
+        broken = int((~floats.flatten(1).float().isfinite()).any(dim=1).sum())
         if broken:
-            raise FloatingPointError(
-                f"{broken} of {len(seeds)} samples of {type(self).__name__} are not finite: "
-                "the generator has diverged (try a lower learning rate)"
-            )
+            raise self.diverged(f"{broken} of {len(seeds)} samples are not finite")
         return Samples(to_stored(floats, self.spec).cpu(), labels)
 
     def predict_step(self, batch: SeedBlock, batch_idx: int) -> Samples:

@@ -152,7 +152,7 @@ class Diffusion(Generator):
         self.note(loss=loss)
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def after_step(self) -> None:
         """Follows the network."""
         self.ema.update(self.net)
 

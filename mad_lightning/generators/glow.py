@@ -15,7 +15,7 @@ beside the image, and leave the likelihood a bound (Huang et al., 2020).
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -187,40 +187,17 @@ class Glow(Generator):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips, and stops before a broken gradient can break the weights.
-
-        Gradients are those of all processes together here, so all of them stop. (Under fp16 a few
-        are expected to overflow, and the Trainer skips those steps.)
-
-        Raises:
-            FloatingPointError: If the gradient is not finite.
-        """
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":
-            self._give_up(f"the gradient's norm is {float(norm)}")
+        """Clips to ``clip_norm``, then as the Trainer asks."""
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def _give_up(self, what: str) -> NoReturn:
-        raise FloatingPointError(
-            f"the training of Glow has diverged: {what} at step {self.trainer.global_step}, "
-            f"epoch {self.trainer.current_epoch}; remedies: a lower lr (now {self.lr}), a longer "
-            f"warmup (now {self.warmup}), a smaller clip_norm (now {self.clip_norm}), fewer "
-            "couplings"
-        )
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def after_step(self) -> None:
         """Follows the flow."""
         self.ema.update(self.net)
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """The mean negative log-likelihood: ``nll`` in nats of vectors, ``bits_per_dim`` of images.
-
-        Raises:
-            FloatingPointError: On all processes alike, if it is not finite.
-        """
+        """The mean negative log-likelihood: ``nll`` of vectors, ``bits_per_dim`` of images."""
         means = super().epoch_means()
-        if not torch.isfinite(means["nll"]):
-            self._give_up(f"the mean log-likelihood is {-float(means['nll'])}")
         if self.spec.kind == "image":
             means["bits_per_dim"] = means.pop("nll") / (math.log(2.0) * math.prod(self.spec.shape))
         return means

@@ -1,27 +1,34 @@
 """What runs inside one generation's Trainer: Lightning callbacks, made anew for each generation.
 
 They enforce what a lineage needs and Lightning does not promise: randomness by address, a start
-from scratch, a kill that is a kill, and curves that a resumed training continues.
+from scratch, a kill that is a kill, an end where numbers break, and curves that count what was
+trained and that a resumed training continues.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from mad_lightning.generators.base import Generator
+from mad_lightning.generators.means import Means
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.processes import Team, mean_over_all
+from mad_lightning.samples import SeedBlock
 from mad_lightning.seeds import reseed
 
 __all__ = [
     "AddressedRandomness",
     "CrashOnly",
     "Curves",
+    "Divergence",
     "FromScratch",
     "Progress",
 ]
@@ -94,16 +101,72 @@ class CrashOnly(L.Callback):
         signal.signal(signal.SIGTERM, die)
 
 
+class Divergence(Checkpoint):
+    """Stops a training in the epoch in which it breaks, before anything of that epoch is kept.
+
+    The losses that steps return and all weights must be finite at the end of each epoch, whatever
+    the family notes of itself; and what was trained must be able to draw, or it is not kept at all.
+    (A ``Checkpoint`` by name only, see :class:`Curves`.)
+
+    Args:
+        trial: A few samples to draw when training ends.
+    """
+
+    def __init__(self, trial: SeedBlock) -> None:
+        self.trial, self.tried = trial, False
+        self.losses = Means()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Notes the loss, where it lies."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            self.losses.add("its loss", loss, cast(Generator, pl_module).batches)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """All processes look, and stop together."""
+        generator, epoch = cast(Generator, pl_module), trainer.current_epoch
+        for name, step in self.losses.taken()[1].items():
+            raise generator.diverged(f"{name} is not finite in epoch {epoch}, from step {step} on")
+        broken = generator.broken_weights()
+        anywhere = torch.tensor(float(len(broken)), device=generator.device)
+        if any(mean_over_all(anywhere)):
+            names = ", ".join(broken[:3]) or "those of another process"
+            step = generator.batches
+            raise generator.diverged(
+                f"{len(broken)} of its weights ({names}) are not finite after step {step}, the "
+                f"last of epoch {epoch}"
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws, on the device that has trained."""
+        with trainer.precision_plugin.predict_step_context():
+            cast(Generator, pl_module).predict_step(self.trial, 0)
+        self.tried = True
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draws if a training that was killed after its last epoch had nothing left to train."""
+        if not self.tried:
+            self.on_train_end(trainer, pl_module)
+
+
 class Curves(Checkpoint):
     """Keeps what the generator logs, one row an epoch, and passes it on.
 
     A ``Checkpoint`` by name only: Lightning calls these after the module's own hook at the end of
     an epoch, and all others before it, when what families log there is an epoch old.
 
+    Images are counted as they come, over all processes; a checkpoint carries the count on.
+
     Args:
         lineage: Keeps the curves; rows of epochs that a resumed training repeats are replaced.
         t: The generation.
-        images_per_epoch: Images of an epoch, over all processes.
         announce: Called with (images seen, values).
     """
 
@@ -111,26 +174,63 @@ class Curves(Checkpoint):
         self,
         lineage: LineageDirectory,
         t: int,
-        images_per_epoch: int,
         announce: Callable[[int, dict[str, float]], None],
     ) -> None:
-        self.lineage, self.t = lineage, t
-        self.images_per_epoch, self.announce = images_per_epoch, announce
+        self.lineage, self.t, self.announce = lineage, t, announce
+        self.images: int | None = None
+        self._new = 0  # of this process, in this epoch
+        self._before: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Images of all epochs so far."""
+        return {"images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.images = state_dict["images"]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remembers what was logged before: the Trainer keeps it as if it were new."""
+        self._new, self._before = 0, dict(trainer.callback_metrics)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Counts the images of this process."""
+        self._new += len(batch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Adds a row on the first process."""
         values = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if isinstance(value, Tensor | float)
+            if isinstance(value, Tensor | float) and value is not self._before.get(name)
         }
+        new = torch.tensor(self._new, device=pl_module.device)
+        self.images = self._counted(trainer) + int(Team.of().gathered(new).sum())
         if not trainer.is_global_zero:
             return
         epoch = trainer.current_epoch
-        images = (epoch + 1) * self.images_per_epoch
-        rows = [row for row in self.lineage.curves(self.t) if row["epoch"] < epoch]
-        self.lineage.keep_curves(self.t, [*rows, {"epoch": epoch, "images": images, **values}])
-        self.announce(images, values)
+        rows = self._rows(epoch)
+        row = {"epoch": epoch, "images": self.images, **values}
+        self.lineage.keep_curves(self.t, [*rows, row])
+        self.announce(self.images, values)
+
+    def _counted(self, trainer: L.Trainer) -> int:
+        """Images before this epoch; checkpoints did not always tell."""
+        if self.images is None:
+            rows = self._rows(trainer.current_epoch)
+            self.images = int(rows[-1]["images"]) if rows else 0
+        return self.images
+
+    def _rows(self, epoch: int) -> list[dict[str, float]]:
+        """Rows of the epochs before one."""
+        return [row for row in self.lineage.curves(self.t) if row["epoch"] < epoch]
 
 
 class Progress(L.Callback):
@@ -151,10 +251,13 @@ class Progress(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Training batches over all epochs."""
-        per_epoch = int(trainer.num_training_batches)
-        done = trainer.current_epoch * per_epoch + batch_idx + 1
-        self.announce(done, per_epoch * (trainer.max_epochs or 1))
+        """Training batches over all epochs, or steps where those end first."""
+        per_epoch, epochs = int(trainer.num_training_batches), trainer.max_epochs or 1
+        done, total = trainer.current_epoch * per_epoch + batch_idx + 1, per_epoch * epochs
+        steps, most = trainer.global_step, trainer.max_steps
+        if most > 0 and (epochs < 0 or steps * total > done * most):
+            done, total = steps, most
+        self.announce(done, total)
 
     def on_predict_batch_end(
         self,

@@ -37,18 +37,28 @@ from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.checkpoints import load_weights, stands
-from mad_lightning.loop.inside import AddressedRandomness, CrashOnly, Curves, FromScratch, Progress
+from mad_lightning.loop.inside import (
+    AddressedRandomness,
+    CrashOnly,
+    Curves,
+    Divergence,
+    FromScratch,
+    Progress,
+)
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
 from mad_lightning.processes import barrier, is_first, on_first
-from mad_lightning.refusal import Refused, at
+from mad_lightning.refusal import Diverged, Refused, at
 from mad_lightning.samples import Samples, SeedBlock
 from mad_lightning.seeds import reseed, sample_seeds
 
 __all__ = ["MetaTrainer"]
+
+N_TRIAL = 8
+"""Samples that a trained generator must be able to draw before its weights are kept."""
 
 
 class MetaTrainer:
@@ -145,18 +155,19 @@ class MetaTrainer:
                 load_weights(generator, final)
                 return generator
             resumes = stands(last, made_of)
-        with on_first(self.lineage.timed(t, "train")):
+        with on_first(self.lineage.timed(t, "train")) as tick:
             if is_first():
                 self.lineage.keep_mix(mix)
             data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
-            trainer = self.trainer(t, data, made_of, resumes)
+            trainer = self.trainer(t, made_of, resumes, tick)
             if not resumes:
                 self.start(t, generator, data)
             untrained = generator.digest()
-            with at("generator"):
+            with self.telling_divergence(t, generator):
                 trainer.fit(generator, datamodule=data, ckpt_path=str(last) if resumes else None)
             if not resumes and generator.digest() == untrained:
-                raise RuntimeError(f"generation {t} was trained and its weights did not move")
+                problem = f"generation {t} was trained and its weights did not move"
+                raise Refused("generator", problem, "more steps, larger ones, or a precision of 32")
             trainer.save_checkpoint(final, weights_only=True)  # and a barrier
         return generator
 
@@ -177,7 +188,7 @@ class MetaTrainer:
         with at("lineage"):
             if shard.holds(manifest):
                 return shard
-        with on_first(self.lineage.timed(t, "sample")):
+        with on_first(self.lineage.timed(t, "sample")) as tick:
             n_grid = n_shown(self.settings.n_grid, generator.spec)
             of = manifest.generator[:12]  # blocks of other weights would be others
             unfinished = self.lineage.unfinished
@@ -187,7 +198,8 @@ class MetaTrainer:
                 blocks: lambda job, rows: self.seed_block(job, rows, *manifest.seeds),
                 grid: lambda job, rows: self.seed_block(job, rows, self.seed, "grid"),
             }
-            self.trainers.compute(generator, work, self.progress(t, "sample"))
+            with self.telling_divergence(t, generator):
+                self.trainers.compute(generator, work, self.progress(t, "sample", tick))
             if is_first():
                 shown = Samples(**grid.join())
                 self.observers.on_samples_ready(t, self.lineage.generation(t), shown)
@@ -208,8 +220,9 @@ class MetaTrainer:
     def evaluate(self, t: int, generator: Generator, mix: Mix, drawn: Shard) -> dict[str, Any]:
         """Measures what was drawn against the reference -> values, floor and protocol."""
         if not self.measuring.is_measured(t, drawn):
-            with on_first(self.lineage.timed(t, "evaluate")):
-                self.measuring.measure(t, generator, mix, drawn, self.progress(t, "evaluate"))
+            with on_first(self.lineage.timed(t, "evaluate")) as tick:
+                progress = self.progress(t, "evaluate", tick)
+                self.measuring.measure(t, generator, mix, drawn, progress)
         return self.lineage.measured(t)
 
     def record(
@@ -353,20 +366,51 @@ class MetaTrainer:
             except OSError as error:
                 raise Refused("start", str(error), "bring it back from a copy") from None
 
-    def trainer(self, t: int, data: GenerationDataModule, made_of: str, resumes: bool) -> L.Trainer:
+    @contextmanager
+    def telling_divergence(self, t: int, generator: Generator) -> Iterator[None]:
+        """Tells of a divergence inside which generation it is, what is kept, and how to go on.
+
+        Weights that cannot draw all their samples are taken away while they can still be trained.
+        """
+        try:
+            with at("generator"):
+                try:
+                    yield
+                except Diverged:
+                    raise
+                except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+                    raise generator.diverged(str(error)) from error
+        except Diverged as diverged:
+            checkpoint = self.lineage.checkpoint(t)
+            if checkpoint.exists():
+                self.lineage.weights(t).unlink(missing_ok=True)
+            kept = [f"generations 1 to {t - 1}"] if t > 1 else []
+            kept += [f"what this training kept, {checkpoint}"] * checkpoint.exists()
+            told = Diverged(
+                diverged.field,
+                f"generation {t} of {self.lineage}: {diverged.problem}\n"
+                f"  kept: {'; '.join(kept) or 'nothing; no generation was finished'}",
+                diverged.remedy,
+            )
+            told.stands = f"{self.lineage}@{t - 1}" if t > 1 else ""
+            raise told from diverged
+
+    def trainer(
+        self, t: int, made_of: str, resumes: bool, tick: Callable[[], None] | None
+    ) -> L.Trainer:
         """A new Trainer with new inner callbacks, in a directory of its own."""
         curves = Curves(
             self.lineage,
             t,
-            data.loader().images,
             lambda images, values: self.observers.on_generation_curves(t, images, values),
         )
+        divergence = Divergence(self.seed_block(0, slice(0, N_TRIAL), self.seed, t, "sample"))
         return self.trainers.for_fit(
             self.lineage.training(t),
             made_of,
             # Randomness first, so that all others draw by address too.
             first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
-            last=[curves, self.progress(t, "train")],
+            last=[divergence, curves, self.progress(t, "train", tick)],
         )
 
     def seed_block(self, job: int, rows: slice, *address: int | str) -> SeedBlock:
@@ -376,8 +420,12 @@ class MetaTrainer:
         labels = None if classes is None else torch.arange(rows.start, rows.stop) % classes
         return SeedBlock(job, seeds, labels, self.sampling_bias)
 
-    def progress(self, t: int, phase: str) -> Progress:
-        """Tells the observers how far a phase is."""
-        return Progress(
-            lambda done, total: self.observers.on_generation_progress(t, phase, done, total)
-        )
+    def progress(self, t: int, phase: str, tick: Callable[[], None] | None) -> Progress:
+        """Tells the clock of a phase that it goes on, and the observers how far it is."""
+
+        def announce(done: int, total: int) -> None:
+            if tick is not None:
+                tick()
+            self.observers.on_generation_progress(t, phase, done, total)
+
+        return Progress(announce)

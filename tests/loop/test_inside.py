@@ -122,11 +122,17 @@ def test_a_stray_checkpoint_is_noticed_before_a_step_is_trained(tmp_path):
 # --- curves -------------------------------------------------------------------------------------
 
 
-def tick(curves, epoch, is_global_zero=True, **values):
+def tick(curves, epoch, is_global_zero=True, before=None, **values):
+    """An epoch of two batches with 64 images, in which values are logged."""
     trainer = SimpleNamespace(
-        current_epoch=epoch, is_global_zero=is_global_zero, callback_metrics=values
+        current_epoch=epoch, is_global_zero=is_global_zero, callback_metrics=before or {}
     )
-    curves.on_train_epoch_end(trainer, None)
+    module = SimpleNamespace(device="cpu")
+    curves.on_train_epoch_start(trainer, module)
+    for images in (40, 24):
+        curves.on_train_batch_end(trainer, module, None, torch.zeros(images), 0)
+    trainer.callback_metrics |= values
+    curves.on_train_epoch_end(trainer, module)
 
 
 @pytest.fixture
@@ -137,7 +143,7 @@ def announced():
 @pytest.fixture
 def curves(tmp_path, announced):
     lineage = LineageDirectory(tmp_path)
-    return Curves(lineage, 3, 64, lambda *arguments: announced.append(arguments))
+    return Curves(lineage, 3, lambda *arguments: announced.append(arguments))
 
 
 def test_an_epoch_is_a_row_with_the_images_seen(curves, announced):
@@ -153,7 +159,7 @@ def test_an_epoch_is_a_row_with_the_images_seen(curves, announced):
 def test_rows_of_repeated_epochs_are_replaced(curves):
     for epoch in range(4):
         tick(curves, epoch, loss=torch.tensor(1.0 + epoch))
-    resumed = Curves(curves.lineage, 3, 64, lambda *_: None)
+    resumed = Curves(curves.lineage, 3, lambda *_: None)
     tick(resumed, 2, loss=torch.tensor(-3.0))
     found = [(row["epoch"], row["loss"]) for row in curves.lineage.curves(3)]
     assert found == [(0, 1.0), (1, 2.0), (2, -3.0)]
@@ -172,6 +178,32 @@ def test_a_value_may_come_late_or_be_no_number(curves):
     assert first.keys() == {"epoch", "images"}
     assert np.isnan(second["late"])
     assert second["zero"] == 0.0
+
+
+def test_what_an_earlier_epoch_logged_is_not_repeated(curves, announced):
+    stale = torch.tensor(2.0)
+    tick(curves, 0, r1=stale)
+    tick(curves, 1, before={"r1": stale}, loss=torch.tensor(1.0))
+    tick(curves, 2, before={"r1": stale}, r1=torch.tensor(2.0))  # the same number, but a new one
+    assert [row.get("r1") for row in curves.lineage.curves(3)] == [2.0, None, 2.0]
+    assert announced[1] == (128, {"loss": 1.0})
+
+
+def test_a_checkpoint_carries_the_count_of_images_on(curves):
+    """Not the file, which may be lost, nor the epoch, which may have been cut short."""
+    tick(curves, 0)
+    resumed = Curves(curves.lineage, 3, lambda *_: None)
+    resumed.load_state_dict(curves.state_dict())
+    curves.lineage.curves_file(3).unlink()
+    tick(resumed, 1)
+    assert [row["images"] for row in curves.lineage.curves(3)] == [128]
+
+
+def test_a_checkpoint_without_a_count_leaves_it_to_the_rows(curves):
+    tick(curves, 0)
+    resumed = Curves(curves.lineage, 3, lambda *_: None)
+    tick(resumed, 1)
+    assert [row["images"] for row in curves.lineage.curves(3)] == [64, 128]
 
 
 def test_only_the_first_process_writes_and_announces(curves, announced):

@@ -141,7 +141,7 @@ def test_a_generation_that_meets_a_stray_checkpoint_does_not_continue_it(argumen
 
 def test_weights_that_do_not_move_are_an_error(arguments, monkeypatch):
     monkeypatch.setattr(Gaussian, "training_step", lambda self, batch, batch_idx: None)
-    with pytest.raises(RuntimeError, match="did not move"):
+    with pytest.raises(Refused, match="did not move"):
         build(arguments).fit()
 
 
