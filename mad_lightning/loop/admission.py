@@ -137,6 +137,8 @@ def check_generator(meta: Candidate) -> None:
     if not generator.automatic_optimization:
         check_steps_by_hand(meta, generator)
     family, settings = type(generator).__name__, meta.settings
+    if generator.exact_pass and meta.trainers.arguments().get("max_epochs") == -1:
+        raise Refused("trainer.max_epochs", f"-1, and {family} takes no steps to end by", "use 1")
     if settings.start != "scratch" and generator.exact_pass:
         raise Refused(
             "lineage.start",

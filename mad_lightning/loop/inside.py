@@ -256,7 +256,7 @@ class Progress(L.Callback):
         done, total = trainer.current_epoch * per_epoch + batch_idx + 1, per_epoch * epochs
         steps, most = trainer.global_step, trainer.max_steps
         if most > 0 and (epochs < 0 or steps * total > done * most):
-            done, total = steps, most
+            done, total = min(steps, most), most  # a batch of two networks may overshoot
         self.announce(done, total)
 
     def on_predict_batch_end(

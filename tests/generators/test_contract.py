@@ -1,6 +1,7 @@
 """One contract for all families."""
 
 import doctest
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -199,6 +200,37 @@ class TestContract:
         block = SeedBlock(0, sample_seeds(0, 12, 0, "sample"), labels, 1.0)
         (samples,) = trainer().predict(generators[family], iter([block]))
         assert samples.digest() == draw(generators[family]).digest()
+
+
+# --- averaged weights ---------------------------------------------------------------------------
+
+AVERAGED = [family for family in FAMILIES if not FAMILIES[family]().exact_pass]
+
+
+@pytest.mark.parametrize("family", AVERAGED)
+def test_averaged_weights_follow_the_steps_that_their_network_takes(family, fit):
+    """Four batches that make one step move the average once, as one large batch would."""
+    generator = FAMILIES[family]().build(SPECS["grey"])
+    by_hand = not generator.automatic_optimization
+    accumulate = {} if by_hand else {"accumulate_grad_batches": 4}
+    if by_hand:
+        generator.accumulate = 4
+    data, moved = some_data(SPECS["grey"], 96), []
+    update = generator.ema.update
+
+    def counted(net, *decay):
+        moved.append(flat(net))
+        update(net, *decay)
+
+    generator.ema.update = counted
+    fit(generator, [data[i : i + 16] for i in range(0, 96, 16)], 2, **accumulate)
+    networks_steps = {"wgan_conv": 6}.get(family, 12) if by_hand else 2 * 2
+    assert int(generator.ema.updates) == len(moved) == networks_steps
+    assert all((a != b).any() for a, b in pairwise(moved))
+
+
+def flat(net):
+    return torch.cat([p.detach().flatten().clone() for p in net.parameters()])
 
 
 # --- a plain Trainer on ordinary data -------------------------------------------------------------
