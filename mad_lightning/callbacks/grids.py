@@ -96,7 +96,7 @@ class SampleGrids(LineageCallback):
         if t > 1 and t % self.every:
             return
         if samples.values.ndim == 4:
-            classes = 0 if samples.labels is None else int(samples.labels.max()) + 1
+            classes = 0 if samples.labels is None else len(samples.labels.unique())
             picture = sheet(samples.values, columns=classes if 2 <= classes <= 20 else 10)
         else:
             picture = scatter(samples.values, reach=self.reach, centre=self.centre)

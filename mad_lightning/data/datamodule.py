@@ -210,6 +210,12 @@ class GenerationDataModule(L.LightningDataModule):
         everything = self.loader()
         return everything.gather(torch.arange(everything.n))
 
+    def labels(self) -> Tensor | None:
+        """Classes (N,) of all samples that it trains on; None where some have no class."""
+        fed = self._fed or self._pool(exact=True)
+        labels = [part.labels for part in fed.parts if part.labels is not None]
+        return torch.cat(labels) if len(labels) == len(fed.parts) else None
+
     def loader(
         self, rank: int = 0, world_size: int = 1, epoch: Callable[[], int] = lambda: 0
     ) -> MixLoader:

@@ -52,6 +52,7 @@ class RealData:
                 loaded = source.load(cache)
             self.spec = loaded.spec
             self._samples, self._held_out = loaded.samples, loaded.held_out
+            self._class_names = loaded.class_names
             # The floor compares the reference with as many other real samples.
             n = len(self._samples)
             most = n // 2 if self._held_out is None else min(n, len(self._held_out))
@@ -66,6 +67,11 @@ class RealData:
             self.size = len(self._samples) - (n_reference if self._held_out is None else 0)
             identity = loaded.digest
         self.digest = sha256(f"{identity} {n_reference} {split_seed}".encode()).hexdigest()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes 0, 1, ... are called; empty where the source does not say."""
+        return () if isinstance(self.source, LawSource) else self._class_names
 
     @property
     def splits(self) -> bool:

@@ -64,6 +64,8 @@ class ShardManifest:
         name: Name of the shard, e.g. ``003.kept``; empty in manifests that were written before
             shards had names.
         parents: Names of the shards that it was made from; none of what a generator drew.
+        labels: Shares that classes were asked for in, ``mix`` or ``equal``; empty without classes.
+        classes: What the classes 0, 1, ... are called, where the data says.
     """
 
     origin: str
@@ -77,12 +79,17 @@ class ShardManifest:
     sha256: str = ""
     name: str = ""
     parents: tuple[str, ...] = ()
+    labels: str = ""
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> ShardManifest:
         """From the values of a JSON file; keys of later versions are ignored."""
         values = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
-        return cls(**values | {k: tuple(values.get(k, ())) for k in ("seeds", "parents")})
+        if "labels" not in values and values["spec"]["classes"] is not None:
+            values["labels"] = "equal"  # there was no other way before manifests told
+        lists = ("seeds", "parents", "classes")
+        return cls(**values | {k: tuple(values.get(k, ())) for k in lists})
 
 
 class Shard:
@@ -136,7 +143,7 @@ class Shard:
             drawn = self.manifest
         except (ValueError, TypeError, KeyError):  # no manifest of ours: it is written anew
             return False
-        facts = ("generation", "sampling_bias", "seeds", "generator", "count", "spec")
+        facts = ("generation", "sampling_bias", "seeds", "generator", "count", "spec", "labels")
         unlike = [name for name in facts if getattr(drawn, name) != getattr(manifest, name)]
         if unlike:
             raise Refused(

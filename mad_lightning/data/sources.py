@@ -56,12 +56,14 @@ class RealSet:
         held_out: Official test split if the data set has one; never trained on.
         classes: Number of classes if samples carry labels 0 .. classes-1, else None.
         samples_digest: Digest of ``samples`` if somebody has already taken it.
+        class_names: What the classes 0, 1, ... are called, where they are no plain numbers.
     """
 
     samples: Samples
     held_out: Samples | None
     classes: int | None
     samples_digest: str | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def spec(self) -> SampleSpec:

@@ -7,9 +7,10 @@ nothing. A family takes up samples in ``training_step`` and ends its fit in ``on
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mad_lightning.generators.base import Generator
+from mad_lightning.refusal import Refused
 
 __all__ = ["ClosedForm"]
 
@@ -27,3 +28,19 @@ class ClosedForm(Generator):
 
     def configure_optimizers(self) -> None:
         """Nothing to optimise."""
+
+    def check_met(self, asked: Tensor, met: Tensor) -> None:
+        """Refuses to draw from a class that had no sample in training: nothing was fitted.
+
+        Args:
+            asked: Classes (N,), int64.
+            met: Whether each class had samples (K,), bool.
+        """
+        unmet = asked.unique()[~met[asked.unique()]].tolist()
+        if unmet:
+            raise Refused(
+                "",
+                f"{type(self).__name__} is asked for class {unmet[0]}, of which it had no sample "
+                "to train on",
+                "ask for classes that it has met, or train on more samples, or without classes",
+            )

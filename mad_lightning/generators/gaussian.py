@@ -133,6 +133,7 @@ class Gaussian(ClosedForm):
         """Draws from N(μ, λΣ)."""
         z = normal(seeds, self.mean.shape[1]).double() * sampling_bias**0.5
         group = labels if labels is not None and len(self.n) > 1 else torch.zeros_like(seeds)
+        self.check_met(group, self.n != 0.0)
         out = torch.empty_like(z)
         for k in group.unique().tolist():
             out[group == k] = self.mean[k] + z[group == k] @ self.factor(k).T

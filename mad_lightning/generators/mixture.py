@@ -255,11 +255,7 @@ class Mixture(ClosedForm):
         self._batches.append(batch)
 
     def on_train_epoch_end(self) -> None:
-        """Fits one mixture a class to the samples of all processes.
-
-        Raises:
-            Refused: If a class has no sample.
-        """
+        """Fits one mixture a class to the samples of all processes, if it has any."""
         values = joined(torch.cat([batch.values for batch in self._batches]))
         labels = [batch.labels for batch in self._batches if batch.labels is not None]
         group = joined(torch.cat(labels)) if labels else values.new_zeros(len(values)).long()
@@ -267,11 +263,9 @@ class Mixture(ClosedForm):
         for g in range(len(self.weight)):
             x = to_floats(values[group == g]).double().flatten(1)
             if not len(x):
-                raise Refused(
-                    "",
-                    f"class {g} has no sample to train on, so there is nothing to fit",
-                    "train on more samples, or without classes",
-                )
+                for fitted in (self.weight, self.mean, self.root):
+                    fitted[g] = 0.0
+                continue
             different, times = x.unique(dim=0, return_counts=True)  # sorted, whoever had them
             components, history = fit(
                 different.repeat_interleave(times, dim=0),
@@ -311,6 +305,7 @@ class Mixture(ClosedForm):
         groups, k, dim = self.mean.shape
         z = normal(seeds, dim).double() * sampling_bias**0.5
         group = labels if labels is not None and groups > 1 else torch.zeros_like(seeds)
+        self.check_met(group, self.weight.sum(dim=1) != 0.0)
         cumulative = self.weight.cumsum(dim=1)
         # u > 0 and the left side: a component of weight 0 is never hit
         u = uniform(seeds, 1, stream=1) * cumulative[group, -1:]

@@ -9,6 +9,7 @@ __all__ = ["decisive", "differences"]
 
 _MAY_CHANGE = (
     "lineage.generations",
+    "lineage.labels",  # asked of what was drawn: a lineage without classes does not care
     "lineage.n_grid",
     "lineage.name",
     "lineage.root",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import Start
 from mad_lightning.refusal import Refused
 
-__all__ = ["LineageSettings"]
+__all__ = ["Labels", "LineageSettings"]
+
+Labels = Literal["mix", "equal"]
 
 
 @dataclass
@@ -32,6 +35,8 @@ class LineageSettings:
             does (Bertrand et al., 2024; Gillman et al., 2024). Optimisers always start anew.
         base: A generation's weights to start from: every generation for ``base``, the first one
             for ``previous``. None: generation 1 starts from scratch, and is the base of later ones.
+        labels: Classes of what is drawn: ``mix``, in the shares that they have in what the
+            generator was trained on; ``equal``, each of those as often as the others.
     """
 
     name: str | None = None
@@ -42,6 +47,7 @@ class LineageSettings:
     threads: int | None = None
     start: Start = "scratch"
     base: str | None = None
+    labels: Labels = "mix"
 
     def __post_init__(self) -> None:
         if self.base is not None and self.start == "scratch":
@@ -56,6 +62,8 @@ class LineageSettings:
                 f"there is no file {self.base}",
                 f"name weights, e.g. {LineageDirectory('runs/<lineage>').weights(1)}",
             )
+        if self.labels not in get_args(Labels):
+            raise Refused("labels", f"{self.labels!r}", f"choose {' or '.join(get_args(Labels))}")
         for name in ("generations", "block_size", "n_grid", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

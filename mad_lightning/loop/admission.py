@@ -96,6 +96,14 @@ def check_begun(meta: Candidate) -> None:
         if unlike:
             changes = ", ".join(f"{name} {told[name]}, now {now[name]}" for name in unlike)
             raise Refused("lineage", f"generation {t} of {meta.lineage} had {changes}", other)
+        drawn, labels = record.protocol.get("labels", "equal"), meta.settings.labels
+        if meta.real.spec.classes is not None and drawn != labels:
+            raise Refused(
+                "lineage.labels",
+                f"{labels}, and generation {t} of {meta.lineage} drew classes in shares {drawn!r}",
+                f"go on with `lineage.labels: {drawn}`, or give the new lineage a `lineage.name` "
+                "of its own",
+            )
 
 
 def check_pool(meta: Candidate) -> None:

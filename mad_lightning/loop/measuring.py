@@ -24,6 +24,7 @@ from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
 from mad_lightning.files import read_json, write_json
 from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.settings import Labels
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
@@ -48,6 +49,7 @@ class Measuring:
         store: Its shards.
         trainers: Make what computes features.
         block_size: Samples in a block of features.
+        labels: Shares that classes are drawn in.
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class Measuring:
         store: Store,
         trainers: Trainers,
         block_size: int,
+        labels: Labels = "mix",
     ) -> None:
         self.evaluator, self.policy, self.data, self.seed = evaluator, policy, data, seed
         self.store, self.lineage = store, store.lineage
-        self.trainers, self.block_size = trainers, block_size
+        self.trainers, self.block_size, self.labels = trainers, block_size, labels
 
     @property
     def real(self) -> RealData:
@@ -72,7 +75,10 @@ class Measuring:
     @property
     def protocol(self) -> dict[str, Any]:
         """What the values depend on, as JSON has it."""
-        return json.loads(json.dumps(self.evaluator.protocol(self.data.n_reference)))
+        protocol = self.evaluator.protocol(self.data.n_reference)
+        if self.real.spec.classes is not None:
+            protocol["labels"] = self.labels
+        return json.loads(json.dumps(protocol))
 
     def prepare(self) -> None:
         """Finds or makes the extractor's weights.
@@ -90,11 +96,14 @@ class Measuring:
         Known only when the extractor has its weights.
         """
         for record in self.lineage.records()[:1]:
-            if record.protocol != self.protocol:
+            told, now = record.protocol, self.protocol
+            if "labels" in now:
+                told = {"labels": "equal", **told}  # there was no other way before ledgers told
+            if told != now:
                 changes = ", ".join(
-                    f"{name} {record.protocol.get(name)}, now {self.protocol.get(name)}"
-                    for name in sorted({*record.protocol, *self.protocol})
-                    if record.protocol.get(name) != self.protocol.get(name)
+                    f"{name} {told.get(name)}, now {now.get(name)}"
+                    for name in sorted({*told, *now})
+                    if told.get(name) != now.get(name)
                 )
                 with at("lineage"):
                     raise Refused(

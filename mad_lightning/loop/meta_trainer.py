@@ -24,6 +24,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo, Observers
 from mad_lightning.callbacks.grids import n_shown
@@ -37,6 +38,7 @@ from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.checkpoints import load_weights, stands
+from mad_lightning.loop.classes import in_turn, one_round
 from mad_lightning.loop.inside import (
     AddressedRandomness,
     CrashOnly,
@@ -102,7 +104,14 @@ class MetaTrainer:
         self.observers = Observers(callbacks)
         self.store = Store(self.lineage)
         self.measuring = Measuring(
-            evaluator, policy, data, seed, self.store, self.trainers, settings.block_size
+            evaluator,
+            policy,
+            data,
+            seed,
+            self.store,
+            self.trainers,
+            settings.block_size,
+            settings.labels,
         )
 
     # the loop
@@ -184,19 +193,25 @@ class MetaTrainer:
             generator=generator.digest(),
             count=max(self.policy.n_draw(t), self.data.n_reference),
             spec=generator.spec.to_dict(),
+            labels="" if generator.spec.classes is None else self.settings.labels,
+            classes=self.real.class_names,
         )
         with at("lineage"):
             if shard.holds(manifest):
                 return shard
+        learned = self.class_counts(t)
+        equal = None if learned is None else one_round(learned.clamp(max=1))
+        asked = equal if learned is None or self.settings.labels == "equal" else one_round(learned)
         with on_first(self.lineage.timed(t, "sample")) as tick:
             n_grid = n_shown(self.settings.n_grid, generator.spec)
-            of = manifest.generator[:12]  # blocks of other weights would be others
+            # Blocks of other weights or classes would be others.
+            of = manifest.generator[:12] + ("-mix" if manifest.labels == "mix" else "")
             unfinished = self.lineage.unfinished
             blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, self.settings.block_size)
             grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid)
             work = {
-                blocks: lambda job, rows: self.seed_block(job, rows, *manifest.seeds),
-                grid: lambda job, rows: self.seed_block(job, rows, self.seed, "grid"),
+                blocks: lambda job, rows: self.seed_block(job, rows, asked, *manifest.seeds),
+                grid: lambda job, rows: self.seed_block(job, rows, equal, self.seed, "grid"),
             }
             with self.telling_divergence(t, generator):
                 self.trainers.compute(generator, work, self.progress(t, "sample", tick))
@@ -413,11 +428,23 @@ class MetaTrainer:
             last=[divergence, curves, self.progress(t, "train", tick)],
         )
 
-    def seed_block(self, job: int, rows: slice, *address: int | str) -> SeedBlock:
+    def class_counts(self, t: int) -> Tensor | None:
+        """How often generation ``t`` met each class (K,); None if samples have none."""
+        classes = self.real.spec.classes
+        if classes is None:
+            return None
+        mix = self.policy.mix(t).treated(self.treatment)
+        for name in mix.shards:
+            self.mend(name)
+        labels = self.data.feed(mix, self.seed, self.store).labels()
+        return torch.ones(classes).long() if labels is None else labels.bincount(minlength=classes)
+
+    def seed_block(
+        self, job: int, rows: slice, classes: Tensor | None, *address: int | str
+    ) -> SeedBlock:
         """Samples to draw: their seeds by place, their classes in turn."""
         seeds = sample_seeds(rows.start, rows.stop - rows.start, *address)
-        classes = self.real.spec.classes
-        labels = None if classes is None else torch.arange(rows.start, rows.stop) % classes
+        labels = None if classes is None else in_turn(classes, rows)
         return SeedBlock(job, seeds, labels, self.sampling_bias)
 
     def progress(self, t: int, phase: str, tick: Callable[[], None] | None) -> Progress:

@@ -201,9 +201,11 @@ def test_the_unit_of_the_data_does_not_matter(trained):
         torch.testing.assert_close(other / scale, one, rtol=1e-5, atol=1e-5)
 
 
-def test_a_class_without_samples_is_refused(trained):
-    with pytest.raises(Refused, match="class 1 has no sample"):
-        trained(torch.randn(30, 2), torch.tensor([0, 2]).repeat(15), components=2)
+def test_a_class_without_samples_is_not_drawn(trained):
+    mixture = trained(torch.randn(30, 2), torch.tensor([0, 2]).repeat(15), components=2)
+    assert mixture.sample(torch.arange(4), labels=torch.tensor([0, 2, 2, 0])).values.std() > 0.1
+    with pytest.raises(Refused, match="class 1, of which it had no sample"):
+        mixture.sample(torch.arange(3), labels=torch.tensor([0, 1, 2]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Which classes a generator is asked for.
+
+A conditional generator learns what a class looks like, and nothing of how common it is: whoever
+draws decides that. Drawn in equal shares, an exact model of rare and common classes is already far
+from its data after one generation, without having learned anything wrong. So classes come in the
+shares that they have in what the generator was trained on, and a class that it never met is not
+asked for.
+
+Nothing is random here. Classes take turns by Sainte-Laguë's rule: the k-th turn of a class of n
+samples comes at time (k - 1/2) / n. Any number of first turns then has the shares of the whole as
+nearly as whole numbers can, as many turns as there were samples have them exactly, and equal shares
+are one class after the other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["in_turn", "one_round"]
+
+
+def one_round(counts: Tensor) -> Tensor:
+    """The shortest sequence of classes in which each has exactly its share.
+
+    Args:
+        counts: Samples of each class (K,), int64, of which one at least is not 0.
+
+    Returns:
+        Classes, int64; only such as have samples.
+    """
+    present = counts.nonzero().flatten()
+    turns = counts[present]
+    turns = turns // math.gcd(*turns.tolist())
+    classes = torch.arange(len(turns)).repeat_interleave(turns)
+    first = turns.cumsum(dim=0) - turns
+    number = torch.arange(len(classes)) - first[classes]
+    times = (2 * number + 1).double() / turns[classes]  # equal fractions round to equal floats
+    return present[classes[times.argsort(stable=True)]]
+
+
+def in_turn(order: Tensor, places: slice) -> Tensor:
+    """The classes at some places of an endless sequence that repeats one round."""
+    return order[torch.arange(places.start, places.stop) % len(order)]
