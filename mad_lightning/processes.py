@@ -17,6 +17,7 @@ from torch import Tensor, distributed
 
 __all__ = [
     "Team",
+    "alone",
     "barrier",
     "gather_rows",
     "is_first",
@@ -37,12 +38,20 @@ def together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+
 def is_first() -> bool:
     """Whether this process writes and announces: its rank, or what the launcher will make it."""
     if together():
         return distributed.get_rank() == 0
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
+def alone() -> None:
+    """Tells this process that it trains by itself, whatever rank is left over around it."""
+    for name in _RANKS:
+        os.environ.pop(name, None)
 
 
 def on_first(work: AbstractContextManager[T]) -> AbstractContextManager[T | None]:

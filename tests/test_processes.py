@@ -21,6 +21,7 @@ from mad_lightning.metrics.functional import (
 )
 from mad_lightning.processes import (
     Team,
+    alone,
     barrier,
     gather_rows,
     is_first,
@@ -227,3 +228,11 @@ def test_two_processes_agree(tmp_path):
 
 if __name__ == "__main__":
     two_processes(int(sys.argv[1]), sys.argv[2])
+
+
+def test_a_process_that_trains_by_itself_is_the_first_whatever_is_left_around_it(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.setenv(name, "1")
+    assert not is_first()
+    alone()
+    assert is_first()

@@ -7,6 +7,8 @@ along.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +17,14 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 
 from mad_lightning.loop.blocks import BlockLoader, Blocks, BlockWriter
 from mad_lightning.loop.checkpoints import SealedCheckpoints
 from mad_lightning.loop.inside import CrashOnly
-from mad_lightning.processes import barrier
+from mad_lightning.processes import alone, barrier
 from mad_lightning.refusal import Refused
 
 __all__ = ["Trainers"]
@@ -34,7 +38,66 @@ _QUIET = {
 }
 """A lineage has observers of its own, and loaders that share out batches by themselves."""
 _OF_THE_MACHINE = ("accelerator", "strategy", "devices", "num_nodes", "precision", "plugins")
+_OF_A_NODE = ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "RANK")
+_MOST = max(16, 4 * (os.cpu_count() or 1))
 _COPIES = ("spawn", "fork", "notebook")
+_REFUSALS_OF_LIGHTNING = (
+    MisconfigurationException,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    AttributeError,
+    KeyError,
+    AssertionError,
+)
+_CANNOT_WORK: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
+    ("max_epochs", lambda n: n < -1 or n == 0, "nothing would be trained", "take at least 1"),
+    ("max_steps", lambda n: n < -1 or n == 0, "nothing would be trained", "leave it out"),
+    (
+        "max_time",
+        lambda _: True,
+        "how far training comes would depend on how busy the machine is",
+        "bound it by `max_epochs`",
+    ),
+    (
+        "limit_train_batches",
+        lambda n: n <= 0 or n != n,
+        "nothing would be trained",
+        "take at least 1 batch, or leave it out",
+    ),
+    (
+        "overfit_batches",
+        lambda n: n < 0 or n != n,
+        "nothing would be trained",
+        "take at least 1 batch, or leave it out",
+    ),
+    (
+        "gradient_clip_val",
+        lambda value: not 0 <= value < math.inf,
+        "gradients cannot be clipped to that",
+        "take a positive number, e.g. 1.0, or leave it out",
+    ),
+    (
+        "accumulate_grad_batches",
+        lambda n: n < 1,
+        "no step would be made",
+        "take at least 1",
+    ),
+    (
+        "enable_checkpointing",
+        lambda value: value is False,
+        "a lineage that is killed would not be able to go on",
+        "leave it out: one checkpoint is kept, and dropped when the generation is finished",
+    ),
+    (
+        "barebones",
+        bool,
+        "it takes away the callbacks and checkpoints that a lineage needs",
+        "leave it out; `enable_progress_bar: false` and `logger: false` are set already",
+    ),
+)
+"""Argument, what makes it wrong, why, and the remedy."""
 
 
 class Trainers:
@@ -66,24 +129,61 @@ class Trainers:
                 f"{strategy} copies the generator into other processes and loses it after training",
                 "use ddp",
             )
-        if any(isinstance(callback, OnExceptionCheckpoint) for callback in arguments["callbacks"]):
+        for field, is_wrong, problem, remedy in _CANNOT_WORK:
+            value = arguments.get(field)
+            if value is not None and is_wrong(value):
+                raise Refused(field, f"{_shown(value)}: {problem}", remedy)
+        if arguments.get("max_epochs") == -1 and (arguments.get("max_steps") or -1) == -1:
+            raise Refused("max_epochs", "-1: training would never end", "take at least 1")
+        if arguments.get("num_nodes", 1) > 1 and not {*_OF_A_NODE} & {*os.environ}:
             raise Refused(
-                "callbacks",
-                "OnExceptionCheckpoint makes a generation continue an earlier one's weights",
-                "leave it out: every epoch is checkpointed, any kill resumes",
+                "num_nodes",
+                f"{arguments['num_nodes']}, and nobody said which of them this is",
+                "start it on every node, by torchrun or srun",
             )
-        try:
-            _ = self.world_size
-        except (MisconfigurationException, ValueError) as error:
-            names = ("strategy", "devices", "accelerator", "precision", "num_nodes")
-            field = next((name for name in names if f"{name}=" in str(error)), "accelerator")
-            problem = str(error).replace("`", "")  # backticks mean parameters of ours
-            raise Refused(field, problem, "give what Lightning's Trainer takes") from None
+        for field in ("callbacks", "logger"):
+            for given in _listed(arguments.get(field)):
+                if remedy := _cannot_stand(given):
+                    raise Refused(field, f"{type(given).__name__} does not work here", remedy)
+        if self.world_size == 1:
+            alone()
 
     @cached_property
     def world_size(self) -> int:
-        """How many processes train together."""
-        return L.Trainer(**self.arguments()).world_size
+        """How many processes train together.
+
+        Raises:
+            Refused: If Lightning cannot make such a Trainer.
+        """
+        arguments = self.arguments()
+        if arguments.get("devices") in (0, "0"):
+            raise Refused("devices", "0: nothing would compute", "take at least 1, or leave it out")
+        try:
+            trainer = L.Trainer(**arguments)
+            if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > _MOST:
+                problem = f"{trainer.num_devices} processes for {os.cpu_count()} CPU cores"
+                raise Refused("devices", problem, f"take at most {_MOST} on this machine")
+            return trainer.world_size
+        except Refused:
+            raise
+        except _REFUSALS_OF_LIGHTNING as error:
+            problem = str(error).strip().replace("`", "")  # backticks mean parameters of ours
+            if "SLURM" in problem:
+                remedy = "start it with srun, or unset SLURM_NTASKS, which is left over"
+                raise Refused("devices", problem, remedy) from None
+            raise Refused(
+                self.culprit(arguments), problem, "give what Lightning's Trainer takes"
+            ) from None
+
+    def culprit(self, arguments: Mapping[str, Any]) -> str:
+        """The argument without which Lightning would make a Trainer; empty if there is none."""
+        for field in sorted(arguments, key=lambda name: (name in _QUIET, name in _OF_THE_MACHINE)):
+            try:
+                L.Trainer(**{name: value for name, value in arguments.items() if name != field})
+            except _REFUSALS_OF_LIGHTNING:
+                continue
+            return field
+        return ""
 
     def for_fit(
         self,
@@ -155,3 +255,18 @@ def _listed(given: Any) -> list[Any]:
     if given is None or given == []:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cannot_stand(given: Any) -> str:
+    """What to do instead of a callback or a logger that a lineage cannot stand, if it cannot."""
+    if isinstance(given, ModelCheckpoint):
+        return "leave it out: every epoch is checkpointed, and each generation keeps its weights"
+    if isinstance(given, OnExceptionCheckpoint):  # a generation would continue an earlier one's
+        return "leave it out: every epoch is checkpointed, any kill resumes"
+    if isinstance(given, WandbLogger):
+        return "leave it out: the lineage's observer WandB shows all generations as one run"
+    return ""

@@ -1,10 +1,18 @@
 """A Trainer is made anew each time, and is not asked what a lineage cannot stand."""
 
+import math
+
 import lightning as L
 import pytest
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, Timer
+from lightning.pytorch.callbacks import (
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    RichProgressBar,
+    Timer,
+)
+from lightning.pytorch.loggers import WandbLogger
 
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.checkpoints import SealedCheckpoints
@@ -24,12 +32,62 @@ ON_CPU = {"accelerator": "cpu", "devices": 1}
         ({"accelerator": "abacus"}, "accelerator"),
         ({"callbacks": OnExceptionCheckpoint("x")}, "callbacks"),
         ({"callbacks": [Timer(), OnExceptionCheckpoint("x")]}, "callbacks"),
+        ({"callbacks": ModelCheckpoint()}, "callbacks"),
+        ({"callbacks": RichProgressBar()}, "callbacks"),
+        ({"logger": WandbLogger(offline=True)}, "logger"),
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"max_epochs": -1}, "max_epochs"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"max_time": "00:01:00:00"}, "max_time"),
+        ({"limit_train_batches": 0}, "limit_train_batches"),
+        ({"limit_train_batches": 1.5}, "limit_train_batches"),
+        ({"overfit_batches": -1}, "overfit_batches"),
+        ({"gradient_clip_val": -1.0}, "gradient_clip_val"),
+        ({"gradient_clip_val": math.nan}, "gradient_clip_val"),
+        ({"gradient_clip_algorithm": "nope"}, "gradient_clip_algorithm"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches"),
+        ({"enable_checkpointing": False}, "enable_checkpointing"),
+        ({"barebones": True}, "barebones"),
+        ({"devices": -2}, "devices"),
+        ({"devices": "two"}, "devices"),
+        ({"devices": 0}, "devices"),
+        ({"devices": 10_000}, "devices"),
+        ({"num_nodes": 2}, "num_nodes"),
+        ({"precision": "12-mixed"}, "precision"),
+        ({"profiler": "nope"}, "profiler"),
+        ({"fast_dev_run": -1}, "fast_dev_run"),
     ],
 )
 def test_what_a_lineage_cannot_stand_is_refused_by_field(arguments, field):
     with pytest.raises(Refused) as caught:
         Trainers(lambda: {**ON_CPU, **arguments}).check()
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_epochs": -1, "max_steps": 6},
+        {"max_epochs": None},
+        {"limit_train_batches": 3},
+        {"limit_train_batches": 0.5},
+        {"overfit_batches": 1},
+        {"gradient_clip_val": 0.0},
+        {"fast_dev_run": True},
+        {"enable_progress_bar": True, "callbacks": RichProgressBar()},
+    ],
+    ids=str,
+)
+def test_what_a_lineage_can_stand_is_taken(arguments):
+    Trainers(lambda: {**ON_CPU, **arguments}).check()
+
+
+def test_tasks_that_nobody_started_are_refused_with_their_cause(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    with pytest.raises(Refused) as caught:
+        Trainers(lambda: ON_CPU).check()
+    assert "unset SLURM_NTASKS" in caught.value.remedy
 
 
 def test_lightnings_defaults_will_do(tmp_path):
