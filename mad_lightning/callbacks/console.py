@@ -22,7 +22,6 @@ from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
-from mad_lightning.refusal import Diverged
 
 __all__ = ["Console", "say"]
 
@@ -101,21 +100,16 @@ class Console(LineageCallback):
         say(f"gone MAD: {reason}", "bold")
 
     def on_lineage_end(self, records: Sequence[GenerationRecord], finished: bool) -> None:
-        """Takes the bars away; says where things are, or how to go on."""
+        """Takes the bars away; says where things are. What was raised speaks for itself."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
         made, wanted = len(records), self._lineage.generations
         directory = self._lineage.directory
         where = f"in {directory} (ledger: {directory.ledger.path.name})"
-        if isinstance(sys.exc_info()[1], Diverged):
-            say(f"diverged after {made} of {wanted} generations", "yellow")
-        elif not finished:
-            line = f"interrupted after {made} of {wanted} generations"
-            say(f"{line}; to resume, run the same command", "yellow")
-        elif made < wanted:
+        if finished and made < wanted:
             say(f"stopped early, after {made} of {wanted} generations, {where}", "bold")
-        else:
+        elif finished:
             say(f"done: {made} generations {where}", "bold")
 
     # the bars

@@ -4,8 +4,9 @@ A verb is a file of this package: its docstring is the verb's page of help, its 
 work. A page is read without importing the file, so help answers at once, whatever a verb imports.
 
 Bad input of any verb ends here, on one screen: the field, what is wrong, the remedy, exit code 2.
-Rooms speak of their parameters as YAML spells them, in backticks; here they become flags. A
-training that diverges ends here as well, with exit code 1.
+So does what the machine cannot do, and, with exit code 1, a training that diverges. ``--debug``
+shows the traceback, too.
+Rooms speak of their parameters as YAML spells them, in backticks; here they become flags.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ def main(args: Sequence[str] | None = None) -> None:
         args: A verb and its arguments; None takes those of the process.
 
     Raises:
-        SystemExit: With code 2 if the input was refused, 1 if a training has diverged.
+        SystemExit: With code 2 if the input was refused, or the machine cannot do it; with 1 if a
+            training has diverged; with 130 if somebody pressed Ctrl-C.
     """
-    verb, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    given = list(sys.argv[1:] if args is None else args)
+    verb, *rest = [arg for arg in given if arg != "--debug"] or ["--help"]
     try:
+        speak_anywhere()
         if verb in ("-h", "--help"):
             print(overview())
         elif verb not in VERBS:
@@ -45,16 +49,40 @@ def main(args: Sequence[str] | None = None) -> None:
             print(page(verb))
         else:
             run(verb, rest)
-    except Diverged as diverged:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (KeyboardInterrupt, SystemExit) as left:
+        if not any(isinstance(part, KeyboardInterrupt) for part in (left, left.__context__)):
+            raise
         if speaks():
-            print(
-                f"error: {diverged.renamed(str, flag)}", way_on(diverged), sep="\n", file=sys.stderr
-            )
-        raise SystemExit(1) from None
-    except Refused as refused:
+            print("interrupted; to go on, run the same command", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        from mad_lightning.commands.faults import refusal_of
+
+        refused = refusal_of(error)
+        if refused is None:
+            raise
+        if "--debug" in given:
+            import traceback
+
+            traceback.print_exception(error)
         if speaks():
             print(f"error: {refused.renamed(str, flag)}", file=sys.stderr)
-        raise SystemExit(2) from None
+            if isinstance(refused, Diverged):
+                print(way_on(refused), file=sys.stderr)
+        raise SystemExit(1 if isinstance(refused, Diverged) else 2) from None
+
+
+def speak_anywhere() -> None:
+    """Lets words reach terminals that lack a letter of ours, and pipes that are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def run(verb: str, args: Sequence[str]) -> None:
@@ -83,7 +111,7 @@ def overview() -> str:
             "",
             *(f"  {name:<13}{what.rstrip('.')}" for name, _, what in lines),
             "",
-            "mad VERB --help shows a verb's page.",
+            "mad VERB --help shows a verb's page, --debug the traceback of what is refused.",
         ]
     )
 
@@ -105,8 +133,12 @@ def way_on(diverged: Diverged) -> str:
 
 
 def speaks() -> bool:
-    """Whether this process tells what was refused: without torch, it is the only one."""
-    if "torch" not in sys.modules:
+    """Whether this process tells what was refused: the first of those that were started together.
+
+    A rank without a number of processes is left over from something else.
+    """
+    alone = all(os.environ.get(name, "1") == "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    if alone or "torch" not in sys.modules:
         return True
     from mad_lightning.processes import is_first
 

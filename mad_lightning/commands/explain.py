@@ -29,8 +29,13 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         listing: Where all names are listed.
     """
     text = re.sub(r"\s+", " ", message).strip()
-    keys = re.findall(r"Parser key [\"']([\w.]+)[\"']", text)
-    field = ".".join(keys) or "configuration"
+    field = ""
+    for key in re.findall(r"Parser key [\"']([\w.]+)[\"']", text):  # the last may be told again
+        field += "" if f".{field}".endswith(f".{key}") else f".{key}" if field else key
+    keys, field = [field] if field else [], field or "configuration"
+    for name in dict.fromkeys(re.findall(r"\b(?:[a-zA-Z_]\w*\.)+[A-Z]\w*", text)):
+        if problem := check_class(name):
+            return Refused(field, problem, "name a class as module.Class")
 
     if missing := re.search(r"(?:File does not exist|Unable to open file)[^']*'([^']+)'", text):
         path = Path(missing[1])
@@ -53,13 +58,38 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         near = difflib.get_close_matches(name[1], known, 3, 0.5) or known
         hint = f"choose {_either(near)}" if near else listing
         return Refused(field, f"there is no class {name[1]}", hint)
-    if value := re.search(r"Expected a (.+?)\. Got value: (.*?)(?: - Expected|$)", text):
+    if value := re.search(
+        r"Expected a (.+?)\. Got value: (.*?)(?: - (?:Expected|Problem)|$)", text
+    ):
         kinds = value[1].replace("typing.Literal", "one of ").replace("<class ", "")
         return Refused(field, f"{value[2]} is not accepted", "give " + kinds.strip("'>"))
     if value := re.search(r"Subtypes: \[(.+?)\] .*Given value: (.*)$", text):
         kinds = re.sub(r"<class '([\w.]+)'>", r"\1", value[1]).replace("NoneType", "null")
+        kinds = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", kinds)
         return Refused(field, f"{value[2]} is not accepted", f"give {kinds}")
     return Refused(field, text[:500], listing)
+
+
+def check_class(name: str) -> str:
+    """Why there is no such class: its module is not there, or lacks it.
+
+    Args:
+        name: A dotted name.
+
+    Returns:
+        The problem in words; nothing if there is such a class.
+
+    Raises:
+        Exception: What a module of the user's own raises when it is imported: the parser hides it.
+    """
+    module, _, name_in_it = name.rpartition(".")
+    try:
+        has_it = hasattr(importlib.import_module(module), name_in_it)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        return f"there is no module {error.name}, neither installed nor where you stand"
+    return "" if has_it else f"{module} has no {name_in_it}"
 
 
 class PlainParser(argparse.ArgumentParser):

@@ -49,6 +49,8 @@ import mad_lightning.generators
 import mad_lightning.metrics
 from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.commands.explain import explain
+from mad_lightning.commands.faults import in_own_code
+from mad_lightning.commands.reading import Unreadable, read_strictly
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.settings import LineageSettings
@@ -153,10 +155,13 @@ class LineageCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses; says no where Lightning would print its usage."""
+        read_strictly()
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise explain(str(error), parser, _LISTING) from None
+        except Unreadable as error:
+            raise error.refused from None
 
     def _add_instantiators(self) -> None:
         """Keeps no configuration in checkpoints: it stands beside the lineage."""
@@ -176,13 +181,13 @@ class LineageCLI(LightningCLI):
         Raises:
             Refused: If a class refuses its arguments, with its place in the configuration.
         """
-        refusals: list[tuple[type, Refused]] = []
+        raised: list[tuple[type, Exception]] = []
 
         def noted(made: type, *args: Any, **kwargs: Any) -> Any:
             try:
                 return made(*args, **kwargs)
-            except Refused as refused:
-                refusals.append((made, refused))
+            except Exception as error:
+                raised.append((made, error))
                 raise
 
         try:
@@ -191,12 +196,27 @@ class LineageCLI(LightningCLI):
                 instantiate_groups=False,
                 instantiators=[(noted, object, True)],
             )[key]
-        except (ValueError, TypeError):  # the parser may wrap what a class has raised
-            if not refusals:
+        except Exception:  # the parser may wrap what a class has raised
+            if not raised:
                 raise
-        culprit, refused = refusals[0]
+        culprit, error = raised[0]
         with at(next(_places_of(culprit, self.config[key], key), key)):
-            raise refused
+            raise _refused_by(culprit, error)
+
+
+def _refused_by(made: type, error: Exception) -> Exception:
+    """What to raise for a class that could not be made: a library's words become a refusal."""
+    if isinstance(error, Refused) or made.__module__.startswith(__package__.partition(".")[0]):
+        return error
+    if any(in_own_code(error)):
+        return error
+    problem = f"{made.__name__} says: {str(error).strip()}".replace("`", "")
+    remedy = f"give what {made.__name__} takes"
+    return Refused(
+        "",
+        problem[:500],
+        "install what it names, or leave it out" if isinstance(error, ImportError) else remedy,
+    )
 
 
 def _places_of(kind: type, config: Any, place: str) -> Iterator[str]:
@@ -237,7 +257,7 @@ def build(args: Sequence[str]) -> MetaTrainer:
     cli = LineageCLI(args)
     config = cli.config
     seed = config.seed_everything
-    if isinstance(seed, bool) or seed < 0:
+    if seed is None or isinstance(seed, bool) or seed < 0:
         raise Refused("seed_everything", f"{seed}", "give the lineage's seed as a number, e.g. 0")
     if config.lineage.name is None:
         config.lineage.name = _name(config)
@@ -246,7 +266,8 @@ def build(args: Sequence[str]) -> MetaTrainer:
     arguments = vars(cli.make("data"))
     with at("data"):
         data = GenerationDataModule(**arguments)
-    cli.make("generator")  # refuses now what it would refuse later
+    for group in ("generator", "trainer"):
+        cli.make(group)  # refuses now what it would refuse later
     return MetaTrainer(
         settings=settings,
         policy=cli.make("policy"),
@@ -255,7 +276,7 @@ def build(args: Sequence[str]) -> MetaTrainer:
         build_generator=lambda: cli.make("generator"),
         build_trainer_arguments=lambda: vars(cli.make("trainer")),
         sampling_bias=config.sampling_bias,
-        callbacks=cli.make("callbacks"),
+        callbacks=cli.make("callbacks") or (),
         seed=seed,
         config={key: value for key, value in _plain(config.as_dict()).items() if key != "config"},
     )

@@ -1,5 +1,6 @@
 """One door: its pages, its verbs, and the one way to say no."""
 
+import errno
 import os
 import re
 import resource
@@ -59,7 +60,7 @@ def test_trains_page_tells_every_group_of_options():
 
 def test_there_is_a_page_for_every_file_of_a_verb():
     files = {path.stem for path in (ROOT / "mad_lightning" / "commands").glob("*.py")}
-    assert files == {*VERBS, "__init__", "explain"}
+    assert files == {*VERBS, "__init__", "explain", "faults", "reading"}
 
 
 def run_it(*command, **environment):
@@ -117,6 +118,7 @@ def test_the_script_the_module_and_train_py_are_one_door():
 
 
 def test_only_the_first_of_several_processes_says_no(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, lines in (("0", 2), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as left:
@@ -137,3 +139,61 @@ def test_only_the_first_of_several_processes_says_no(capsys, monkeypatch, tmp_pa
 )
 def test_parameters_are_told_as_flags(name, value, told):
     assert flag(name, value) == told
+
+
+def ending(monkeypatch, raised, *flags):
+    """How the door ends when a verb raises something."""
+
+    scope = {"raised": raised}
+    exec(compile("def run(verb, args):\n    raise raised", "<a library>", "exec"), scope)
+    monkeypatch.setattr("mad_lightning.commands.run", scope["run"])
+    with pytest.raises(SystemExit) as left:
+        main(["report", "here", *flags])
+    return left.value.code
+
+
+MACHINE = {
+    "a file in the way": (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), "x/y: "),
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "make room"),
+    "no locks": (OSError(errno.ENOLCK, "No locks available", "runs/.lock"), "locks"),
+    "read-only": (OSError(errno.EROFS, "Read-only file system", "runs"), "read-only"),
+    "something new": (OSError(errno.EBADMSG, "Bad message", "f"), "f: Bad message"),
+    "no memory": (MemoryError(), "memory: there is not enough"),
+    "no memory for torch": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "smaller"),
+}
+
+
+@pytest.mark.parametrize("case", MACHINE)
+def test_what_the_machine_cannot_do_is_refused(case, monkeypatch, capsys):
+    raised, told = MACHINE[case]
+    assert ending(monkeypatch, raised) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert told in shown
+    assert "remedy: " in shown
+    assert "Traceback" not in shown
+    assert ending(monkeypatch, raised, "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("mad_lightning.commands.faults.in_own_code", lambda error: iter(()))
+    with pytest.raises(ZeroDivisionError):
+        ending(monkeypatch, ZeroDivisionError())
+
+
+def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
+    assert ending(monkeypatch, KeyboardInterrupt()) == 130
+    lightnings = SystemExit(1)
+    lightnings.__context__ = KeyboardInterrupt()
+    assert ending(monkeypatch, lightnings) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "interrupted; to go on, run the same command"
+    ] * 2  # fmt: skip
+
+
+def test_a_terminal_without_greek_letters_gets_its_help():
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done, _ = run_it("train.py", "--help", **plain)
+    assert done.returncode == 0
+    assert "--sampling_bias ?" in done.stdout

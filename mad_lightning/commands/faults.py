@@ -1,0 +1,77 @@
+"""Whose fault it is: what the user asked, what the machine has, the user's own code, or a bug.
+
+The first three end on one screen. Only a bug of ours keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from mad_lightning.refusal import Refused
+
+__all__ = ["in_own_code", "refusal_of"]
+
+_AGAIN = "then run the same command again: it goes on where it stopped"
+_REMEDIES = {
+    errno.ENOSPC: f"make room there, {_AGAIN}",
+    errno.EDQUOT: f"make room within your quota, {_AGAIN}",
+    errno.EACCES: "take a place that this user may read and write",
+    errno.EPERM: "take a place that this user may read and write",
+    errno.EROFS: "its file system is read-only: take another place",
+    errno.ENOTDIR: "a file stands where a directory is wanted: take another place, or move it away",
+    errno.EEXIST: "a file stands where a directory is wanted: take another place, or move it away",
+    errno.EISDIR: "a directory stands where a file is wanted: take another name, or move it away",
+    errno.ENAMETOOLONG: "give shorter names",
+    errno.ENOLCK: "its file system gives no locks (NFS without lockd?): take a place on another",
+    errno.ENOSYS: "its file system knows no locks: take a place on another",
+    errno.EOPNOTSUPP: "its file system knows no locks: take a place on another",
+    errno.ENOENT: "name a place that exists, or can be made",
+    errno.EMFILE: "allow this program more open files (ulimit -n)",
+}
+_LIBRARIES = (
+    str(Path(__file__).resolve().parents[1]),
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Unable to allocate", "array is too big")
+
+
+def refusal_of(error: Exception) -> Refused | None:
+    """What an error tells the user.
+
+    Returns:
+        Field or file, problem and remedy; None if it is a bug of ours.
+    """
+    if isinstance(error, Refused):
+        return error
+    if words := "\n".join(in_own_code(error)):
+        return Refused("your own code", f"raised\n{words}", "mend it; --debug shows all frames")
+    if isinstance(error, OSError) and error.errno is not None:
+        place = str(error.filename2 or error.filename or "a file")
+        remedy = _REMEDIES.get(error.errno, f"mend that, {_AGAIN}")
+        return Refused(place, f"{error.strerror}", remedy)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        problem = (str(error).strip() or "there is not enough").splitlines()[0]
+        return Refused(
+            "memory",
+            problem.replace("`", "")[:300],
+            "give smaller counts, batches or networks, or take a larger machine",
+        )
+    return None
+
+
+def in_own_code(error: BaseException) -> Iterator[str]:
+    """The end of a traceback as far as it lies in the user's own files, and what was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(frame.filename)]
+    if own or (isinstance(error, SyntaxError) and _is_own(error.filename or "<>")):
+        for line in traceback.format_list(own[-3:]) + traceback.format_exception_only(error):
+            yield line.rstrip()
+
+
+def _is_own(file: str) -> bool:
+    """Whether a file is neither ours nor a library's."""
+    return not file.startswith(("<", *_LIBRARIES)) and Path(file).is_file()

@@ -1,0 +1,76 @@
+"""Whose fault it is: errors of the user's own code are shown as they are."""
+
+import pytest
+
+from mad_lightning.commands import main
+from mad_lightning.commands.faults import in_own_code, refusal_of
+
+HEAD = "from mad_lightning.policies import FullySynthetic\n"
+OWN = {
+    "a package that is not there": ("import nosuch\n", "import nosuch", "No module named 'nosuch'"),
+    "a word forgotten": (f"{HEAD}class Mine(FullySynthetic)\n", "class Mine(", "SyntaxError"),
+    "an error at the top": (f"{HEAD}raise ValueError('early')\n", "raise", "ValueError: early"),
+    "an error in the constructor": (
+        f"{HEAD}class Mine(FullySynthetic):\n    def __init__(self):\n        1 / 0\n",
+        "1 / 0",
+        "ZeroDivisionError",
+    ),
+    "an error in a method": (
+        f"{HEAD}class Mine(FullySynthetic):\n    def mix(self, t):\n        return nowhere\n",
+        "return nowhere",
+        "NameError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_an_error_in_ones_own_module_is_shown_as_it_is(
+    case, arguments, tmp_path, monkeypatch, refusal, request
+):
+    text, line, told = OWN[case]
+    module = f"own_{list(OWN).index(case)}"
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    place = arguments.index("--policy")
+    more = ["--policy.n_initial", "100"] if "method" in case else []
+    arguments[place : place + 4] = ["--policy", f"{module}.Mine", *more]
+    shown = refusal("train", *arguments)
+    assert f'{module}.py", line {1 + text[: text.index(line)].count(chr(10))}' in shown
+    assert line in shown
+    assert told in shown
+    assert "is not accepted" not in shown
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("nosuch.Mine", "no module nosuch"), ("mad_lightning.policies.Mine", "policies has no Mine")],
+)
+def test_a_class_that_is_not_there_is_told_apart(name, told, arguments, refusal):
+    place = arguments.index("--policy")
+    arguments[place : place + 4] = ["--policy", name]
+    assert told in refusal("train", *arguments)
+
+
+def test_a_library_that_cannot_make_its_class_is_refused_with_its_place(arguments, refusal):
+    extra = ["--trainer.callbacks", "ThroughputMonitor"]
+    shown = refusal("train", *arguments, *extra, "--trainer.callbacks.batch_size_fn", "len",
+                    "--trainer.callbacks.window_size", "-1")  # fmt: skip
+    assert shown.startswith("error: trainer.callbacks")
+
+
+def test_a_bug_in_the_package_is_nobodys_input():
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("1 / 0", "<ours>", "exec"))
+    caught.value.__traceback__ = caught.value.__traceback__.tb_next
+    assert list(in_own_code(caught.value)) == []
+    assert refusal_of(caught.value) is None
+
+
+def test_debug_shows_where_it_was_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", *arguments, "--sampling_bias", "0", "--debug"])
+    assert left.value.code == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "error: sampling_bias: " in shown
