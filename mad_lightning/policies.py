@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 from mad_lightning.refusal import Refused
 
@@ -134,13 +134,24 @@ class Mix:
         return Mix(self.generation, tuple(parts))
 
 
+_MOST = 10**15
+"""No count is larger; how many a machine can hold is asked where machines are known."""
+
+
+def _power(base: int, exponent: int) -> int:
+    """A power that stays small while it is computed."""
+    if exponent < 0 or exponent * (abs(base).bit_length() - 1) > _MOST.bit_length():
+        raise OverflowError
+    return base**exponent
+
+
 _ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv,
     ast.Div: operator.floordiv,
-    ast.Pow: operator.pow,
+    ast.Pow: _power,
 }
 
 
@@ -151,10 +162,11 @@ def schedule(n: int | str) -> Callable[[int], int]:
         n: A number, or integer arithmetic in ``t``: ``"(t-1) * 70000"``, ``"(t-1) x 70k"``.
 
     Returns:
-        A function from the generation t >= 1 to a count.
+        A function from the generation t >= 1 to a count, or ValueError where there is none: it
+        divides by zero, or leaves ±10^15.
 
     Raises:
-        ValueError: If the text is not such arithmetic.
+        ValueError: If the text is not such arithmetic, or has no value for generation 2.
 
     Example:
         >>> [schedule("(t-1) x 70k")(t) for t in (1, 2, 3)]
@@ -162,34 +174,51 @@ def schedule(n: int | str) -> Callable[[int], int]:
     """
     if isinstance(n, int):
         return lambda t: n
+    if len(n) > 200:
+        raise ValueError(f"{n[:20]!r}... is longer than 200 characters")
     text = re.sub(r"(?<=[\d)\s])[x×](?=[\d(\st])", "*", n.strip())
     text = re.sub(r"(\d+)\s*k\b", r"\g<1>000", text)
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{n!r} is not arithmetic in t") from error
 
     def value(node: ast.expr, t: int) -> int:
         match node:
             case ast.Constant(value=int(number)) if not isinstance(number, bool):
-                return number
+                return _bounded(number)
             case ast.Name(id="t"):
                 return t
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                return _ARITHMETIC[type(op)](value(left, t), value(right, t))
+                return _bounded(_ARITHMETIC[type(op)](value(left, t), value(right, t)))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand, t)
             case ast.Call(func=ast.Name(id="min" | "max" as name), args=args) if args:
                 return (min if name == "min" else max)(value(arg, t) for arg in args)
         raise ValueError(f"{n!r} is not arithmetic in t")
 
-    value(tree, 2)  # complain now, not at generation 2
-    return functools.cache(lambda t: value(tree, t))
+    @functools.cache
+    def count(t: int) -> int:
+        try:
+            return value(tree, t)
+        except ZeroDivisionError:
+            raise ValueError(f"{n!r} divides by zero at t = {t}") from None
+        except OverflowError:
+            raise ValueError(f"{n!r} leaves all bounds at t = {t} (10^15 samples)") from None
+
+    count(2)  # complain now, not at generation 2
+    return count
+
+
+def _bounded(n: int) -> int:
+    if abs(n) > _MOST:
+        raise OverflowError
+    return n
 
 
 def _check_count(field: str, n: int | None, least: int) -> None:
-    if n is not None and n < least:
-        raise Refused(field, f"{n} samples", f"take at least {least}")
+    if n is not None and not least <= n <= _MOST:
+        raise Refused(field, f"{n} samples", f"take at least {least}, at most 10^15")
 
 
 class LoopPolicy(ABC):
@@ -271,14 +300,17 @@ class _SyntheticPolicy(LoopPolicy):
             _check_count("n_synthetic", n_synthetic, 0)
         if synthetic_from not in ("last", "all", "last_k"):
             raise Refused("synthetic_from", f"{synthetic_from!r}", "choose last, all or last_k")
-        _check_count("k", k, 1)
+        if not 1 <= k <= 1000:
+            raise Refused("k", f"{k} generations", "take 1 to 1000; all reaches back to the first")
         self.synthetic_from = synthetic_from
         self.k = k
         self.reach = k if synthetic_from == "last_k" else 1
         self._used = functools.cache(self._count_used)
 
     def _window(self, t: int) -> int:
-        """How many of the last generations feed generation ``t`` >= 2."""
+        """How many of the last generations feed generation ``t``."""
+        if t == 1:
+            return 0
         if self.synthetic_from == "last_k":
             return min(self.k, t - 1)
         return 1 if self.synthetic_from == "last" else t - 1
@@ -300,8 +332,12 @@ class _SyntheticPolicy(LoopPolicy):
         ages = range(generation + 1, generation + self.k)
         return tuple(accumulate((self._share(t, generation) for t in ages), initial=0))
 
+    @abstractmethod
+    def real_parts(self, t: int) -> tuple[Part, ...]:
+        """The real and the fresh part of generation ``t`` >= 1."""
+
     def synthetic_parts(self, t: int) -> tuple[Part, ...]:
-        """The synthetic part of generation ``t`` >= 2, oldest shard first.
+        """The synthetic part of generation ``t`` >= 2, oldest shard first; none for t = 1.
 
         ``last`` takes the shard of t-1 and ``all`` keeps every earlier shard, so that a pool grows
         (paper, section 4.1). ``last_k`` takes equal shares of the last k generations and, at each
@@ -315,6 +351,70 @@ class _SyntheticPolicy(LoopPolicy):
                 used = self._used(generation)[t - generation - 1] if fresh else 0
                 parts.append(Part("synthetic", shard_name(generation), used, count))
         return tuple(parts)
+
+    def mix(self, t: int) -> Mix:
+        """Real samples for t = 1; then what the loop keeps of them, and synthetic ones."""
+        return Mix(t, self.real_parts(t) + self.synthetic_parts(t))
+
+    def n_draw(self, t: int) -> int:
+        """How many samples the shard of generation ``t`` must hold for the generations after it."""
+        if type(self).mix is not _SyntheticPolicy.mix:
+            return super().n_draw(t)
+        return sum(self._share(after, t) for after in range(t + 1, t + 1 + self.reach))
+
+    def n_pool(self, generations: int) -> int:
+        """How many real samples a lineage of that many generations touches."""
+        if type(self).mix is not _SyntheticPolicy.mix:
+            return super().n_pool(generations)
+        parts = (part for t in range(1, generations + 1) for part in self.real_parts(t))
+        return max((part.stop for part in parts), default=0)
+
+    def check(self, generations: int) -> None:
+        """Refuses a schedule that cannot be fed; in time linear in the generations."""
+        if type(self).mix is not _SyntheticPolicy.mix:
+            super().check(generations)
+            return
+        fewest = [_MOST]  # what each shard up to the s-th is drawn with at least
+        for t in range(1, generations + 1):
+            n = self._n_synthetic_checked(t) if t > 1 else 0
+            if n == 0 and not self.real_parts(t):
+                raise Refused(
+                    "",
+                    f"generation {t} has nothing to train on",
+                    "give n_initial, n_real, n_fresh or n_synthetic samples to every generation",
+                )
+            if self.synthetic_from != "all" or t == 1:
+                continue  # shards are drawn for those that take them
+            share, rest = divmod(n, t - 1)
+            if fewest[t - 2] < share or fewest[min(rest, t - 2)] < share + 1:
+                self._refuse_growth(t)
+            fewest.append(min(fewest[-1], share))
+        for t in range(generations + 1, generations + 1 + self.reach):  # shards are drawn for them
+            self._n_synthetic_checked(t)
+
+    def _n_synthetic_checked(self, t: int) -> int:
+        try:
+            n = self.n_synthetic(t)
+        except ValueError as error:
+            raise Refused("n_synthetic", str(error), "choose another schedule") from None
+        if n < 0:
+            raise Refused(
+                "n_synthetic", f"{n} samples in generation {t}", "bound it by max(0, ...)"
+            )
+        return n
+
+    def _refuse_growth(self, t: int) -> NoReturn:
+        """Some shard has fewer samples than generation ``t`` asks it for."""
+        for source in range(1, t - 1):
+            asked, drawn = self._share(t, source), self._share(source + 1, source)
+            if asked > drawn:
+                raise Refused(
+                    "n_synthetic",
+                    f"generation {t} asks the shard of generation {source} for {asked} samples, "
+                    f"it is drawn with {drawn}",
+                    "let the schedule grow no faster than linearly, or use last",
+                )
+        raise AssertionError(f"generation {t} asks no shard for too much")
 
 
 class FullySynthetic(_SyntheticPolicy):
@@ -344,11 +444,9 @@ class FullySynthetic(_SyntheticPolicy):
         super().__init__(n_initial if n_synthetic is None else n_synthetic, synthetic_from, k)
         self.n_initial = n_initial
 
-    def mix(self, t: int) -> Mix:
-        """Real samples for t = 1, synthetic ones ever after."""
-        if t == 1:
-            return Mix(t, (Part("real", None, 0, self.n_initial),))
-        return Mix(t, self.synthetic_parts(t))
+    def real_parts(self, t: int) -> tuple[Part, ...]:
+        """Real samples for t = 1, none ever after."""
+        return (Part("real", None, 0, self.n_initial),) if t == 1 else ()
 
     def arithmetic(self, generations: int) -> str:
         """Only generation 1 touches the pool."""
@@ -385,11 +483,9 @@ class SyntheticAugmentation(_SyntheticPolicy):
         self.n_real = n_real
         self.n_initial = n_real if n_initial is None else n_initial
 
-    def mix(self, t: int) -> Mix:
-        """The fixed real set and, from t = 2, synthetic samples."""
-        if t == 1:
-            return Mix(t, (Part("real", None, 0, self.n_initial),))
-        return Mix(t, (Part("real", None, 0, self.n_real), *self.synthetic_parts(t)))
+    def real_parts(self, t: int) -> tuple[Part, ...]:
+        """The fixed real set."""
+        return (Part("real", None, 0, self.n_initial if t == 1 else self.n_real),)
 
     def arithmetic(self, generations: int) -> str:
         """The larger of the fixed set and generation 1's."""
@@ -426,12 +522,12 @@ class FreshData(_SyntheticPolicy):
         self.n_initial = n_initial
         self.n_fresh = n_fresh
 
-    def mix(self, t: int) -> Mix:
-        """The next ``n_fresh`` samples of the pool and, from t = 2, synthetic samples."""
+    def real_parts(self, t: int) -> tuple[Part, ...]:
+        """The initial samples, then the next ``n_fresh`` of the pool."""
         if t == 1:
-            return Mix(t, (Part("real", None, 0, self.n_initial),))
+            return (Part("real", None, 0, self.n_initial),)
         start = self.n_initial + (t - 2) * self.n_fresh
-        return Mix(t, (Part("fresh", None, start, self.n_fresh), *self.synthetic_parts(t)))
+        return (Part("fresh", None, start, self.n_fresh),)
 
     def arithmetic(self, generations: int) -> str:
         """Initial samples and the fresh ones of every later generation."""

@@ -131,6 +131,74 @@ def test_schedule_refuses_what_is_not_arithmetic(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("t**9**9**9", "bounds at t = 2"),
+        ("9**9**9", "bounds"),
+        ("10**14 * 10 * t", "bounds"),
+        ("2**(0-t)", "bounds"),
+        ("100//(t-2)", "by zero at t = 2"),
+        ("1/0", "by zero"),
+        ("(" * 300 + "t" + ")" * 300, "200 characters"),
+        ("t\0", "arithmetic"),
+    ],
+)
+def test_schedule_refuses_at_once_what_has_no_value(text, told):
+    with pytest.raises(ValueError, match=told):
+        schedule(text)
+
+
+@pytest.mark.parametrize("text", ["t**t**t", "max(9, 100//(t-5))", "100//(6-t)", "22-5*t"])
+def test_a_schedule_is_asked_for_all_generations_before_the_first(text):
+    """Generation 6 is asked, too: the shard of generation 5 is drawn for it."""
+    with pytest.raises(Refused) as caught:
+        FullySynthetic(10, text).check(5)
+    assert caught.value.field == "n_synthetic"
+    assert "t = " in caught.value.problem or "generation 5" in caught.value.problem
+
+
+@pytest.mark.parametrize("kind", ["last", "all", "last_k"])
+@pytest.mark.parametrize(
+    "text", ["5*t", "40-3*t", "t*t", "max(9, 30-t)", "t//4", "7", "3*(t//5)+1"]
+)
+def test_the_quick_check_is_that_of_any_policy(text, kind):
+    policy = SyntheticAugmentation(10, f"max(0, {text})", synthetic_from=kind, k=3)
+
+    def told(check):
+        try:
+            check(policy, 14)
+        except Refused as refused:
+            return refused.field, refused.problem
+        return None
+
+    assert told(type(policy).check) == told(LoopPolicy.check)
+    for t in range(1, 9):
+        assert policy.n_draw(t) == LoopPolicy.n_draw(policy, t)
+
+
+def test_a_pool_that_keeps_all_is_checked_in_linear_time(monkeypatch):
+    asked = []
+    policy = SyntheticAugmentation(10, "(t-1) * 10", synthetic_from="all")
+    share = policy._share
+    monkeypatch.setattr(policy, "_share", lambda *at: asked.append(at) or share(*at))
+    monkeypatch.setattr(policy, "synthetic_parts", None)  # makes one part for every generation
+    policy.check(2000)
+    policy.n_pool(2000)
+    policy.n_draw(1999)
+    assert len(asked) <= 2000
+
+
+def test_a_subclass_with_a_mix_of_its_own_is_checked_by_its_mix():
+    class Idle(FullySynthetic):
+        def mix(self, t):
+            return Mix(t, ())
+
+    with pytest.raises(Refused, match="nothing to train on"):
+        Idle(10).check(3)
+    assert (Idle(10).n_pool(3), Idle(10).n_draw(1)) == (0, 0)
+
+
+@pytest.mark.parametrize(
     ("build", "field"),
     [
         (lambda: FullySynthetic(0), "n_initial"),
@@ -140,6 +208,8 @@ def test_schedule_refuses_what_is_not_arithmetic(text):
         (lambda: SyntheticAugmentation(-5), "n_real"),
         (lambda: FreshData(10, 0, 5), "n_fresh"),
         (lambda: FreshData(10, 1, 5, synthetic_from="last_k", k=0), "k"),
+        (lambda: FreshData(10, 1, 5, synthetic_from="last_k", k=10**12), "k"),
+        (lambda: FullySynthetic(10**16), "n_initial"),
         (lambda: FullySynthetic(10, 0).check(3), ""),
         (
             lambda: SyntheticAugmentation(10, "t*t*t", synthetic_from="all").check(9),
