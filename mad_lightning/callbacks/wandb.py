@@ -2,8 +2,9 @@
 
 Three things go wrong where W&B meets a loop, and each has its answer here. *It waits*: for a key,
 a server, an upload; so the mode is decided before anything is asked, and every wait is bounded.
-*It forgets or repeats*: an offline run cannot be continued, so one that nobody has synced yet is
-dropped and drawn anew from the ledger, under its old id; an online run gets what its server lacks.
+*It forgets or repeats*: what counts is what is there, in an offline run's own file or in the
+history on the server, and never a note of it. An offline run cannot be continued, so one that
+nobody has synced yet is dropped and drawn anew from the ledger; an online run gets what it lacks.
 *It fails*: then one line says so and the lineage goes on, because no number depends on it.
 
 Keys of a run:
@@ -22,15 +23,17 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.console import say
+from mad_lightning.callbacks.wandb_files import Shown, history
 from mad_lightning.files import read_json, write_json
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
@@ -38,6 +41,11 @@ from mad_lightning.policies import Mix
 from mad_lightning.refusal import Refused
 
 __all__ = ["WandB", "history_row"]
+
+_MODES = ("auto", "online", "offline", "disabled", "dryrun", "run")
+"""What ``WANDB_MODE`` may say; W&B takes dryrun for offline, and run for online."""
+_SETTING = {"project": "project", "tags": "run_tags"}
+"""What W&B calls what it checks by itself."""
 
 
 def history_row(record: GenerationRecord) -> dict[str, Any]:
@@ -82,7 +90,7 @@ class WandB(LineageCallback):
         self._run: Any = None
 
     def check(self, quantities: Mapping[str, Quantity]) -> None:
-        """Refuses a wait without end."""
+        """Refuses a wait without end, a mode that is none, and names that W&B does not take."""
         for name in ("init_timeout", "finish_timeout"):
             if getattr(self, name) <= 0:
                 raise Refused(
@@ -90,6 +98,24 @@ class WandB(LineageCallback):
                     f"{getattr(self, name):g} seconds would be a wait without end",
                     "take e.g. 20",
                 )
+        if self._chosen not in _MODES:
+            here = "" if self.mode == self._chosen else "WANDB_MODE is "
+            remedy = "WANDB_MODE and `mode` are online, offline or disabled"
+            raise Refused("mode", f"{here}{self._chosen!r}", remedy)
+        if self._chosen != "disabled":
+            import wandb
+
+            for name, values in (("project", self.project), ("tags", self.tags)):
+                try:
+                    wandb.Settings(**{_SETTING[name]: values})
+                except (ValueError, wandb.errors.UsageError) as error:
+                    problem = f"{values!r} is not what W&B takes: {_reason(error)}"
+                    raise Refused(name, problem, f"choose another `{name}`") from None
+
+    @property
+    def _chosen(self) -> str:
+        """The mode that was asked for, here or in the environment."""
+        return os.environ.get("WANDB_MODE", "auto") if self.mode == "auto" else self.mode
 
     # hooks
 
@@ -97,14 +123,49 @@ class WandB(LineageCallback):
         """Opens the run and logs what it lacks; does nothing if it lacks nothing."""
         self._lineage, self._records = lineage, list(records)
         self._run, self.failure = None, None
+        if self._chosen != "disabled":
+            with self._view("starting"):
+                self._notes = _Notes.read(lineage.directory.wandb_notes, self._folder)
+                if not self._is_complete():
+                    self._open()
+
+    def rebuild(
+        self,
+        lineage: LineageInfo,
+        records: Sequence[GenerationRecord],
+        bar: Callable[[Iterable[GenerationRecord]], Iterable[GenerationRecord]] = iter,
+    ) -> None:
+        """Draws a finished lineage anew, whole, from its ledger.
+
+        An offline run that nobody has synced is replaced. One that W&B has stays as it is, and the
+        new one gets a name of its own.
+
+        Args:
+            lineage: The lineage.
+            records: Its finished generations.
+            bar: Passes them on, and shows how far that is.
+
+        Raises:
+            RuntimeError: If W&B fails.
+        """
+        self._lineage, self._records = lineage, []
+        self._run, self.failure = None, None
+        self._notes = _Notes.read(lineage.directory.wandb_notes, self._folder)
+        self._drop_unsynced()
+        if [*self._runs()] or self._notes.online:
+            self._notes.id = secrets.token_hex(4)
         with self._view("starting"):
-            self._notes = _Notes.read(lineage.directory.wandb_notes)
-            if not self._notes.complete or self._notes.reached("generation") < len(records):
-                self._open()
+            self._open()
+        for record in bar(records):
+            if self._run is not None:
+                self.on_generation_end(record, lineage.directory.generation(record.generation))
+        self.on_lineage_end(records, finished=True)
+        if self.failure is not None:
+            raise RuntimeError(_line(self.failure)) from self.failure
 
     def on_generation_start(self, t: int, mix: Mix) -> None:
         """Opens the run again for a lineage that was complete and shall be longer now."""
-        if self._run is None and self.failure is None:
+        if self._run is None and self.failure is None and self._chosen != "disabled":
             with self._view("starting"):
                 self._open()
 
@@ -133,20 +194,33 @@ class WandB(LineageCallback):
                 run.finish(exit_code=0 if finished else 1)
             except TimeoutError:
                 uploaded, what = False, f"what {self.finish_timeout:g} s were too short for"
-            self._notes.complete = finished
+            self._notes.complete, self._notes.online = finished, uploaded
+            self._notes.generations = len(records)
             self._notes.write()
             folder = shlex.quote(str(self._folder / Path(run.dir).parent.name))
             say(f"W&B: {run.url if uploaded else f'to upload {what}: wandb sync {folder}'}")
 
     # opening
 
+    def _is_complete(self) -> bool:
+        """Whether W&B, or what lies on disk for it, shows each row of the lineage once."""
+        notes, records = self._notes, self._records
+        if not notes.complete or (notes.online and notes.generations < len(records)):
+            return False
+        if notes.online:
+            return True
+        images, before = Counter[int](), 0
+        for record in records:
+            rows = self._lineage.directory.curves(record.generation)
+            images.update({before + int(row["images"]) for row in rows})
+            before += record.images
+        expected = Shown(Counter(record.generation for record in records), images)
+        return self._on_disk() == expected
+
     def _open(self) -> None:
-        mode = self.mode if self.mode != "auto" else os.environ.get("WANDB_MODE", "auto")
-        if mode == "disabled":
-            return
         os.environ["WANDB_SILENT"] = "true"  # a setting would not silence wandb's own setup
-        online = mode not in ("offline", "dryrun") and _has_key()
-        if mode == "online" and not online:
+        online = self._chosen not in ("offline", "dryrun") and _has_key()
+        if self._chosen == "online" and not online:
             say("W&B: the run is offline, since there is no API key (see `wandb login`)")
         self._notes.complete = False
         self._notes.write()  # the id comes before the run, so that no kill leaves an orphan
@@ -161,10 +235,7 @@ class WandB(LineageCallback):
         self._run.define_metric("train/*", step_metric="train/images")
         self._images_before = 0  # of the generations before the current one
         for record in self._records:
-            if record.generation > self._generation:
-                self._log_generation(record)
-            else:
-                self._images_before += record.images
+            self._log_generation(record)
 
     def _start_online(self) -> Any:
         """A run that continues from what the server has; None if the server cannot be had."""
@@ -180,28 +251,54 @@ class WandB(LineageCallback):
             if wandb.run is None:  # else it is someone else's, and would end with this
                 wandb.teardown()  # without it the id stays in use
             return None
-        on_server = run.summary if run.resumed else {}  # rows of a killed run may not have arrived
-        self._generation = int(on_server.get("generation") or 0)
-        self._images = int(on_server.get("train/images") or 0)
+        self._shown = self._on_server(run) if run.resumed else Shown()
         self._drop_unsynced()
         say(f"W&B: {run.url}")
         return run
+
+    def _on_server(self, run: Any) -> Shown:
+        """What the server has; rows of a killed run may not have arrived."""
+        import wandb
+
+        shown = Shown()
+        try:
+            api = wandb.Api(timeout=math.ceil(self.init_timeout))
+            there = api.run(f"{run.entity}/{run.project}/{run.id}")
+            for key in ("generation", "train/images"):  # a scan gives rows that have all its keys
+                for row in there.scan_history(keys=[key]):
+                    shown.add(row)
+        except Exception:  # without its history, how far it goes has to do
+            generation = int(run.summary.get("generation") or 0)
+            images = int(run.summary.get("train/images") or 0)
+            shown = Shown(Counter(range(1, generation + 1)), Counter(range(1, images + 1)))
+        return shown
 
     def _start_offline(self) -> Any:
         """A run that begins after what was synced, which mostly is nothing."""
         import wandb
 
         self._drop_unsynced()
-        self._generation = self._notes.reached("generation")
-        self._images = self._notes.reached("images")
+        self._shown = self._on_disk()
         return wandb.init(mode="offline", **self._arguments())
+
+    def _runs(self) -> Iterator[Path]:
+        """Directories of this run, the first one first; W&B numbers those of one second."""
+        runs = self._folder.glob(f"*run-*-{self._notes.id}*")
+        yield from sorted(runs, key=lambda run: run.name.removeprefix("offline-"))
+
+    def _on_disk(self) -> Shown:
+        """What its directories show, one after the other."""
+        shown = Shown()
+        for directory in self._runs():
+            for row in history(directory):
+                shown.add(row)
+        return shown
 
     def _drop_unsynced(self) -> None:
         """Removes offline directories of this run; `wandb sync` leaves a marker in its own."""
-        for run in self._folder.glob(f"offline-run-*-{self._notes.id}*"):
-            if not any(run.glob("*.wandb.sync*")):  # .synced, or .syncstate of a sync cut short
-                self._notes.logged.pop(run.name, None)
-                shutil.rmtree(run, ignore_errors=True)
+        for run in self._runs():
+            if run.name.startswith("offline-") and not any(run.glob("*.wandb.sync*")):
+                shutil.rmtree(run, ignore_errors=True)  # not .synced, nor .syncstate of a part
 
     def _arguments(self) -> dict[str, Any]:
         import wandb
@@ -252,13 +349,14 @@ class WandB(LineageCallback):
 
         t = record.generation
         self._log_curves(t)
-        picture = self._lineage.directory.picture(t)
-        row = history_row(record)
-        if picture.exists():
-            row["samples"] = wandb.Image(str(picture), caption=f"generation {t}")
-        self._run.log(row)
-        self._generation, self._images_before = t, self._images_before + record.images
-        self._note()
+        if not self._shown.generations[t]:
+            picture = self._lineage.directory.picture(t)
+            row = history_row(record)
+            if picture.exists():
+                row["samples"] = wandb.Image(str(picture), caption=f"generation {t}")
+            self._run.log(row)
+            self._shown.generations[t] += 1
+        self._images_before += record.images
 
     def _log_curves(self, t: int, before: float = math.inf) -> None:
         """What the curves of generation ``t`` hold, written perhaps by an earlier process."""
@@ -269,16 +367,10 @@ class WandB(LineageCallback):
 
     def _log_curve(self, images: int, values: dict[str, float]) -> None:
         images += self._images_before
-        if images > self._images:  # else it is there already
+        if not self._shown.images[images]:
             curves = {f"train/{name.removeprefix('train/')}": v for name, v in values.items()}
             self._run.log({"train/images": images, **curves})
-            self._images = images
-            self._note()
-
-    def _note(self) -> None:
-        reached = {"generation": self._generation, "images": self._images}
-        self._notes.logged[Path(self._run.dir).parent.name] = reached
-        self._notes.write()
+            self._shown.images[images] += 1
 
     @contextmanager
     def _view(self, doing: str) -> Iterator[None]:
@@ -292,33 +384,46 @@ class WandB(LineageCallback):
 
 @dataclass
 class _Notes:
-    """The run's id, and how far each of its directories goes.
+    """The run's id, and whether it was closed.
 
     Attributes:
         path: The file.
         id: W&B's name of the run.
         complete: Whether the run was closed with nothing left to log.
-        logged: By directory, the last ``generation`` and the cumulative ``images`` it holds.
+        online: Whether W&B's server has confirmed that.
+        generations: How many generations it showed then.
     """
 
     path: Path
-    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    id: str
     complete: bool = False
-    logged: dict[str, dict[str, int]] = field(default_factory=dict)
+    online: bool = False
+    generations: int = 0
 
     @classmethod
-    def read(cls, path: Path) -> _Notes:
-        """The notes of an earlier process, or those of a new run."""
-        return cls(path, **read_json(path))
+    def read(cls, path: Path, folder: Path) -> _Notes:
+        """The notes of an earlier process; without them, the last run in its folder, or a new one.
+
+        Notes that are damaged are no notes.
+        """
+        try:
+            kept = read_json(path)
+            if re.fullmatch(r"[\w-]+", kept["id"]):
+                complete, online = (kept.get(name) is True for name in ("complete", "online"))
+                return cls(path, kept["id"], complete, online, int(kept.get("generations", 0)))
+        except (ValueError, KeyError, TypeError):
+            pass
+        runs = (
+            re.fullmatch(r"(?:offline-)?run-(\d+_\d+)-(\w+)(?:-\d+)?", run.name)
+            for run in folder.glob("*")
+        )
+        last = max((run.groups() for run in runs if run), default=None)
+        return cls(path, last[1] if last else secrets.token_hex(4))
 
     def write(self) -> None:
         """Keeps them."""
-        notes = {"id": self.id, "complete": self.complete, "logged": self.logged}
+        notes = {name: value for name, value in vars(self).items() if name != "path"}
         write_json(self.path, notes)
-
-    def reached(self, what: str) -> int:
-        """The furthest ``generation`` or ``images`` of all directories."""
-        return max((reached[what] for reached in self.logged.values()), default=0)
 
 
 def _has_key() -> bool:
@@ -338,6 +443,12 @@ def _has_key() -> bool:
     # wandb 0.31 asks another host than the one that `wandb login` used to write down
     hosts = [host, "api.wandb.ai"] if host == "api.forge.coreweave.com" else [host]
     return any(entry and entry[2] for entry in map(entries.authenticators, hosts))
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, of a message that may go on with where to read about it."""
+    lines = str(error).splitlines()
+    return next((line.strip() for line in lines[2:]), lines[0]).partition(" [type=")[0]
 
 
 def _line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -314,6 +315,64 @@ def test_a_complete_lineage_adds_nothing_until_it_grows(tmp_path):
     assert read_run(*runs(tmp_path)).generations == [1, 2, 3, 4]
 
 
+# What counts is what is there
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A lineage whose offline run is complete."""
+    directory = tmp_path_factory.mktemp("whole")
+    lineage_of(WandB(mode="offline"), info(directory))
+    sys.modules["wandb"].teardown()
+    return directory
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+DAMAGE = {
+    "the folder is gone": lambda here: shutil.rmtree(here / "wandb"),
+    "the run's file is gone": lambda here: next(here.glob("wandb/*/*.wandb")).unlink(),
+    "the run's file was cut": lambda here: cut(next(here.glob("wandb/*/*.wandb"))),
+    "a bit of the run's file": lambda here: flip(next(here.glob("wandb/*/*.wandb"))),
+    "the note was cut": lambda here: cut(here / "wandb.json"),
+    "the note is a list": lambda here: (here / "wandb.json").write_text("[1]"),
+    "the note has no name": lambda here: (here / "wandb.json").write_text('{"complete": true}'),
+    "the note is gone": lambda here: (here / "wandb.json").unlink(),
+    "killed before the first row": lambda here: (
+        shutil.rmtree(here / "wandb"),
+        (here / "wandb.json").write_text(
+            '{"id": "abcd", "complete": false, "logged": {"a": {"generation": 3, "images": 600}}}'
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_whatever_is_lost_stands_again_after_the_next_start(whole, tmp_path, damage):
+    here = tmp_path / "copy"
+    shutil.copytree(whole, here)
+    before = read_run(*runs(here))
+    DAMAGE[damage](here)
+    callback = WandB()
+    lineage_of(callback, info(here), have=3)  # nothing is left to train
+    assert callback.failure is None
+    (after,) = runs(here)
+    run = read_run(after)
+    assert (run.generations, run.curve) == (before.generations, before.curve)
+    assert (run.id == before.id) is (damage not in ("killed before the first row",))
+    again = WandB()
+    lineage_of(again, info(here), have=3)
+    assert runs(here) == [after]
+
+
 # Modes, and waiting
 
 
@@ -353,6 +412,7 @@ class FakeRun:
     """An online run; its server has it up to some generation."""
 
     offline, url, id = False, "https://wandb.test/run", "abc"
+    entity, project = "me", "mine"
 
     def __init__(self, directory, summary):
         self.dir, self.summary = str(directory / "wandb" / "run-1-abc" / "files"), summary
@@ -367,6 +427,9 @@ class FakeRun:
 
     def finish(self, exit_code):
         self.exit_code = exit_code
+
+    def scan_history(self, keys):
+        return [row for row in self.rows if all(key in row for key in keys)]
 
 
 @pytest.fixture
@@ -407,6 +470,23 @@ def test_online_gets_what_the_server_lacks(tmp_path, fake):
     assert fake.run.exit_code == 0
 
 
+def test_online_is_asked_for_its_history_and_gets_the_rows_in_the_middle(tmp_path, fake):
+    for t in (1, 2, 3):
+        keep_curves(info(tmp_path).directory.generation(t), EPOCHS)
+    fake.run = FakeRun(tmp_path, {"generation": 3, "train/images": 600})
+    there = FakeRun(tmp_path, {})
+    there.rows = [{"generation": 1}, {"generation": 3}]
+    there.rows += [{"train/images": images} for images in (100, 200, 300, 600)]
+    asked = []
+    fake.Api = lambda timeout: SimpleNamespace(run=lambda path: asked.append(path) or there)
+    lineage_of(WandB(), info(tmp_path), have=3)
+    assert asked == ["me/mine/abc"]
+    assert [row.get("generation") or row["train/images"] for row in fake.run.rows] == [400, 2, 500]
+    again = WandB()
+    lineage_of(again, info(tmp_path), have=3)  # the server has confirmed it: nobody is asked
+    assert len(asked) == len(fake.asked) == 1
+
+
 @pytest.mark.parametrize("variable", ["offline", "dryrun"])
 def test_the_environment_decides_before_a_key_does(tmp_path, fake, monkeypatch, variable):
     monkeypatch.setenv("WANDB_MODE", variable)
@@ -444,3 +524,24 @@ def test_a_wait_without_end_is_refused():
     WandB().check({})
     with pytest.raises(Refused, match="finish_timeout"):
         WandB(finish_timeout=0).check({})
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments", "mode"),
+    [
+        ("mode", {}, "nonsense"),
+        ("mode", {"mode": "sometimes"}, ""),
+        ("project", {"project": "a/b?c"}, "offline"),
+        ("project", {"project": "p" * 129}, "online"),
+        ("tags", {"tags": ["fine", ""]}, "offline"),
+    ],
+)
+def test_what_wandb_would_not_take_is_refused_before_training(monkeypatch, field, arguments, mode):
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(Refused) as caught:
+        WandB(**arguments).check({})
+    assert caught.value.field == field
+    assert len(str(caught.value).splitlines()) == 2
+    if field != "mode":
+        WandB(**arguments, mode="disabled").check({})

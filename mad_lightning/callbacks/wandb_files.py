@@ -1,0 +1,77 @@
+"""What a W&B run's own file holds: the only witness of an offline run.
+
+W&B writes ``run-<id>.wandb`` as it goes: 7 bytes, then a LevelDB log of protobuf records in blocks
+of 32 KiB. A kill can cut the last record short, and a disk can spoil any: what comes after the
+first record that is not whole, nobody will ever see, so it is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Shown", "history"]
+
+_HEAD, _BLOCK = struct.Struct("<IHB"), 32 * 1024
+_WHOLE, _FIRST, _LAST = 1, 2, 4
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log behind 7 bytes, up to the first that is not whole."""
+    place, pieces = 7, b""
+    while place + _HEAD.size <= len(content):
+        left = _BLOCK - place % _BLOCK
+        checksum, size, kind = _HEAD.unpack_from(content, place)
+        if left < _HEAD.size or kind == size == 0:  # the rest of a block is padding
+            place += left
+            continue
+        piece = content[place + _HEAD.size : place + _HEAD.size + size]
+        if len(piece) < size or zlib.crc32(piece, zlib.crc32(bytes([kind]))) != checksum:
+            return
+        pieces = piece if kind in (_WHOLE, _FIRST) else pieces + piece
+        if kind in (_WHOLE, _LAST):
+            yield pieces
+        place += _HEAD.size + size
+
+
+def history(directory: Path) -> Iterator[dict[str, Any]]:
+    """The rows that were logged into a run, in order; none if there is no file.
+
+    Args:
+        directory: ``offline-run-<time>-<id>`` or ``run-<time>-<id>``.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    for file in directory.glob("*.wandb"):
+        for content in _records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(content)
+            if record.WhichOneof("record_type") == "history":
+                pairs = (
+                    (item.key or "/".join(item.nested_key), item) for item in record.history.item
+                )
+                yield {key: json.loads(item.value_json) for key, item in pairs}
+
+
+@dataclass
+class Shown:
+    """What runs show of a lineage.
+
+    Attributes:
+        generations: How often each generation has its row.
+        images: How often the curves have a point at so many images, counted through the lineage.
+    """
+
+    generations: Counter[int] = field(default_factory=Counter)
+    images: Counter[int] = field(default_factory=Counter)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Counts a row of a history."""
+        for key, counts in (("generation", self.generations), ("train/images", self.images)):
+            if isinstance(row.get(key), int | float):
+                counts[int(row[key])] += 1
