@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar, Literal, NoReturn
 
+from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused
 
 __all__ = [
@@ -221,7 +222,7 @@ def _check_count(field: str, n: int | None, least: int) -> None:
         raise Refused(field, f"{n} samples", f"take at least {least}, at most 10^15")
 
 
-class LoopPolicy(ABC):
+class LoopPolicy(Described, ABC):
     """Abstract loop policy. A new one is one small class that implements :meth:`mix`."""
 
     token: ClassVar[str]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mad_lightning.identity import Described
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord, Start
 from mad_lightning.lineage.quantities import Quantity, quantities_of
@@ -62,7 +63,7 @@ class LineageInfo:
         object.__setattr__(self, "quantities", quantities_of(self.floor, self.quantities))
 
 
-class LineageCallback:
+class LineageCallback(Described):
     """Base of all observers; every hook does nothing until overridden."""
 
     def check(self, quantities: Mapping[str, Quantity]) -> None:

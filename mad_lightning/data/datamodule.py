@@ -23,6 +23,7 @@ from mad_lightning.data.laws import LawSource
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
 from mad_lightning.data.sources import Source
+from mad_lightning.identity import Described
 from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
@@ -116,7 +117,7 @@ class _TrainingSet(NamedTuple):
     exact: bool
 
 
-class GenerationDataModule(L.LightningDataModule):
+class GenerationDataModule(Described, L.LightningDataModule):
     """Turns a mix into batches.
 
     By itself it is generation 1 of seed 0 on the whole real pool; of an inexhaustible pool, on as

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Law, Samples, SampleSpec
 from mad_lightning.seeds import normal, uniform
@@ -20,7 +21,7 @@ from mad_lightning.seeds import normal, uniform
 __all__ = ["Grid25", "LawSource", "Rosenbrock", "StandardNormal"]
 
 
-class LawSource(ABC):
+class LawSource(Described, ABC):
     """Abstract source whose samples are computed from their seeds."""
 
     name: ClassVar[str]

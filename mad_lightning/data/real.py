@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mad_lightning.data.laws import LawSource
 from mad_lightning.data.sources import Source
+from mad_lightning.identity import description
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Law, Samples
 from mad_lightning.seeds import permutation, sample_seeds
@@ -39,6 +40,11 @@ class RealData:
     Raises:
         Refused: If the reference leaves fewer samples than it has.
     """
+
+    content: str
+    """Digest of all samples of the source, wherever they lie and whatever is held out."""
+    digest: str
+    """Digest of the samples, and of which are held out."""
 
     def __init__(
         self, source: Source | LawSource, n_reference: int, split_seed: int, seed: int, cache: Path
@@ -66,6 +72,8 @@ class RealData:
                 )
             self.size = len(self._samples) - (n_reference if self._held_out is None else 0)
             identity = loaded.digest
+        told = f"{identity} {description(source)}" if isinstance(source, LawSource) else identity
+        self.content = sha256(told.encode()).hexdigest()
         self.digest = sha256(f"{identity} {n_reference} {split_seed}".encode()).hexdigest()
 
     @property

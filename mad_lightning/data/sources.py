@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mad_lightning.data.pictures import Filter, Framing, Pictures, load_once
+from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 from mad_lightning.seeds import sample_seeds, uniform
@@ -78,7 +79,7 @@ class RealSet:
         return sha256(f"{samples} {held_out} {self.classes}".encode()).hexdigest()
 
 
-class Source(ABC):
+class Source(Described, ABC):
     """Abstract source of real data. A new one is one small class that implements :meth:`load`."""
 
     name: ClassVar[str]

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from mad_lightning.generators.means import Means
+from mad_lightning.identity import Described
 from mad_lightning.processes import take_from_first
 from mad_lightning.refusal import Diverged, Refused, check_sampling_bias
 from mad_lightning.samples import Law, Samples, SampleSpec, SeedBlock, to_stored
@@ -45,7 +46,7 @@ _STEADIER = {
 """What keeps a training from diverging, by the names that families have for it."""
 
 
-class Generator(L.LightningModule, ABC):
+class Generator(Described, L.LightningModule, ABC):
     """Abstract generator family."""
 
     spec: SampleSpec

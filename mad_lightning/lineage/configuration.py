@@ -1,13 +1,20 @@
-"""Which changes of a configuration a lineage may go on under."""
+"""Which changes of a configuration a lineage may go on under.
+
+What numbers depend on may not change. Where the same data lie, how many devices share the work and
+who watches may: the ledger says from which generation on.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
-__all__ = ["decisive", "differences"]
+__all__ = ["circumstances", "decisive", "differences", "settings_digest"]
 
 _MAY_CHANGE = (
+    "lineage.base",  # known by its weights
     "lineage.generations",
     "lineage.labels",  # asked of what was drawn: a lineage without classes does not care
     "lineage.n_grid",
@@ -16,6 +23,11 @@ _MAY_CHANGE = (
     "lineage.threads",
     "callbacks",
     "data.cache",
+    "data.source",  # known by the content of its samples
+    "evaluator.extractor.init_args.download",
+    "evaluator.extractor.init_args.weights_path",  # the protocol has a digest of the weights
+    "trainer.accelerator",
+    "trainer.default_root_dir",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
@@ -32,7 +44,27 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Returns:
         Lines ``key: old -> new``; empty if a lineage may go on under the new configuration.
     """
-    before, after = decisive(old), decisive(new)
+    return _changes(decisive(old), decisive(new))
+
+
+def circumstances(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What of a configuration has changed that may change.
+
+    Returns:
+        Lines ``key: old -> new``; that there are to be more generations is none.
+    """
+    before, after = (
+        {
+            key: value
+            for key, value in _flatten(config)
+            if key.startswith(_MAY_CHANGE) and key != "lineage.generations"
+        }
+        for config in (old, new)
+    )
+    return _changes(before, after)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
@@ -43,6 +75,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides a lineage's numbers, by dotted key."""
     return {k: v for k, v in _flatten(config) if not k.startswith(_MAY_CHANGE)}
+
+
+def settings_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a lineage's numbers beside its seed and its data."""
+    settings = {k: v for k, v in decisive(config).items() if k != "seed_everything"}
+    return sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -153,9 +153,8 @@ class LineageDirectory:
 
     def check_unchanged(self, config: Mapping[str, Any]) -> None:
         """Refuses to go on under a configuration that would give other numbers."""
-        if not self.config_file.exists():
-            return
-        changed = differences(self.config(), config)
+        kept = self.config()
+        changed = differences(kept, config) if kept else []
         if changed:
             more = f"\n    ... and {len(changed) - 12} more" if len(changed) > 12 else ""
             raise Refused(

@@ -44,7 +44,14 @@ class GenerationRecord:
         sampler: What besides λ shapes its samples: sampler, steps, clipping, weights used.
         images: Training images it has seen.
         seconds: Wall seconds by phase.
-        digests: SHA-256 by artefact (``generator``, ``shard``, ``metrics``).
+        digests: SHA-256 by artefact (``generator``, ``shard``, ``metrics``), and of what made them:
+            ``data`` (the real samples), ``settings`` (what of the configuration decides numbers,
+            without the seed), ``base`` (the weights that training starts from, if it is told any).
+        seed: The lineage's seed; None in ledgers that were begun before ledgers told.
+        changed: What changed before it that no number depends on: devices, where the data lie, who
+            watches. Lines ``key: old -> new``.
+        branched_from: Of a generation that another lineage made, that lineage's ``name``, and the
+            ``digest`` of its ledger up to this line.
         world_size: Processes that trained it.
         start: Where its first weights came from: ``scratch``, ``base`` or ``previous``.
         ages: Samples of its mix by age: how many come from generators so many generations older.
@@ -73,6 +80,9 @@ class GenerationRecord:
     quantities: dict[str, Quantity] = field(default_factory=dict)
     drawn: str = ""
     published: str = ""
+    seed: int | None = None
+    changed: list[str] = field(default_factory=list)
+    branched_from: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Names that the record does not explain are read as this package's own metrics."""
@@ -160,6 +170,10 @@ class Ledger:
                 raise Refused(str(self.path), problem, "bring back the ledger as it was")
             records.append(record)
         return records
+
+    def digests(self) -> list[str]:
+        """The digest of everything up to each line."""
+        return [digest for _, digest in self._lines()]
 
     def append(self, record: GenerationRecord) -> None:
         """Adds a finished generation, durably.

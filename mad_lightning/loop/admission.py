@@ -6,7 +6,7 @@ made. Rooms refuse their own parameters; here they get the names that a configur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.files import read_json
 from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.configuration import differences, settings_digest
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
 from mad_lightning.loop.trainers import Trainers
@@ -35,7 +37,6 @@ class Candidate(Protocol):
     seed: int
     data: GenerationDataModule
     evaluator: Evaluator
-    config: Mapping[str, Any]
     lineage: LineageDirectory
     trainers: Trainers
     observers: Observers
@@ -43,6 +44,14 @@ class Candidate(Protocol):
     @property
     def real(self) -> RealData:
         """Pool and reference."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What of objects and arguments makes the lineage what it is."""
+
+    @property
+    def base(self) -> str | None:
+        """Digest of the weights that training starts from, if it is told any."""
 
     def fresh_generator(self, t: int) -> Generator:
         """A new generator with the first weights of generation ``t``."""
@@ -73,15 +82,15 @@ def admit(meta: Candidate) -> None:
 def check_begun(meta: Candidate) -> None:
     """A lineage goes on with the data, the loop and the protocol that its first generations had."""
     other = "undo the change, or give the new lineage a `lineage.name` of its own"
-    data = read_json(meta.lineage.floor_file).get("data", meta.real.digest)
-    if data != meta.real.digest:
-        problem = f"other samples than {meta.lineage} was begun with"
-        raise Refused("data.source", problem, f"bring the data back; or {other}")
-    for record in meta.lineage.records():
+    check_data(meta, meta.lineage)
+    records = meta.lineage.records()
+    for record in records:
         t, mix = record.generation, meta.policy.mix(record.generation)
         if not meta.lineage.generation(t).exists():
             problem = f"{meta.lineage.generation(t)} is gone"
             raise Refused("lineage", problem, "bring it back from a copy, or begin another lineage")
+        if record.branched_from:
+            continue  # made under the settings of another lineage
         now = {
             "policy": meta.policy.token,
             "n_real": mix.n_real,
@@ -90,6 +99,7 @@ def check_begun(meta: Candidate) -> None:
             "ages": mix.ages(),
             "sampling_bias": meta.sampling_bias,
             "start": meta.settings.start,
+            "seed": meta.seed,
         }
         told = {name: getattr(record, name) for name in now}
         unlike = [n for n in now if told[n] != now[n] and told[n] is not None]
@@ -103,6 +113,48 @@ def check_begun(meta: Candidate) -> None:
                 f"{labels}, and generation {t} of {meta.lineage} drew classes in shares {drawn!r}",
                 f"go on with `lineage.labels: {drawn}`, or give the new lineage a `lineage.name` "
                 "of its own",
+            )
+    check_settings(meta, records)
+
+
+def check_data(meta: Candidate, lineage: LineageDirectory) -> None:
+    """The real samples must be those that a lineage was begun with, wherever they lie now."""
+    records, kept = lineage.records(), lineage.config()
+    sources = ((config.get("data") or {}).get("source") for config in (kept, meta.config))
+    spelled = differences(*({"source": source} for source in sources)) if kept else []
+    if records and "data" in records[-1].digests:
+        same = records[-1].digests["data"] == meta.real.content
+    elif data := read_json(lineage.floor_file).get("data"):
+        same = data == meta.real.digest
+    else:  # it was begun before anything told
+        same = not spelled
+    if not same:
+        how = f" ({'; '.join(spelled)})" if spelled else ""
+        raise Refused(
+            "data.source",
+            f"other samples than {lineage} was begun with{how}",
+            "bring the data back; or undo the change; or give the new lineage a `lineage.name` of "
+            "its own",
+        )
+
+
+def check_settings(meta: Candidate, records: Sequence[GenerationRecord]) -> None:
+    """The last generation must have been made under these settings, whatever became of its file."""
+    own = [record for record in records if not record.branched_from]
+    if not own:
+        return
+    digests = own[-1].digests
+    for name, digest, what in (
+        ("settings", settings_digest(meta.config), "other settings"),
+        ("base", meta.base, "the weights of another `lineage.base`"),
+    ):
+        if digests.get(name, digest) != digest:
+            raise Refused(
+                "lineage",
+                f"generation {own[-1].generation} of {meta.lineage} was trained under {what}, "
+                f"which its {meta.lineage.config_file.name} does not tell",
+                "bring that file back as it was and undo the change; or give the new lineage a "
+                "`lineage.name` of its own",
             )
 
 

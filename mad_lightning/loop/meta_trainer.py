@@ -14,12 +14,15 @@ while the first one is writing. The first process alone writes and announces.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -31,13 +34,14 @@ from mad_lightning.callbacks.grids import n_shown
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard, ShardManifest
-from mad_lightning.generators.base import Generator
-from mad_lightning.lineage.configuration import decisive
+from mad_lightning.generators.base import Generator, digest_of
+from mad_lightning.identity import class_path, description
+from mad_lightning.lineage.configuration import circumstances, decisive, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Blocks
-from mad_lightning.loop.checkpoints import load_weights, stands
+from mad_lightning.loop.checkpoints import load_weights, read, stands
 from mad_lightning.loop.classes import in_turn, one_round
 from mad_lightning.loop.inside import (
     AddressedRandomness,
@@ -76,7 +80,8 @@ class MetaTrainer:
         sampling_bias: λ in (0, 1] of every shard.
         callbacks: Observers.
         seed: The lineage's seed.
-        config: The resolved configuration as plain values, kept beside the lineage.
+        config: The resolved configuration as plain values, kept beside the lineage; None: what
+            the objects tell of themselves (:mod:`mad_lightning.identity`).
     """
 
     treatment: str = ""
@@ -98,7 +103,7 @@ class MetaTrainer:
         self.settings, self.policy, self.sampling_bias = settings, policy, sampling_bias
         self.data, self.evaluator, self.seed = data, evaluator, seed
         self.build_generator = build_generator
-        self.config: Mapping[str, Any] = dict(config or {})
+        self._config = config
         self.lineage = settings.directory
         self.trainers = Trainers(build_trainer_arguments)
         self.observers = Observers(callbacks)
@@ -113,6 +118,7 @@ class MetaTrainer:
             settings.block_size,
             settings.labels,
         )
+        self.changes: list[str] = []  # since the last generation, and the ledger does not know yet
 
     # the loop
 
@@ -263,6 +269,9 @@ class MetaTrainer:
                 "generator": drawn.manifest.generator,
                 "shard": drawn.manifest.sha256,
                 "metrics": sha256(json.dumps(measured["values"]).encode()).hexdigest(),
+                "data": self.real.content,
+                "settings": settings_digest(self.config),
+                **({} if self.base is None else {"base": self.base}),
             },
             world_size=self.trainers.world_size,
             start=self.settings.start,
@@ -270,10 +279,15 @@ class MetaTrainer:
             quantities=self.evaluator.quantities(),
             drawn=shard_name(t),
             published=published.manifest.name or shard_name(t),
+            seed=self.seed,
+            changed=self.changes,
         )
         if is_first():
             self.lineage.ledger.append(record)
+            if self.changes:
+                self.lineage.keep_config(self.config)
             self.lineage.sweep(t)
+        self.changes = []
         return record
 
     # what they are made of
@@ -296,7 +310,10 @@ class MetaTrainer:
         records = self.lineage.records()
         if len(records) < self.settings.generations:
             floor = self.measuring.floor
-            if is_first():
+            told = records[-1].changed if records else []
+            changes = circumstances(self.lineage.config() or self.config, self.config)
+            self.changes = [line for line in changes if line not in told] if records else []
+            if is_first() and not self.changes:
                 self.lineage.keep_config(self.config)
         else:
             floor = records[0].floor
@@ -316,6 +333,44 @@ class MetaTrainer:
         with self.observers.watching(lineage, records):
             yield records
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What of objects and arguments makes the lineage what it is, as plain values."""
+        if self._config:
+            return dict(self._config)
+        with torch.random.fork_rng(devices=[]):
+            generator = self.build_generator()
+        defaults = inspect.signature(L.Trainer).parameters.items()
+        trainer = {name: None if of.default is of.empty else of.default for name, of in defaults}
+        told = {
+            "seed_everything": self.seed,
+            "lineage": self.settings,
+            "sampling_bias": self.sampling_bias,
+            "policy": self.policy,
+            "data": self.data,
+            "generator": generator,
+            "evaluator": self.evaluator,
+            "callbacks": self.observers.callbacks,
+            "trainer": trainer | {k: v for k, v in self.trainers.arguments().items() if v != []},
+        }
+        if type(self) is not MetaTrainer:
+            told["loop"] = {"class_path": class_path(type(self)), "treatment": self.treatment}
+        config = description(told)
+        for name in ("lineage", "data", "evaluator"):  # whose class is not chosen
+            config[name] = config[name].get("init_args", {})
+        return config
+
+    @cached_property
+    def base(self) -> str | None:
+        """Digest of the weights that training starts from, if it is told any."""
+        if self.settings.base is None:
+            return None
+        with at("lineage"):
+            try:
+                return digest_of(read(Path(self.settings.base))["state_dict"])
+            except OSError as error:
+                raise Refused("base", str(error), "name weights that are whole") from None
+
     @property
     def real(self) -> RealData:
         """Pool and reference."""
@@ -334,9 +389,11 @@ class MetaTrainer:
         facts = [
             self.seed,
             self.real.digest,
+            self.real.content,
             asdict(mix),
             [self.store[name].manifest.sha256 for name in mix.shards],
             sorted(map(str, decisive(self.config).items())),
+            *([] if self.base is None else [self.base]),
         ]
         return sha256(repr(facts).encode()).hexdigest()
 

@@ -24,6 +24,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
+from mad_lightning.identity import Described
 from mad_lightning.lineage.quantities import Quantity
 from mad_lightning.processes import Team, gather_rows
 from mad_lightning.samples import Law
@@ -52,7 +53,7 @@ class View:
     training: Tensor | None = None
 
 
-class Metric(torchmetrics.Metric, ABC):
+class Metric(Described, torchmetrics.Metric, ABC):
     """Abstract comparison of two sets."""
 
     is_differentiable = False

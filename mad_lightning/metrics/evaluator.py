@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from mad_lightning.identity import Described
 from mad_lightning.lineage.quantities import Quantity
 from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.features.base import FeatureExtractor
@@ -21,7 +22,7 @@ from mad_lightning.refusal import Refused
 __all__ = ["Evaluator"]
 
 
-class Evaluator:
+class Evaluator(Described):
     """Measures shards against the reference.
 
     Args:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mad_lightning.identity import Described
 from mad_lightning.samples import SampleSpec
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):
+class UNet(Described, nn.Module):
     """Predicts the noise in an image, given the time and the class.
 
     Any module that is built from a :class:`SampleSpec` and called as ``net(x, t, labels)`` can

@@ -1,5 +1,8 @@
 """Groups: lineages that differ only in the seed, read from their directories.
 
+Seeds are independent. So branches of one lineage, which share generations, are no seeds of one
+another; and data are the same if their samples are, wherever they lay when a lineage was trained.
+
 A group speaks for all its seeds: mean and spread of a metric, what its mixes remember, how much of
 them is fresh. Whether groups may stand side by side is decided here as well.
 """
@@ -12,7 +15,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +92,45 @@ class Lineage:
         total = record.n_real + record.n_fresh + record.n_synthetic
         return Ancestry(t, total, ages, continues=record.start == "previous")
 
+    @property
+    def source(self) -> Any:
+        """Where its real data came from, as its configuration tells; None if it does not."""
+        return (self.config.get("data") or {}).get("source")
+
+    @property
+    def branches(self) -> list[tuple[int, str, str | None]]:
+        """The last generation that it has of each other lineage, whose it is, and its settings."""
+        last = {
+            record.branched_from["name"]: (record.generation, record.digests.get("settings"))
+            for record in self.records
+            if record.branched_from
+        }
+        return [(t, name, settings) for name, (t, settings) in last.items()]
+
+    def has_data_of(self, other: Lineage) -> bool:
+        """Whether both have the same real samples, as far as ledgers and configurations tell."""
+        mine, theirs = (each.records[-1].digests.get("data") for each in (self, other))
+        if mine and theirs:
+            return mine == theirs
+        known = self.source is not None and other.source is not None
+        return not known or not differences({"source": self.source}, {"source": other.source})
+
+    def is_seed_beside(self, other: Lineage) -> bool:
+        """Whether it differs from another in the seed alone, and shares no generation with it."""
+        shared, theirs = (
+            {record.branched_from["digest"] for record in each.records if record.branched_from}
+            for each in (self, other)
+        )
+        branches = ([(t, of) for t, _, of in each.branches] for each in (self, other))
+        mine, others = branches
+        return (
+            not differences(other.config, self.config)
+            and self.records[0].policy == other.records[0].policy
+            and self.has_data_of(other)
+            and mine == others
+            and not shared & theirs
+        )
+
 
 @dataclass(frozen=True)
 class Group:
@@ -157,7 +199,7 @@ def load(directories: Iterable[str | Path]) -> list[Group]:
     """
     groups: list[list[Lineage]] = []
     for lineage in map(_read, dict.fromkeys(map(Path, directories))):
-        alike = (twins for twins in groups if not differences(twins[0].config, lineage.config))
+        alike = (twins for twins in groups if all(map(lineage.is_seed_beside, twins)))
         group = next(alike, None)
         if group is None:
             groups.append(group := [])
@@ -234,16 +276,20 @@ def protocol_of(groups: Sequence[Group], metrics: Sequence[str] = ()) -> dict[st
     first: dict[str, tuple[Any, LineageDirectory]] = {}
     unlike: dict[str, str] = {}
     for lineage in lineages_of(groups):
-        source = (lineage.config.get("data") or {}).get("source")
-        facts = chain.from_iterable(record.protocol.items() for record in lineage.records)
-        for key, value in [*facts, *([("data.source", source)] if source else [])]:
+        for key, value in chain.from_iterable(
+            record.protocol.items() for record in lineage.records
+        ):
             other, where = first.setdefault(key, (value, lineage.directory))
-            if differences({key: other}, {key: value}):  # a class of ours may have moved
+            if other != value:
                 unlike[key] = f"{key} is {other} in {where} and {value} in {lineage.directory}"
+    for one, another in pairwise(lineages_of(groups)):
+        if not another.has_data_of(one):
+            sources = (f"{each.source} in {each.directory}" for each in (one, another))
+            unlike["data.source"] = f"data.source is {' and '.join(sources)}"
     if unlike:
         problem = "values that were not measured alike: " + "; ".join(unlike.values())
         raise Refused("protocol", problem, "measure the lineages alike, or report them apart")
-    return {key: value for key, (value, _) in first.items() if key != "data.source"}
+    return {key: value for key, (value, _) in first.items()}
 
 
 def floor_of(groups: Sequence[Group], metric: str) -> Value:

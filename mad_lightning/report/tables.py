@@ -74,6 +74,12 @@ def value_notes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
         for group in groups
         if any(len(lineage.records) > group.generations for lineage in group.lineages)
     ]
+    notes += [
+        f"{lineage.directory.name}: branched from {name} after generation {t}."
+        for group in groups
+        for lineage in group.lineages
+        for t, name, _ in lineage.branches
+    ]
     return [note for note in notes if note]
 
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import lightning as L
 from torch import Tensor
 
+from mad_lightning.identity import Described
 from mad_lightning.samples import SampleBlock, Samples, SampleSpec
 
 __all__ = ["FeatureExtractor"]
 
 
-class FeatureExtractor(L.LightningModule, ABC):
+class FeatureExtractor(Described, L.LightningModule, ABC):
     """Abstract feature extractor. It is never trained by a lineage."""
 
     name: ClassVar[str]
