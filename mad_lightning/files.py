@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,16 @@ from typing import Any
 
 from filelock import FileLock
 
-__all__ = ["TORN", "appearing", "finite", "make_once", "read_json", "write", "write_json"]
+__all__ = [
+    "TORN",
+    "appearing",
+    "finite",
+    "folder_appearing",
+    "make_once",
+    "read_json",
+    "write",
+    "write_json",
+]
 
 TORN = ".*.tmp"
 """Pattern of the names of files that a killed program left half written."""
@@ -39,6 +49,27 @@ def appearing(path: Path) -> Iterator[Path]:
         _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_appearing(path: Path) -> Iterator[Path]:
+    """Lets a folder appear with all that is in it when the block ends well.
+
+    Yields:
+        Where to fill it: another name in the same directory.
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a program that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for place in (temporary, *temporary.rglob("*")):
+            _to_disk(place)
+        temporary.rename(path)
+        _to_disk(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:

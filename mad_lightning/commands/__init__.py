@@ -24,7 +24,7 @@ from mad_lightning.refusal import Diverged, Refused
 
 __all__ = ["VERBS", "flag", "main", "page"]
 
-VERBS = ("train", "report", "study", "measure", "verify", "wandb")
+VERBS = ("train", "branch", "report", "study", "measure", "verify", "wandb")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -120,7 +120,7 @@ def unknown(verb: str) -> Refused:
     """Says no to a verb that does not exist."""
     from difflib import get_close_matches
 
-    near = get_close_matches(verb, VERBS, 3, 0.5)
+    near = get_close_matches(verb, VERBS, 3, 0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return Refused(verb, "there is no such verb", f"{hint}mad has {', '.join(VERBS)}")
 

@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from mad_lightning.files import TORN, read_json, write, write_json
+from mad_lightning.files import TORN, folder_appearing, read_json, write, write_json
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.ledger import GenerationRecord, Ledger
 from mad_lightning.policies import FOREIGN, Mix, Part, shard_name
@@ -220,6 +221,29 @@ class LineageDirectory:
         except ValueError:  # no number depends on it
             return {}
 
+    def branch(self, path: Path, t: int, config: Mapping[str, Any]) -> None:
+        """Begins another lineage with the first generations of this one, or leaves no trace.
+
+        Files are shared where the disk can do that, else copied: neither lineage ever changes one.
+
+        Args:
+            path: Its directory.
+            t: The last generation that both have.
+            config: What it goes on under.
+        """
+        ancestors = zip(self.records()[:t], self.ledger.digests(), strict=False)
+        shared = [*map(self.generation, range(1, t + 1)), self.path / FOREIGN]
+        with folder_appearing(path) as place:
+            branch = LineageDirectory(place)
+            for folder in filter(Path.is_dir, shared):
+                shutil.copytree(folder, place / folder.name, copy_function=_share)
+            if self.floor_file.exists():
+                _share(self.floor_file, branch.floor_file)
+            for record, digest in ancestors:
+                mark = record.branched_from or {"name": self.name, "digest": digest}
+                branch.ledger.append(replace(record, branched_from=mark))
+            branch.keep_config(config)
+
     # at work
 
     @contextmanager
@@ -268,6 +292,14 @@ class LineageDirectory:
         for what in ("blocks", "grid", "features"):
             shutil.rmtree(self.unfinished(t, what), ignore_errors=True)
         self.checkpoint(t).unlink(missing_ok=True)
+
+
+def _share(source: Path | str, target: Path | str) -> None:
+    """The same file under another name; a copy where the disk has no second names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _part(plain: dict[str, Any]) -> Part:

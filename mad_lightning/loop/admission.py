@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from mad_lightning.callbacks.base import Observers
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
+from mad_lightning.data.shards import Shard
 from mad_lightning.files import read_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.configuration import differences, settings_digest
@@ -22,7 +23,7 @@ from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
-from mad_lightning.policies import LoopPolicy
+from mad_lightning.policies import LoopPolicy, Part
 from mad_lightning.refusal import Refused, at, check_sampling_bias
 
 __all__ = ["Candidate", "admit"]
@@ -33,6 +34,7 @@ class Candidate(Protocol):
 
     settings: LineageSettings
     policy: LoopPolicy
+    treatment: str
     sampling_bias: float
     seed: int
     data: GenerationDataModule
@@ -115,6 +117,7 @@ def check_begun(meta: Candidate) -> None:
                 "of its own",
             )
     check_settings(meta, records)
+    check_ancestry(meta, meta.lineage, [r for r in records if r.branched_from])
 
 
 def check_data(meta: Candidate, lineage: LineageDirectory) -> None:
@@ -156,6 +159,77 @@ def check_settings(meta: Candidate, records: Sequence[GenerationRecord]) -> None
                 "bring that file back as it was and undo the change; or give the new lineage a "
                 "`lineage.name` of its own",
             )
+
+
+def check_ancestry(
+    meta: Candidate, lineage: LineageDirectory, ancestors: Sequence[GenerationRecord]
+) -> None:
+    """Later generations must find what they take of generations that another policy prescribed.
+
+    Args:
+        meta: What is to go on.
+        lineage: Where the generations lie.
+        ancestors: The first ones, which were made under other settings.
+
+    Raises:
+        Refused: If a shard is too small, a fresh sample was used, or the pool has another order.
+    """
+    if not ancestors:
+        return
+    last = len(ancestors)
+    mixes = (lineage.mix(t) for t in range(1, last + 1))
+    used = max((p.stop for mix in mixes if mix for p in mix.parts if p.shard is None), default=0)
+    order = ancestors[-1].seed
+    if order is None:
+        order = lineage.config().get("seed_everything")
+    for t in range(last + 1, meta.settings.generations + 1):
+        for part in meta.policy.mix(t).treated(meta.treatment).parts:
+            if part.shard is None and order not in (None, meta.seed):
+                raise Refused(
+                    "seed_everything",
+                    f"generation {t} takes real samples, and seed {meta.seed} puts them in another "
+                    f"order than seed {order}: some would be used twice",
+                    f"keep seed {order}; a loop without real samples can take any",
+                )
+            if part.origin == "fresh" and part.start < used:
+                raise Refused(
+                    "policy",
+                    f"generation {t} takes real samples from place {part.start} on as fresh ones, "
+                    f"generations 1 to {last} have used the first {used}",
+                    f"set `policy.n_initial` so that the first fresh ones stand at {used} or later",
+                )
+            if part.generation is not None and part.generation <= last:
+                check_shard(lineage, part, t)
+
+
+def check_shard(lineage: LineageDirectory, part: Part, t: int) -> None:
+    """What generation ``t`` takes of a shard that stands must be in it."""
+    shard = Shard(lineage.shard(str(part.shard)))
+    if not shard.exists:
+        problem = f"generation {t} takes samples of {shard.values_file}, which is not there"
+        raise Refused("policy", problem, "take samples that the parent has published")
+    if part.stop > shard.manifest.count:
+        raise Refused(
+            "policy",
+            f"generation {t} takes {part.stop} samples of {shard.values_file}, which has "
+            f"{shard.manifest.count}",
+            f"take at most {shard.manifest.count} of it",
+        )
+
+
+def check_first_weights(meta: Candidate, parent: LineageDirectory, t: int) -> None:
+    """Where generation ``t`` starts from weights of the parent, they must fit its networks."""
+    origin = meta.settings.starts_from(t)
+    if isinstance(origin, int):
+        try:
+            load_weights(meta.fresh_generator(t), parent.weights(origin))
+        except RuntimeError as error:
+            raise Refused(
+                "generator",
+                f"the weights of generation {origin} of {parent} are those of other networks "
+                f"({str(error).splitlines()[0]})",
+                "keep the networks, or set `lineage.start: scratch`",
+            ) from None
 
 
 def check_pool(meta: Candidate) -> None:

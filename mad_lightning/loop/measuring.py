@@ -24,6 +24,7 @@ from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
 from mad_lightning.files import read_json, write_json
 from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.settings import Labels
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.store import Store
@@ -90,12 +91,16 @@ class Measuring:
         with at("evaluator.extractor"):
             self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
 
-    def check_protocol(self) -> None:
+    def check_protocol(self, begun: LineageDirectory | None = None) -> None:
         """Refuses to go on with values that would not be those of the first generations.
 
         Known only when the extractor has its weights.
+
+        Args:
+            begun: The lineage whose generations they are; None for its own.
         """
-        for record in self.lineage.records()[:1]:
+        begun = begun or self.lineage
+        for record in begun.records()[:1]:
             told, now = record.protocol, self.protocol
             if "labels" in now:
                 told = {"labels": "equal", **told}  # there was no other way before ledgers told
@@ -108,7 +113,7 @@ class Measuring:
                 with at("lineage"):
                     raise Refused(
                         "",
-                        f"generation 1 of {self.lineage} was measured otherwise: {changes}",
+                        f"generation 1 of {begun} was measured otherwise: {changes}",
                         "undo the change, or give the new lineage a `name` of its own",
                     )
 

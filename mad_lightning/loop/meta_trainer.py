@@ -410,7 +410,8 @@ class MetaTrainer:
             damage = str(error)
         del self.store[name]
         t = Part("synthetic", name, 0, 1).generation
-        if t is not None and name == shard_name(t):
+        ours = t is not None and not self.lineage.records()[t - 1].branched_from
+        if t is not None and ours and name == shard_name(t):
             generator = self.fresh_generator(t)
             try:
                 load_weights(generator, self.lineage.weights(t))
