@@ -1,13 +1,12 @@
 """What is done to lineages that a disk, a kill or a hand could do, and what becomes of them.
 
-    python benchmarks/torture.py flips                 # spoilt files: bits flipped, files cut in half
+    python benchmarks/torture.py flips                 # one bit flipped, files cut in half
     python benchmarks/torture.py flips --seed 3 --only classifier
     python benchmarks/torture.py kills                 # SIGKILL at random moments
 
 Each part prints a table of what came of each trial, and ends with exit code 1 if one of them was
 not answered as it should be.
 """
-# ruff: noqa: E402 - libraries read the number of threads when imported
 
 from __future__ import annotations
 

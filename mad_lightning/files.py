@@ -1,8 +1,12 @@
-"""A file appears whole or not at all; what is dear is made once, and others wait.
+"""A file appears whole or not at all, and is believed only as it was written.
 
 Whatever kills a program, a reader never meets half a file: it is written under another name beside
 the place where it belongs, brought to the disk, and renamed. A temporary file that a killed program
-left is told by its name, ``.<name>.<pid>.tmp``.
+left is told by its name, ``.<name>.<host>.<pid>.tmp``.
+
+Disks rot and people edit, so what is stored proves itself. Text carries a *seal*, the digest of all
+the rest of the file, where its readers look over it: JSON as a last key, YAML as a comment, CSV as
+a last column. What is dear, and may not change by a byte, has its digest in a file beside it.
 """
 
 from __future__ import annotations
@@ -10,27 +14,56 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 __all__ = [
-    "TORN",
+    "BLANK",
+    "Damaged",
     "appearing",
     "finite",
     "folder_appearing",
     "make_once",
     "read_json",
+    "sealed",
+    "sweep",
+    "unsealed",
     "write",
     "write_json",
 ]
 
-TORN = ".*.tmp"
-"""Pattern of the names of files that a killed program left half written."""
+_HOST = sha256(platform.node().encode()).hexdigest()[:8]
+_TORN = re.compile(r"\.(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp")
+"""Names of files that a killed program left half written; they did not always tell the host."""
+_DAY = 86_400.0
+
+BLANK = "sha256 " + "0" * 64
+"""A seal that is still to be filled in."""
+_SEAL = re.compile(rb'sha256 ([0-9a-f]{64})(?:"\n\}|\r)?\n\Z')
+_TRACE = re.compile(rb'"seal":|# seal:|,seal\r\n|sha256 [^\n]{60}')
+"""One flipped bit can spoil the word before a seal or the seal, and never both."""
+
+
+class Damaged(OSError, ValueError):
+    """A stored file is not what was written.
+
+    Args:
+        path: The file.
+        reason: How that shows.
+    """
+
+    def __init__(self, path: Path, reason: str = "it is not what was written") -> None:
+        self.path = path
+        super().__init__(f"{path} is damaged: {reason}")
 
 
 @contextmanager
@@ -39,16 +72,24 @@ def appearing(path: Path) -> Iterator[Path]:
 
     Yields:
         Where to write it: another name in the same directory, which is made if need be.
+
+    Raises:
+        OSError: If it cannot be written, with its name; what stood there before still stands.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         yield temporary
         _to_disk(temporary)
         temporary.replace(path)
         _to_disk(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # else it would hide what went wrong
+            temporary.unlink()
 
 
 @contextmanager
@@ -87,14 +128,73 @@ def write(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes plain values as JSON; numbers that are not finite become null."""
-    write(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, seal: bool = True) -> None:
+    """Writes plain values as JSON; numbers that are not finite become null.
+
+    Args:
+        path: The file.
+        value: A dict where it is sealed.
+        seal: Whether to add its seal, as the key ``seal``.
+    """
+    if not seal:
+        write(path, _json(value))
+        return
+    write(path, sealed(_json({**value, "seal": BLANK})))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; empty if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Reads a JSON object, without its seal; empty if there is no file.
+
+    Raises:
+        Damaged: If it is not what was written.
+    """
+    if not path.exists():
+        return {}
+    text = unsealed(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise Damaged(path, "it is no JSON object")
+    return {key: inner for key, inner in value.items() if key != "seal"}
+
+
+def sealed(text: str) -> bytes:
+    """Fills the seal of a text in, as UTF-8.
+
+    Args:
+        text: Ends in a blank seal and what closes a file of its kind.
+    """
+    content = text.encode()
+    seal = _SEAL.search(content)
+    assert seal is not None
+    return content[: seal.start(1)] + _digest(content, seal) + content[seal.end(1) :]
+
+
+def unsealed(path: Path) -> str:
+    """The text of a file, whose seal is checked if it has one: files did not always have.
+
+    Raises:
+        Damaged: If it is not what was written.
+    """
+    content = path.read_bytes()
+    seal = _SEAL.search(content)
+    if _TRACE.search(content) and (seal is None or seal[1] != _digest(content, seal)):
+        raise Damaged(path)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Damaged(path, str(error)) from error
+
+
+def _digest(content: bytes, seal: re.Match[bytes]) -> bytes:
+    rest = content[: seal.start(1)] + content[seal.end(1) :]
+    return sha256(rest).hexdigest().encode()
 
 
 def finite(value: Any) -> Any:
@@ -106,19 +206,54 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def make_once(path: Path, make: Callable[[Path], None]) -> Path:
+def make_once(
+    path: Path, make: Callable[[Path], None], is_whole: Callable[[Path], bool] = Path.exists
+) -> Path:
     """Makes a file that is dear, unless it stands already.
 
     Of several programs that want it at the same time, one makes it and the others wait. Should that
-    one die, the system drops its lock and the next one makes it.
+    one die, the system drops its lock, and the next one sweeps what it left and makes it.
 
     Args:
         path: The file; ``<path>.lock`` stays beside it.
         make: Writes it to the place that it is given.
+        is_whole: Whether the file stands; one that is damaged is made again.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            with appearing(path) as temporary:
-                make(temporary)
+    if not is_whole(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            sweep(path.parent, re.escape(path.name), alone=True)
+            if not is_whole(path):
+                with appearing(path) as temporary:
+                    make(temporary)
+    sweep(path.parent, re.escape(path.name))
     return path
+
+
+def sweep(directory: Path, names: str, alone: bool = False) -> None:
+    """Removes what killed programs left half written in a directory, and nothing else.
+
+    Args:
+        directory: Where; what lies deeper is left alone.
+        names: Pattern of the names of files that are written there.
+        alone: Whether nobody else writes them at this moment. Otherwise a temporary file goes when
+            its process is gone; one of another host when it is a day old.
+    """
+    with suppress(OSError):  # litter in a place that one may only read, or not at all
+        for entry in os.scandir(directory):
+            torn = _TORN.fullmatch(entry.name)
+            if torn and re.fullmatch(names, torn["name"]) and (alone or _is_dead(entry, torn)):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_dead(entry: os.DirEntry[str], torn: re.Match[str]) -> bool:
+    """Whether the writer of a temporary file is gone."""
+    if torn["host"] == _HOST:
+        try:
+            os.kill(int(torn["pid"]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:  # somebody else's
+            return False
+        return False
+    return entry.stat().st_mtime < time.time() - _DAY

@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.console import say
 from mad_lightning.callbacks.wandb_files import Shown, history
-from mad_lightning.files import read_json, write_json
+from mad_lightning.files import Damaged, read_json, write_json
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
@@ -350,9 +350,13 @@ class WandB(LineageCallback):
         t = record.generation
         self._log_curves(t)
         if not self._shown.generations[t]:
-            picture = self._lineage.directory.picture(t)
             row = history_row(record)
-            if picture.exists():
+            try:
+                picture = self._lineage.directory.sound_picture(t)
+            except Damaged as damaged:
+                say(f"W&B: generation {t} goes without its picture: {damaged}")
+                picture = None
+            if picture is not None:
                 row["samples"] = wandb.Image(str(picture), caption=f"generation {t}")
             self._run.log(row)
             self._shown.generations[t] += 1
@@ -360,7 +364,12 @@ class WandB(LineageCallback):
 
     def _log_curves(self, t: int, before: float = math.inf) -> None:
         """What the curves of generation ``t`` hold, written perhaps by an earlier process."""
-        for row in self._lineage.directory.curves(t):
+        try:
+            rows = self._lineage.directory.curves(t)
+        except Damaged as damaged:
+            say(f"W&B: generation {t} goes without its curves: {damaged}")
+            rows = []
+        for row in rows:
             if row["images"] < before:
                 values = {name: v for name, v in row.items() if name not in ("epoch", "images")}
                 self._log_curve(int(row["images"]), values)

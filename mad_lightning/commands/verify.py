@@ -6,9 +6,10 @@ Examples:
   mad verify runs/digits_diffusion_full_synth_seed0
   mad verify runs/*
 
-Every finished generation is read again: its mix, weights, shards, metrics and curves are compared
-with the digests in the ledger, and the ledger's lines with each other. Nothing is changed. Ends
-with exit code 2 if anything is not what was written.
+Every finished generation is read again: its mix, weights, shards, metrics, curves, picture and
+times are compared with their digests and with the ledger, and the ledger's lines with each other;
+so are configuration, floor and notes. Nothing is changed. Ends with exit code 2 if anything is not
+what was written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.loop.verifying import damage
+from mad_lightning.loop.verifying import damage, damage_of_whole
 from mad_lightning.refusal import Refused
 
 __all__ = ["build_parser", "run"]
@@ -38,6 +39,9 @@ def run(args: Sequence[str]) -> None:
         records = lineage.records()
         if not records:
             raise Refused(path, "no generation is finished", "give lineages' directories")
+        for line in damage_of_whole(lineage):
+            wrong.append(line)
+            print(f"{path}: {line}")
         for record in records:
             words = list(damage(lineage, record))
             wrong += words

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 
-from mad_lightning.files import make_once
+from mad_lightning.files import Damaged, make_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
@@ -421,15 +421,19 @@ def _header(shape: tuple[int, ...], labelled: bool, digest: str) -> bytes:
 
 
 def _read(path: Path) -> StoredSamples | None:
-    """What is stored, by memory map; None if it is absent. What is damaged is taken away."""
-    if not path.exists():
-        return None
+    """What is stored, by memory map; None if it is absent, or is not what was written.
+
+    All of it is read, once a process: only then is it known to be what was decoded.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return StoredSamples(Samples(**tensors), file.metadata()["digest"])
-    except SafetensorError:
-        path.unlink(missing_ok=True)
+        samples = Samples(**tensors)
+        digest = samples.digest()
+        header = _header(tuple(samples.values.shape), samples.labels is not None, digest)
+        with path.open("rb") as stored:
+            return StoredSamples(samples, digest) if stored.read(len(header)) == header else None
+    except (SafetensorError, FileNotFoundError, TypeError):
         return None
 
 
@@ -444,10 +448,11 @@ def _build(path: Path, pictures: Pictures, framing: Framing, labelled: bool) -> 
         for pixels in decoded:
             file.write(pixels.data)
         file.flush()
-        stored = _read(path)
-        assert stored is not None
+        with safe_open(str(path), framework="pt") as written:
+            names = ("values", "labels") if labelled else ("values",)
+            samples = Samples(**{name: written.get_tensor(name) for name in names})
         file.seek(0)
-        file.write(_header(whole, labelled, stored.samples.digest()))
+        file.write(_header(whole, labelled, samples.digest()))
 
 
 def load_once(
@@ -468,10 +473,18 @@ def load_once(
 
     Raises:
         Refused: If a picture cannot be read, or the set is not uniform; nothing is stored then.
+        OSError: If the stored file cannot be written, or read back.
     """
     address = [str((_RULES, *astuple(framing), labelled)), *pictures.fingerprint()]
     key = sha256("\n".join(address).encode()).hexdigest()[:16]
     path = cache / f"{name}-{key}.safetensors"
-    while (stored := _read(path)) is None:
-        make_once(path, lambda place: _build(place, pictures, framing, labelled))
-    return stored
+    stored: list[StoredSamples] = []
+
+    def is_whole(path: Path) -> bool:
+        stored[:] = filter(None, [_read(path)])
+        return bool(stored)
+
+    make_once(path, lambda place: _build(place, pictures, framing, labelled), is_whole)
+    if not (stored or is_whole(path)):
+        raise Damaged(path)
+    return stored[0]

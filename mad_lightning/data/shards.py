@@ -10,7 +10,6 @@ ever unpickled.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,31 +19,41 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mad_lightning.files import appearing, write_json
+from mad_lightning.files import Damaged, appearing, read_json, write_json
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 
 __all__ = ["Shard", "ShardManifest", "load_tensors", "save_tensors"]
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors as safetensors; the file appears whole or not at all."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with appearing(path) as temporary:
-        save_file(plain, temporary)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads tensors by memory map.
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors as safetensors; the file appears whole or not at all.
 
     Raises:
-        OSError: If the file is missing or damaged.
+        OSError: If it cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with appearing(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads tensors, by memory map, and what the file says beside them; neither is checked.
+
+    Raises:
+        OSError: If the file is missing, or is none.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
     except SafetensorError as error:
-        raise OSError(f"{path} is damaged: {error}") from error
+        raise Damaged(path, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,17 @@ class Shard:
 
     @cached_property
     def manifest(self) -> ShardManifest:
-        """Where the samples come from."""
-        return ShardManifest.from_plain(json.loads(self.manifest_file.read_text(encoding="utf-8")))
+        """Where the samples come from.
+
+        Raises:
+            OSError: If the manifest is missing, or is not what was written.
+        """
+        plain = read_json(self.manifest_file)
+        try:
+            return ShardManifest.from_plain(plain)
+        except TypeError as error:
+            problem = "it is no manifest" if plain else "it is missing"
+            raise Damaged(self.manifest_file, problem) from error
 
     @property
     def spec(self) -> SampleSpec:
@@ -126,10 +144,13 @@ class Shard:
         Raises:
             OSError: If the stored samples are not those of the manifest.
         """
-        samples = Samples(**load_tensors(self.values_file))
-        if samples.digest() != self.manifest.sha256:
-            raise OSError(f"{self.values_file} does not match its manifest")
-        return samples
+        manifest = self.manifest
+        tensors, metadata = load_tensors(self.values_file)
+        if not metadata and {"values"} <= tensors.keys() <= {"values", "labels"}:
+            samples = Samples(**tensors)
+            if samples.digest() == manifest.sha256:
+                return samples
+        raise Damaged(self.values_file, "it does not match its manifest")
 
     def holds(self, manifest: ShardManifest) -> bool:
         """Whether the shard is complete, whole, and drawn as a manifest says.
@@ -141,7 +162,7 @@ class Shard:
             return False
         try:
             drawn = self.manifest
-        except (ValueError, TypeError, KeyError):  # no manifest of ours: it is written anew
+        except OSError:  # no manifest of ours: it is written anew
             return False
         facts = ("generation", "sampling_bias", "seeds", "generator", "count", "spec", "labels")
         unlike = [name for name in facts if getattr(drawn, name) != getattr(manifest, name)]

@@ -17,10 +17,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,26 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from mad_lightning.files import TORN, folder_appearing, read_json, write, write_json
+from mad_lightning.files import (
+    BLANK,
+    Damaged,
+    folder_appearing,
+    read_json,
+    sealed,
+    sweep,
+    unsealed,
+    write,
+    write_json,
+)
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.ledger import GenerationRecord, Ledger
 from mad_lightning.policies import FOREIGN, Mix, Part, shard_name
 from mad_lightning.refusal import Refused
 
 __all__ = ["LineageDirectory"]
+
+_SEAL = "seal"  # a column, empty up to the last row
+_BLOCK = r"\d{5,}\.safetensors"
 
 
 class LineageDirectory:
@@ -143,19 +158,34 @@ class LineageDirectory:
         return self.ledger.records()
 
     def config(self) -> dict[str, Any]:
-        """The configuration; empty if none was kept."""
+        """The configuration; empty if none was kept.
+
+        Raises:
+            Damaged: If it is not what was written.
+        """
         if not self.config_file.exists():
             return {}
-        return yaml.safe_load(self.config_file.read_text(encoding="utf-8")) or {}
+        try:
+            return yaml.safe_load(unsealed(self.config_file)) or {}
+        except yaml.YAMLError as error:
+            raise Damaged(self.config_file) from error
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the configuration is there, and is what was written."""
+        try:
+            return bool(self.config()) or self.config_file.exists()
+        except Damaged:
+            return False
 
     def keep_config(self, config: Mapping[str, Any]) -> None:
         """Keeps a configuration."""
-        write(self.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        write(self.config_file, sealed(f"{text}# seal: {BLANK}\n"))
 
     def check_unchanged(self, config: Mapping[str, Any]) -> None:
         """Refuses to go on under a configuration that would give other numbers."""
-        kept = self.config()
-        changed = differences(kept, config) if kept else []
+        changed = differences(self.config(), config) if self.has_config else []
         if changed:
             more = f"\n    ... and {len(changed) - 12} more" if len(changed) > 12 else ""
             raise Refused(
@@ -167,30 +197,68 @@ class LineageDirectory:
             )
 
     def keep_mix(self, mix: Mix) -> None:
-        """Keeps what a generation trains on."""
+        """Keeps what a generation trains on, unless that stands."""
+        with suppress(Damaged):
+            if self.mix(mix.generation) == mix:
+                return
         write_json(self.mix_file(mix.generation), asdict(mix))
 
     def mix(self, t: int) -> Mix | None:
-        """What a generation was trained on; None if that was not kept."""
+        """What a generation was trained on; None if that was not kept.
+
+        Raises:
+            Damaged: If the file is not what was written.
+        """
         plain = read_json(self.mix_file(t))
         if not plain:
             return None
-        return Mix(t, tuple(map(_part, plain["parts"])))
+        try:
+            return Mix(t, tuple(map(_part, plain["parts"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(self.mix_file(t)) from error
 
     def curves(self, t: int) -> list[dict[str, float]]:
-        """What a generator logged: rows of ``epoch``, ``images`` and every logged value."""
-        if not self.curves_file(t).exists():
+        """What a generator logged: rows of ``epoch``, ``images`` and every logged value.
+
+        Raises:
+            Damaged: If the file is not what was written.
+        """
+        path = self.curves_file(t)
+        if not path.exists():
             return []
-        with self.curves_file(t).open(newline="") as file:
-            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(io.StringIO(unsealed(path), newline="")))
+        try:
+            return [{k: float(v) for k, v in row.items() if v and k != _SEAL} for row in rows]
+        except (ValueError, TypeError) as error:
+            raise Damaged(path) from error
 
     def keep_curves(self, t: int, rows: Sequence[Mapping[str, float]]) -> None:
         """Keeps the curves of a generation, all rows of them."""
         text = io.StringIO()
-        table = csv.DictWriter(text, sorted({name for row in rows for name in row}))
+        table = csv.DictWriter(text, [*sorted({name for row in rows for name in row}), _SEAL])
         table.writeheader()
-        table.writerows(rows)
-        write(self.curves_file(t), text.getvalue())
+        table.writerows([*rows[:-1], {**rows[-1], _SEAL: BLANK}])
+        write(self.curves_file(t), sealed(text.getvalue()))
+
+    def has_curves(self, t: int) -> bool:
+        """Whether what a generator logged is there, and is what was written."""
+        try:
+            return bool(self.curves(t))
+        except Damaged:
+            return False
+
+    def sound_picture(self, t: int) -> Path | None:
+        """The picture of a generation, if there is one.
+
+        Raises:
+            Damaged: If it is not what was written.
+        """
+        path = self.picture(t)
+        if not path.exists():
+            return None
+        if not _is_whole_png(path.read_bytes()):
+            raise Damaged(path)
+        return path
 
     def keep_measured(
         self,
@@ -211,14 +279,14 @@ class LineageDirectory:
         """
         try:
             return read_json(self.metrics_file(t))
-        except ValueError:
+        except Damaged:
             return {}
 
     def seconds(self, t: int) -> dict[str, float]:
-        """How long the phases of a generation took."""
+        """How long the phases of a generation took, as far as that was kept."""
         try:
             return read_json(self.seconds_file(t))
-        except ValueError:  # no number depends on it
+        except Damaged:  # no number depends on it
             return {}
 
     def branch(self, path: Path, t: int, config: Mapping[str, Any]) -> None:
@@ -260,8 +328,7 @@ class LineageDirectory:
                 "wait for it, or give this lineage a `name` of its own",
             ) from None
         with lock:
-            for torn in self.path.rglob(TORN):
-                torn.unlink(missing_ok=True)
+            self.sweep_all()
             yield
 
     @contextmanager
@@ -287,10 +354,28 @@ class LineageDirectory:
         yield tick
         keep()
 
+    def sweep_all(self) -> None:
+        """Drops what killed programs left; whoever calls it holds the lineage."""
+        sweep(self.path, r"config\.yaml|(floor|wandb)\.json", alone=True)
+        finished = len(self.ledger)
+        for place in self.path.glob("generation_*"):
+            number = place.name.removeprefix("generation_")
+            if number.isdecimal() and place == self.generation(t := int(number)):
+                sweep(place, r"generator\.ckpt|samples\.png|\w+\.(json|safetensors)", alone=True)
+                sweep(self.training(t), r"last\.ckpt|curves\.csv", alone=True)
+                if t <= finished:
+                    self.sweep(t)
+
     def sweep(self, t: int) -> None:
         """Drops what only the making of a finished generation needed."""
         for what in ("blocks", "grid", "features"):
-            shutil.rmtree(self.unfinished(t, what), ignore_errors=True)
+            for folder, _, names in os.walk(self.unfinished(t, what), topdown=False):
+                sweep(Path(folder), _BLOCK, alone=True)
+                for name in names:
+                    if re.fullmatch(_BLOCK, name):
+                        Path(folder, name).unlink(missing_ok=True)
+                with suppress(OSError):  # somebody keeps a file of his own there
+                    Path(folder).rmdir()
         self.checkpoint(t).unlink(missing_ok=True)
 
 
@@ -300,6 +385,18 @@ def _share(source: Path | str, target: Path | str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Whether every chunk (length, name, data, checksum) is there, up to the last, and whole."""
+    at, name = 8, b""
+    while at < len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        checksum = zlib.crc32(content[at + 4 : end])
+        if content[end : end + 4] != checksum.to_bytes(4, "big"):
+            return False
+        at, name = end + 4, content[at + 4 : at + 8]
+    return content.startswith(b"\x89PNG\r\n\x1a\n") and name == b"IEND"
 
 
 def _part(plain: dict[str, Any]) -> Part:

@@ -25,6 +25,12 @@ __all__ = ["GenerationRecord", "Ledger", "Start"]
 Start = Literal["scratch", "base", "previous"]
 
 _CHAIN = re.compile(rb', "chain": "([0-9a-f]{64})"}\n$')
+_TRACE = re.compile(rb'"chain":|: "[^"]{64}"}\n$')
+"""One flipped bit can spoil the word or the digest, and never both."""
+_REMEDY = (
+    "bring back the ledger as it was; without a copy, take it away: the same command enters anew "
+    "what stands of each generation"
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,19 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __len__(self) -> int:
+        """How many generations are finished.
+
+        Raises:
+            Refused: If the file is not what was written.
+        """
+        return sum(1 for _ in self._lines())
+
+    @property
+    def ends_well(self) -> bool:
+        """Whether its last line was written to the end; a kill may have torn it."""
+        return not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
+
     def _lines(self) -> Iterator[tuple[bytes, str]]:
         """Finished lines, and the digest of everything up to each.
 
@@ -136,19 +155,16 @@ class Ledger:
         """
         content = self.path.read_bytes() if self.path.exists() else b""
         chain, chained = "", False
-        for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):  # a line torn by a kill was never finished
-                return
+        *finished, _ = content.split(b"\n")  # a line torn by a kill was never finished
+        for number, text in enumerate(finished, start=1):
+            line = text + b"\n"
             told = _CHAIN.search(line)
             body = line[: told.start()] + b"}" if told else line.rstrip()
             chain = sha256(chain.encode() + body).hexdigest()
-            if (told and told[1].decode() != chain) or (chained and not told):
-                raise Refused(
-                    str(self.path),
-                    f"line {number} is not what was written after line {number - 1}",
-                    "bring back the ledger as it was; without a copy, leave this lineage as it is "
-                    "and begin another one",
-                )
+            fits = told[1].decode() == chain if told else not (chained or _TRACE.search(line))
+            if not fits:
+                problem = f"line {number} is not what was written after line {number - 1}"
+                raise Refused(str(self.path), problem, _REMEDY)
             chained = chained or told is not None
             yield line, chain
 
@@ -164,10 +180,10 @@ class Ledger:
                 record = GenerationRecord.from_json(line.decode())
             except (ValueError, TypeError, AttributeError) as error:
                 problem = f"line {number} is no record of a generation: {error}"
-                raise Refused(str(self.path), problem, "bring back the ledger as it was") from None
+                raise Refused(str(self.path), problem, _REMEDY) from None
             if record.generation != number:
                 problem = f"line {number} tells of generation {record.generation}"
-                raise Refused(str(self.path), problem, "bring back the ledger as it was")
+                raise Refused(str(self.path), problem, _REMEDY)
             records.append(record)
         return records
 
@@ -180,6 +196,7 @@ class Ledger:
 
         Raises:
             ValueError: If it is not the next one.
+            OSError: If it cannot be written, with the file's name.
         """
         lines = list(self._lines())
         if record.generation != len(lines) + 1:
@@ -187,8 +204,11 @@ class Ledger:
         body = record.to_json().encode()
         before = lines[-1][1] if lines else ""
         chain = sha256(before.encode() + body).hexdigest().encode()
-        with self.path.open("ab") as file:
-            file.truncate(sum(len(line) for line, _ in lines))
-            file.write(body[:-1] + b', "chain": "' + chain + b'"}\n')
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.truncate(sum(len(line) for line, _ in lines))
+                file.write(body[:-1] + b', "chain": "' + chain + b'"}\n')
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error

@@ -127,7 +127,7 @@ def check_data(meta: Candidate, lineage: LineageDirectory) -> None:
     spelled = differences(*({"source": source} for source in sources)) if kept else []
     if records and "data" in records[-1].digests:
         same = records[-1].digests["data"] == meta.real.content
-    elif data := read_json(lineage.floor_file).get("data"):
+    elif data := told_floor(lineage).get("data"):
         same = data == meta.real.digest
     else:  # it was begun before anything told
         same = not spelled
@@ -139,6 +139,14 @@ def check_data(meta: Candidate, lineage: LineageDirectory) -> None:
             "bring the data back; or undo the change; or give the new lineage a `lineage.name` of "
             "its own",
         )
+
+
+def told_floor(lineage: LineageDirectory) -> dict[str, Any]:
+    """What was kept of a floor; nothing if that is damaged."""
+    try:
+        return read_json(lineage.floor_file)
+    except Damaged:
+        return {}
 
 
 def check_settings(meta: Candidate, records: Sequence[GenerationRecord]) -> None:

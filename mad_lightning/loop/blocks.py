@@ -2,13 +2,15 @@
 
 Samples and features are rows, and a row depends on nothing but its own address. So a set of rows is
 cut into *blocks* of fixed size: the unit that is spread over processes, and the unit that a kill
-cannot take back. When all stand they are joined.
+cannot take back. When all stand they are joined. A block carries a digest of its rows, and one that
+does not match it was never computed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ import torch
 from torch import Tensor
 
 from mad_lightning.data.shards import load_tensors, save_tensors
+from mad_lightning.files import Damaged
 
 __all__ = ["BlockLoader", "BlockWriter", "Blocks"]
+
+_DIGEST = "sha256"
 
 
 class Blocks:
@@ -32,6 +37,7 @@ class Blocks:
 
     def __init__(self, directory: Path, n: int, block_size: int) -> None:
         self.directory, self.n, self.block_size = directory, n, block_size
+        self._read: dict[int, dict[str, Tensor]] = {}  # checked once a process, mapped to memory
 
     def __len__(self) -> int:
         return math.ceil(self.n / self.block_size)
@@ -46,12 +52,46 @@ class Blocks:
 
     def write(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Stores one block, whole or not at all."""
-        save_tensors(self.path(index), tensors)
+        save_tensors(self.path(index), tensors, {_DIGEST: _digest(tensors)})
+
+    def read(self, index: int) -> dict[str, Tensor]:
+        """The rows of one block.
+
+        Raises:
+            OSError: If it does not stand, or is not what was written.
+        """
+        if index not in self._read:
+            tensors, metadata = load_tensors(self.path(index))
+            if metadata != {_DIGEST: _digest(tensors)}:
+                raise Damaged(self.path(index))
+            self._read[index] = tensors
+        return self._read[index]
+
+    def stands(self, index: int) -> bool:
+        """Whether one block is there, and is what was written."""
+        try:
+            self.read(index)
+        except OSError:
+            return False
+        return True
 
     def join(self) -> dict[str, Tensor]:
-        """All rows, in order."""
-        blocks = [load_tensors(self.path(index)) for index in range(len(self))]
+        """All rows, in order.
+
+        Raises:
+            OSError: If a block does not stand, or is not what was written.
+        """
+        blocks = [self.read(index) for index in range(len(self))]
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        rows = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(rows.shape)} {rows.dtype} ".encode())
+        digest.update(rows.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class BlockLoader:
@@ -77,7 +117,7 @@ class BlockLoader:
         self.mine = [
             job
             for job in range(rank, len(self.jobs), world_size)
-            if not self.jobs[job][0].path(self.jobs[job][1]).exists()
+            if not self.jobs[job][0].stands(self.jobs[job][1])
         ]
         return len(self.mine)
 

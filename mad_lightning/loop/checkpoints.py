@@ -9,15 +9,15 @@ spoilt is made again; one that was made of something else is refused.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from mad_lightning.files import appearing
+from mad_lightning.files import Damaged, appearing
 from mad_lightning.generators.base import Generator
 from mad_lightning.refusal import Refused
 
@@ -44,10 +44,36 @@ class SealedCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Keeps the one before until this one stands."""
+        """Keeps the one before until this one stands.
+
+        Raises:
+            OSError: If it cannot be written, with its name.
+        """
         with appearing(Path(path)) as temporary:
-            torch.save(checkpoint | {"made_of": self.made_of}, temporary)
+            with _Plainspoken(io.FileIO(temporary, "w")) as file:
+                file.take(checkpoint | {"made_of": self.made_of})
             _seal(temporary)
+
+
+class _Plainspoken(io.BufferedWriter):
+    """A file that tells why it could not be written, where torch says "unexpected pos"."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Remembers what torch drops."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """Writes a checkpoint."""
+        try:
+            torch.save(checkpoint, self)
+        except RuntimeError as error:
+            raise self.error or error from None
 
 
 def _digest(path: Path, size: int) -> bytes:
@@ -67,15 +93,24 @@ def _seal(path: Path) -> None:
         file.write(_SEAL.to_bytes(2, "little") + _SIGN + _digest(path, size))
 
 
-def _is_broken(path: Path) -> bool:
-    """Whether a sealed archive is not what was written; one without a seal may be anything."""
+def _is_sealed(path: Path) -> bool:
+    """Whether an archive is what was written; one without a seal may be anything.
+
+    Raises:
+        Damaged: If it is not. One flipped bit spoils a seal's length or its sign, never both.
+    """
     size = path.stat().st_size - _SEAL
     if size < 2:
-        return True
+        return False
     with path.open("rb") as file:
-        file.seek(size)
-        seal = file.read()
-    return seal.startswith(_SIGN) and seal[len(_SIGN) :] != _digest(path, size)
+        file.seek(size - 2)
+        length, sign, digest = file.read(2), file.read(len(_SIGN)), file.read()
+    parts = (length == _SEAL.to_bytes(2, "little"), sign == _SIGN)
+    if not any(parts):
+        return False
+    if not all(parts) or digest != _digest(path, size):
+        raise Damaged(path)
+    return True
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -84,14 +119,16 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         OSError: If it is missing, or not what was written.
     """
+    is_sealed = _is_sealed(path)
     try:
-        if not _is_broken(path):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(checkpoint, dict) and "state_dict" in checkpoint:
-                return checkpoint
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise OSError(f"{path} is damaged: {str(error).strip().splitlines()[0]}") from error
-    raise OSError(f"{path} is damaged, or holds no weights")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # readers raise what they please on a broken file
+        raise Damaged(path, str(error).strip().partition("\n")[0]) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise Damaged(path, "it holds no weights")
+    if "made_of" in checkpoint and not is_sealed:  # all that tell are sealed
+        raise Damaged(path)
+    return checkpoint
 
 
 def stands(path: Path, made_of: str) -> bool:

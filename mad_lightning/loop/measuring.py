@@ -22,7 +22,7 @@ from torch import Tensor
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
-from mad_lightning.files import read_json, write_json
+from mad_lightning.files import Damaged, read_json, sweep, write_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.settings import Labels
@@ -114,7 +114,8 @@ class Measuring:
                     raise Refused(
                         "",
                         f"generation 1 of {begun} was measured otherwise: {changes}",
-                        "undo the change, or give the new lineage a `name` of its own",
+                        "undo the change (what is damaged in the cache is made anew when it is "
+                        "taken away), or give the new lineage a `name` of its own",
                     )
 
     @cached_property
@@ -123,7 +124,10 @@ class Measuring:
         facts = [self.real.digest, self.evaluator.extractor.protocol(), self.block_size]
         key = sha256(repr(facts).encode()).hexdigest()[:12]
         sides = {"reference": self.real.reference, "floor": self.real.floor}
-        return self.features(sides, self.data.cache / f"features-{key}", **_bar())
+        place = self.data.cache / f"features-{key}"
+        for side in sides:  # other lineages may be writing here, too
+            sweep(place / side, r"\d+\.safetensors")
+        return self.features(sides, place, **_bar())
 
     @cached_property
     def floor(self) -> dict[str, float]:
@@ -131,24 +135,30 @@ class Measuring:
 
         The first record's if there is one. Every process must ask, and at the same place.
         """
-        real = self.real_features
-        if records := self.lineage.records():
+        real, records = self.real_features, self.lineage.records()
+        try:
+            kept = read_json(self.lineage.floor_file)
+        except Damaged:
+            kept = {}
+        if records and kept:
             return records[0].floor
         training = self.training(self.policy.mix(1))  # all of it is real
         facts = [self.real.digest, self.protocol, {k: v.digest() for k, v in training.items()}]
         key = sha256(repr(facts).encode()).hexdigest()
-        kept = read_json(self.lineage.floor_file)
         if kept.get("key") == key:
             return {k: math.nan if v is None else v for k, v in kept["values"].items()}
-        eaten = self.features(training, self.lineage.unfinished(1, "features"), **_bar())
-        floor = View(real["floor"], labels=self.real.floor.labels)
-        with at("evaluator"):
-            values = self.evaluator.compare(self.reference(eaten), floor)
+        values = records[0].floor if records else self._measure_floor(real["floor"], training)
         if is_first():
             kept = {"key": key, "values": values, "protocol": self.protocol}
             kept["data"] = self.real.digest
             write_json(self.lineage.floor_file, kept)
         return values
+
+    def _measure_floor(self, real: Tensor, training: Mapping[str, Samples]) -> dict[str, float]:
+        eaten = self.features(training, self.lineage.unfinished(1, "features"), **_bar())
+        floor = View(real, labels=self.real.floor.labels)
+        with at("evaluator"):
+            return self.evaluator.compare(self.reference(eaten), floor)
 
     def measure(
         self, t: int, generator: Generator, mix: Mix, drawn: Shard, progress: Callback

@@ -34,9 +34,10 @@ from mad_lightning.callbacks.grids import n_shown
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard, ShardManifest
+from mad_lightning.files import Damaged
 from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.identity import class_path, description
-from mad_lightning.lineage.configuration import circumstances, decisive, settings_digest
+from mad_lightning.lineage.configuration import circumstances, decisive
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
@@ -166,13 +167,15 @@ class MetaTrainer:
             self.mend(name)
         made_of = self.made_of(mix)
         with at("lineage"):
-            if stands(final, made_of):
-                load_weights(generator, final)
-                return generator
-            resumes = stands(last, made_of)
+            logged = self.lineage.has_curves(t)  # without them it is trained once more
+            is_trained = stands(final, made_of) and logged
+            resumes = stands(last, made_of) and logged
+        if is_first():
+            self.lineage.keep_mix(mix)
+        if is_trained:
+            load_weights(generator, final)
+            return generator
         with on_first(self.lineage.timed(t, "train")) as tick:
-            if is_first():
-                self.lineage.keep_mix(mix)
             data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
             trainer = self.trainer(t, made_of, resumes, tick)
             if not resumes:
@@ -203,11 +206,9 @@ class MetaTrainer:
             classes=self.real.class_names,
         )
         with at("lineage"):
-            if shard.holds(manifest):
+            if shard.holds(manifest) and self.is_shown(t):
                 return shard
-        learned = self.class_counts(t)
-        equal = None if learned is None else one_round(learned.clamp(max=1))
-        asked = equal if learned is None or self.settings.labels == "equal" else one_round(learned)
+        asked, equal = self.classes(t)
         with on_first(self.lineage.timed(t, "sample")) as tick:
             n_grid = n_shown(self.settings.n_grid, generator.spec)
             # Blocks of other weights or classes would be others.
@@ -265,14 +266,7 @@ class MetaTrainer:
             sampler=drawn.manifest.sampler,
             images=int(curves[-1]["images"]) if curves else 0,
             seconds=self.lineage.seconds(t),
-            digests={
-                "generator": drawn.manifest.generator,
-                "shard": drawn.manifest.sha256,
-                "metrics": sha256(json.dumps(measured["values"]).encode()).hexdigest(),
-                "data": self.real.content,
-                "settings": settings_digest(self.config),
-                **({} if self.base is None else {"base": self.base}),
-            },
+            digests=self.digests(drawn, published, measured["values"]),
             world_size=self.trainers.world_size,
             start=self.settings.start,
             ages=mix.ages(),
@@ -289,6 +283,19 @@ class MetaTrainer:
             self.lineage.sweep(t)
         self.changes = []
         return record
+
+    def digests(self, drawn: Shard, published: Shard, values: Mapping[str, Any]) -> dict[str, str]:
+        """What the artefacts of a generation are known by from now on."""
+        digests = {
+            "generator": drawn.manifest.generator,
+            "shard": drawn.manifest.sha256,
+            "metrics": sha256(json.dumps(values).encode()).hexdigest(),
+            "data": self.real.content,
+            "settings": settings_digest(self.config),
+        }
+        if published is not drawn:
+            digests["published"] = published.manifest.sha256
+        return digests if self.base is None else {**digests, "base": self.base}
 
     # what they are made of
 
@@ -313,10 +320,11 @@ class MetaTrainer:
             told = records[-1].changed if records else []
             changes = circumstances(self.lineage.config() or self.config, self.config)
             self.changes = [line for line in changes if line not in told] if records else []
-            if is_first() and not self.changes:
-                self.lineage.keep_config(self.config)
         else:
             floor = records[0].floor
+        unfinished = len(records) < self.settings.generations
+        if is_first() and not self.changes and (unfinished or not self.lineage.has_config):
+            self.lineage.keep_config(self.config)
         lineage = LineageInfo(
             self.lineage.name,
             self.lineage,
@@ -384,6 +392,19 @@ class MetaTrainer:
             generator.build(self.real.spec)
         return generator
 
+    @cached_property
+    def told(self) -> Mapping[int | None, Mapping[str, str]]:
+        """Digests by generation, as the ledger had them when this program began."""
+        return {record.generation: record.digests for record in self.lineage.records()}
+
+    def is_shown(self, t: int) -> bool:
+        """Whether the picture of a generation is what was written, if there is one."""
+        try:
+            _ = self.lineage.sound_picture(t)
+        except Damaged:
+            return False
+        return True
+
     def made_of(self, mix: Mix) -> str:
         """Digest of what decides the weights of a generation, beside the program itself."""
         facts = [
@@ -403,20 +424,25 @@ class MetaTrainer:
         Raises:
             Refused: If that is not possible any more, or gives other samples than the ledger tells.
         """
+        t = Part("synthetic", name, 0, 1).generation
+        kind = "shard" if t is not None and name == shard_name(t) else "published"
+        told = self.told.get(t, {}).get(kind)
         try:
             _ = self.store[name].samples
-            return
-        except (OSError, ValueError) as error:
+            if told in (None, self.store[name].manifest.sha256):
+                return
+            damage = f"{self.store[name].values_file} holds other samples than the ledger tells of"
+        except OSError as error:
             damage = str(error)
         del self.store[name]
-        t = Part("synthetic", name, 0, 1).generation
-        ours = t is not None and not self.lineage.records()[t - 1].branched_from
-        if t is not None and ours and name == shard_name(t):
+        if t is not None and kind == "shard" and not self.lineage.records()[t - 1].branched_from:
             generator = self.fresh_generator(t)
             try:
                 load_weights(generator, self.lineage.weights(t))
                 drawn = self.sample(t, generator).manifest.sha256
-                if drawn == self.lineage.records()[t - 1].digests["shard"]:
+                if is_first():
+                    self.lineage.sweep(t)
+                if drawn == told:
                     return
                 damage += "; drawn again, it is another one"
             except OSError as error:
@@ -433,9 +459,12 @@ class MetaTrainer:
             generator.initialise(next(iter(data.loader())))
             return
         path = self.lineage.weights(origin) if isinstance(origin, int) else origin
+        told = self.told.get(origin, {}).get("generator") if isinstance(origin, int) else self.base
         with at("lineage"):
             try:
                 load_weights(generator, path)
+                if told not in (None, generator.digest()):
+                    raise Damaged(path, "it holds other weights than those that were told of")
             except OSError as error:
                 raise Refused("start", str(error), "bring it back from a copy") from None
 
@@ -477,25 +506,30 @@ class MetaTrainer:
             t,
             lambda images, values: self.observers.on_generation_curves(t, images, values),
         )
-        divergence = Divergence(self.seed_block(0, slice(0, N_TRIAL), self.seed, t, "sample"))
+        asked, _ = self.classes(t)
+        trial = self.seed_block(0, slice(0, N_TRIAL), asked, self.seed, t, "sample")
         return self.trainers.for_fit(
             self.lineage.training(t),
             made_of,
             # Randomness first, so that all others draw by address too.
             first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
-            last=[divergence, curves, self.progress(t, "train", tick)],
+            last=[Divergence(trial), curves, self.progress(t, "train", tick)],
         )
 
-    def class_counts(self, t: int) -> Tensor | None:
-        """How often generation ``t`` met each class (K,); None if samples have none."""
-        classes = self.real.spec.classes
-        if classes is None:
-            return None
+    def classes(self, t: int) -> tuple[Tensor | None, Tensor | None]:
+        """Classes in turn, of the shard of generation ``t`` and of its picture; None without any.
+
+        None that its mix lacks; in the shares of the mix, or equal ones.
+        """
+        if (k := self.real.spec.classes) is None:
+            return None, None
         mix = self.policy.mix(t).treated(self.treatment)
         for name in mix.shards:
             self.mend(name)
         labels = self.data.feed(mix, self.seed, self.store).labels()
-        return torch.ones(classes).long() if labels is None else labels.bincount(minlength=classes)
+        learned = torch.ones(k).long() if labels is None else labels.bincount(minlength=k)
+        equal = one_round(learned.clamp(max=1))
+        return (equal if self.settings.labels == "equal" else one_round(learned)), equal
 
     def seed_block(
         self, job: int, rows: slice, classes: Tensor | None, *address: int | str

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 
 from mad_lightning.data.shards import Shard
+from mad_lightning.files import Damaged, read_json
 from mad_lightning.generators.base import digest_of
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.checkpoints import read
 from mad_lightning.policies import shard_name
 
-__all__ = ["CHECKS", "damage"]
+__all__ = ["CHECKS", "damage", "damage_of_whole"]
 
 
 def mix(lineage: LineageDirectory, record: GenerationRecord) -> str:
@@ -52,14 +54,18 @@ def shard(lineage: LineageDirectory, record: GenerationRecord) -> str:
 
 def published(lineage: LineageDirectory, record: GenerationRecord) -> str:
     """What a treatment made of that, if there was one."""
-    if record.published not in ("", record.drawn):
-        _ = Shard(lineage.shard(record.published)).samples
-    return ""
+    if record.published in ("", record.drawn):
+        return ""
+    published = Shard(lineage.shard(record.published))
+    _ = published.samples
+    if published.manifest.sha256 == record.digests.get("published", published.manifest.sha256):
+        return ""
+    return f"{published.values_file} holds other samples than the ledger tells of"
 
 
 def metrics(lineage: LineageDirectory, record: GenerationRecord) -> str:
     """What was measured."""
-    values = lineage.measured(record.generation).get("values")
+    values = read_json(lineage.metrics_file(record.generation)).get("values")
     if sha256(json.dumps(values).encode()).hexdigest() == record.digests["metrics"]:
         return ""
     return f"{lineage.metrics_file(record.generation)} has other values than the ledger"
@@ -73,6 +79,34 @@ def curves(lineage: LineageDirectory, record: GenerationRecord) -> str:
     return f"{lineage.curves_file(record.generation)} does not end at {record.images} images"
 
 
+def picture(lineage: LineageDirectory, record: GenerationRecord) -> str:
+    """What can be looked at, if it was drawn."""
+    _ = lineage.sound_picture(record.generation)
+    return ""
+
+
+def seconds(lineage: LineageDirectory, record: GenerationRecord) -> str:
+    """How long its phases took."""
+    _ = read_json(lineage.seconds_file(record.generation))
+    return ""
+
+
+def configuration(lineage: LineageDirectory) -> str:
+    """What it was begun under."""
+    return "" if lineage.config() or lineage.has_config else f"{lineage.config_file} is gone"
+
+
+def floor(lineage: LineageDirectory) -> str:
+    """What real samples score."""
+    return "" if read_json(lineage.floor_file) else f"{lineage.floor_file} is gone"
+
+
+def notes(lineage: LineageDirectory) -> str:
+    """How far W&B goes, if it is told."""
+    _ = read_json(lineage.wandb_notes)
+    return ""
+
+
 CHECKS: tuple[Callable[[LineageDirectory, GenerationRecord], str], ...] = (
     mix,
     weights,
@@ -80,6 +114,8 @@ CHECKS: tuple[Callable[[LineageDirectory, GenerationRecord], str], ...] = (
     published,
     metrics,
     curves,
+    picture,
+    seconds,
 )
 """Each says in words what is wrong; nothing if nothing is."""
 
@@ -87,9 +123,22 @@ CHECKS: tuple[Callable[[LineageDirectory, GenerationRecord], str], ...] = (
 def damage(lineage: LineageDirectory, record: GenerationRecord) -> Iterator[str]:
     """All that is wrong with the artefacts of one finished generation."""
     for check in CHECKS:
-        try:
-            words = check(lineage, record)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-            words = f"{check.__name__}: {type(error).__name__}: {error}".splitlines()[0]
-        if words:
-            yield words
+        yield from _words(check.__name__, partial(check, lineage, record))
+
+
+def damage_of_whole(lineage: LineageDirectory) -> Iterator[str]:
+    """All that is wrong with what a lineage keeps beside its generations."""
+    for check in (configuration, floor, notes):
+        yield from _words(check.__name__, partial(check, lineage))
+    if not lineage.ledger.ends_well:
+        yield f"{lineage.ledger.path} ends in a line that was not written to its end"
+
+
+def _words(what: str, check: Callable[[], str]) -> Iterator[str]:
+    try:
+        words = check()
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        named = isinstance(error, Damaged)
+        words = str(error) if named else f"{what}: {type(error).__name__}: {error}"
+    if words:
+        yield words.partition("\n")[0]

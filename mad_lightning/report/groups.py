@@ -19,6 +19,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mad_lightning.files import Damaged
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
@@ -227,7 +228,11 @@ def _read(path: Path) -> Lineage:
     if not records:
         raise Refused(str(ledger), "no generation is finished", "wait, or leave it out")
     name = directory.name
-    config = directory.config() or {"name": _SEED.sub("", name)}
+    try:
+        config = directory.config() or {"name": _SEED.sub("", name)}
+    except Damaged as damaged:
+        remedy = "run the lineage's own command again, which writes it anew"
+        raise Refused(str(directory), str(damaged), remedy) from None
     if (numbered := _SEED.search(name)) and "seed_everything" not in config:
         config["seed_everything"] = int(numbered[1])
     return Lineage(directory, records, config, seed=config.pop("seed_everything", None))

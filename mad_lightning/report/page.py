@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from mad_lightning.files import Damaged
 from mad_lightning.lineage.configuration import differences
+from mad_lightning.refusal import Refused
 from mad_lightning.report.figures import figure, plane
 from mad_lightning.report.groups import Group, Lineage, lineages_of, metrics_of, thinned
 from mad_lightning.report.judged import judgements
@@ -95,9 +97,18 @@ def _strips(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _pictures(lineage: Lineage) -> list[tuple[int, Path]]:
-    """At some 12 generations, where there is one."""
-    places = ((t, lineage.directory.picture(t)) for t in thinned(len(lineage.records), 12))
-    return [(t, path) for t, path in places if path.exists()]
+    """At some 12 generations, where there is one.
+
+    Raises:
+        Refused: If one is not what was drawn.
+    """
+    try:
+        shown = thinned(len(lineage.records), 12)
+        places = ((t, lineage.directory.sound_picture(t)) for t in shown)
+        return [(t, path) for t, path in places if path is not None]
+    except Damaged as damaged:
+        remedy = "bring it back from a copy, or take it away: the page goes without it"
+        raise Refused(str(lineage.directory), str(damaged), remedy) from None
 
 
 def _picture(path: Path, room: float) -> str:
