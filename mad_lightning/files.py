@@ -5,8 +5,8 @@ the place where it belongs, brought to the disk, and renamed. A temporary file t
 left is told by its name, ``.<name>.<host>.<pid>.tmp``.
 
 Disks rot and people edit, so what is stored proves itself. Text carries a *seal*, the digest of all
-the rest of the file, where its readers look over it: JSON as a last key, YAML as a comment, CSV as
-a last column. What is dear, and may not change by a byte, has its digest in a file beside it.
+the rest of the file, where its readers look over it: JSON as a last key, YAML as a first comment,
+CSV as a last column. What is dear, and may not change by a byte, has its digest in a file beside it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DAY = 86_400.0
 
 BLANK = "sha256 " + "0" * 64
 """A seal that is still to be filled in."""
-_SEAL = re.compile(rb'sha256 ([0-9a-f]{64})(?:"\n\}|\r)?\n\Z')
+_SEAL = re.compile(rb'\A# seal: sha256 (\w{64})\n|sha256 (\w{64})(?:"\n\}|\r)\n\Z')
 _TRACE = re.compile(rb'"seal":|# seal:|,seal\r\n|sha256 [^\n]{60}')
 """One flipped bit can spoil the word before a seal or the seal, and never both."""
 
@@ -168,12 +168,12 @@ def sealed(text: str) -> bytes:
     """Fills the seal of a text in, as UTF-8.
 
     Args:
-        text: Ends in a blank seal and what closes a file of its kind.
+        text: With a blank seal where a file of its kind has it.
     """
     content = text.encode()
-    seal = _SEAL.search(content)
-    assert seal is not None
-    return content[: seal.start(1)] + _digest(content, seal) + content[seal.end(1) :]
+    place = _place(content)
+    assert place is not None
+    return content[: place.start] + _digest(content, place) + content[place.stop :]
 
 
 def unsealed(path: Path) -> str:
@@ -183,8 +183,9 @@ def unsealed(path: Path) -> str:
         Damaged: If it is not what was written.
     """
     content = path.read_bytes()
-    seal = _SEAL.search(content)
-    if _TRACE.search(content) and (seal is None or seal[1] != _digest(content, seal)):
+    place = _place(content)
+    is_sealed = place is not None and content[place] == _digest(content, place)
+    if not content or (not is_sealed and _TRACE.search(content)):
         raise Damaged(path)
     try:
         return content.decode()
@@ -192,9 +193,14 @@ def unsealed(path: Path) -> str:
         raise Damaged(path, str(error)) from error
 
 
-def _digest(content: bytes, seal: re.Match[bytes]) -> bytes:
-    rest = content[: seal.start(1)] + content[seal.end(1) :]
-    return sha256(rest).hexdigest().encode()
+def _place(content: bytes) -> slice | None:
+    """Where the digest of a seal stands."""
+    seal = _SEAL.search(content)
+    return slice(*seal.span(seal.lastindex or 0)) if seal else None
+
+
+def _digest(content: bytes, place: slice) -> bytes:
+    return sha256(content[: place.start] + content[place.stop :]).hexdigest().encode()
 
 
 def finite(value: Any) -> Any:

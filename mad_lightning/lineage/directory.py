@@ -181,7 +181,7 @@ class LineageDirectory:
     def keep_config(self, config: Mapping[str, Any]) -> None:
         """Keeps a configuration."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        write(self.config_file, sealed(f"{text}# seal: {BLANK}\n"))
+        write(self.config_file, sealed(f"# seal: {BLANK}\n{text}"))
 
     def check_unchanged(self, config: Mapping[str, Any]) -> None:
         """Refuses to go on under a configuration that would give other numbers."""

@@ -179,6 +179,8 @@ class MetaTrainer:
             data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
             trainer = self.trainer(t, made_of, resumes, tick)
             if not resumes:
+                if is_first():
+                    self.lineage.curves_file(t).unlink(missing_ok=True)
                 self.start(t, generator, data)
             untrained = generator.digest()
             with self.telling_divergence(t, generator):
