@@ -14,7 +14,7 @@ from mad_lightning.callbacks.base import Observers
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
-from mad_lightning.files import read_json
+from mad_lightning.files import Damaged, read_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.configuration import differences, settings_digest
 from mad_lightning.lineage.directory import LineageDirectory
@@ -122,7 +122,7 @@ def check_begun(meta: Candidate) -> None:
 
 def check_data(meta: Candidate, lineage: LineageDirectory) -> None:
     """The real samples must be those that a lineage was begun with, wherever they lie now."""
-    records, kept = lineage.records(), lineage.config()
+    records, kept = lineage.records(), lineage.config() if lineage.has_config else {}
     sources = ((config.get("data") or {}).get("source") for config in (kept, meta.config))
     spelled = differences(*({"source": source} for source in sources)) if kept else []
     if records and "data" in records[-1].digests:

@@ -37,7 +37,7 @@ from mad_lightning.data.shards import Shard, ShardManifest
 from mad_lightning.files import Damaged
 from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.identity import class_path, description
-from mad_lightning.lineage.configuration import circumstances, decisive
+from mad_lightning.lineage.configuration import circumstances, decisive, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit

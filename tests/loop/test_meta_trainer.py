@@ -142,7 +142,7 @@ def test_a_generation_that_meets_a_stray_checkpoint_does_not_continue_it(argumen
 def test_weights_that_do_not_move_are_an_error(arguments, monkeypatch):
     monkeypatch.setattr(Gaussian, "training_step", lambda self, batch, batch_idx: None)
     with pytest.raises(Refused, match="did not move"):
-        build(arguments).fit()
+        build([*arguments, "--data.source", "StandardNormal"]).fit()
 
 
 def test_sample_seeds_and_grid_are_addressed(arguments):

@@ -76,7 +76,7 @@ def test_what_a_lineage_cannot_stand_is_refused_by_field(arguments, field):
         {"fast_dev_run": True},
         {"enable_progress_bar": True, "callbacks": RichProgressBar()},
     ],
-    ids=str,
+    ids=lambda arguments: "-".join(arguments),
 )
 def test_what_a_lineage_can_stand_is_taken(arguments):
     Trainers(lambda: {**ON_CPU, **arguments}).check()
