@@ -54,7 +54,7 @@ from mad_lightning.loop.inside import (
 )
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.store import Store
-from mad_lightning.loop.trainers import Trainers
+from mad_lightning.loop.trainers import Trainers, freeing
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
 from mad_lightning.processes import barrier, is_first, on_first
@@ -134,12 +134,13 @@ class MetaTrainer:
         """
         admit(self)
         self.make_ready()
-        with on_first(self.lineage.held()), self.watched() as records:
+        with on_first(self.lineage.held()), self.watched() as records, freeing() as free:
             for t in range(len(records) + 1, self.settings.generations + 1):
                 if self.observers.stop(records):
                     break
                 records.append(self.generation(t))
                 self.observers.on_generation_end(records[-1], self.lineage.generation(t))
+                free()
         return records
 
     def generation(self, t: int) -> GenerationRecord:
