@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class LineageDirectory:
         """The lineage's name."""
         return self.path.resolve().name
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         """One line a finished generation."""
         return Ledger(self.path / "lineage.jsonl")

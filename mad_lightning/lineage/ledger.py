@@ -133,6 +133,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._end: tuple[tuple[int, int], int, str] | None = None  # as this process left it
 
     def __len__(self) -> int:
         """How many generations are finished.
@@ -198,17 +199,27 @@ class Ledger:
             ValueError: If it is not the next one.
             OSError: If it cannot be written, with the file's name.
         """
-        lines = list(self._lines())
-        if record.generation != len(lines) + 1:
-            raise ValueError(f"generation {record.generation} cannot follow {len(lines)}")
+        if self._end is not None and self._end[0] == self._state():
+            (size, _), n, before = self._end  # not all of it again for every line
+        else:
+            lines = list(self._lines())
+            size, n = sum(len(line) for line, _ in lines), len(lines)
+            before = lines[-1][1] if lines else ""
+        if record.generation != n + 1:
+            raise ValueError(f"generation {record.generation} cannot follow {n}")
         body = record.to_json().encode()
-        before = lines[-1][1] if lines else ""
-        chain = sha256(before.encode() + body).hexdigest().encode()
+        chain = sha256(before.encode() + body).hexdigest()
         try:
             with self.path.open("ab") as file:
-                file.truncate(sum(len(line) for line, _ in lines))
-                file.write(body[:-1] + b', "chain": "' + chain + b'"}\n')
+                file.truncate(size)
+                file.write(body[:-1] + f', "chain": "{chain}"}}\n'.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._end = self._state(), n + 1, chain
+
+    def _state(self) -> tuple[int, int]:
+        """Size and time of the file, which change with whatever is done to it."""
+        state = self.path.stat()
+        return state.st_size, state.st_mtime_ns
