@@ -26,7 +26,7 @@ from mad_lightning.lineage.ledger import GenerationRecord
 DIFFUSION = [
     "--generator", "Diffusion",
     "--generator.network", "mad_lightning.nets.unet.UNet",
-    "--generator.network.widths", "[32,48]",
+    "--generator.network.widths", "[16,32]",
     "--generator.sampling_steps", "3",
     "--data.images_per_epoch", "128",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,8 @@ class MixLoader:
         exact: bool = False,
     ) -> None:
         self.parts = list(parts)
-        self.n = sum(map(len, self.parts))
+        *self.starts, self.n = accumulate(map(len, self.parts), initial=0)
+        self.labelled = all(part.labels is not None for part in self.parts)
         self.batch_size = batch_size
         self.images = self.n if exact or images is None else images
         if not exact:
@@ -90,16 +92,14 @@ class MixLoader:
         """Samples by their place in the concatenated parts."""
         first = self.parts[0]
         values = first.values.new_empty(len(index), *first.values.shape[1:])
-        labelled = all(part.labels is not None for part in self.parts)
-        labels = torch.empty(len(index), dtype=torch.int64) if labelled else None
-        offset = 0
-        for part in self.parts:
-            here = (index >= offset) & (index < offset + len(part))
-            chosen = part[index[here] - offset]
+        labels = torch.empty(len(index), dtype=torch.int64) if self.labelled else None
+        origin = torch.searchsorted(torch.tensor(self.starts), index, right=True) - 1
+        for place in origin.unique().tolist():  # of thousands of parts, a batch meets a few
+            here = origin == place
+            chosen = self.parts[place][index[here] - self.starts[place]]
             values[here] = chosen.values
             if labels is not None and chosen.labels is not None:
                 labels[here] = chosen.labels
-            offset += len(part)
         return Samples(values, labels)
 
     def __iter__(self) -> Iterator[Samples]:

@@ -164,6 +164,7 @@ class MetaTrainer:
         """Trains a new generator on the mix -> its weights."""
         generator = self.fresh_generator(t)
         final, last = self.lineage.weights(t), self.lineage.checkpoint(t)
+        self.store.drop_others(mix.shards)
         for name in mix.shards:
             self.mend(name)
         made_of = self.made_of(mix)

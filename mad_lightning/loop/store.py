@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mad_lightning.data.shards import Shard
 from mad_lightning.lineage.directory import LineageDirectory
 
@@ -11,7 +13,8 @@ __all__ = ["Store"]
 class Store(dict[str, Shard]):
     """Finds a shard where a lineage keeps it, whether it stands already or is still to be written.
 
-    What was read once is kept: a shard never changes, and its digest is checked once a process.
+    What was read once is kept as long as mixes name it: a shard never changes, and its digest is
+    checked once.
 
     Args:
         lineage: Whose shards they are.
@@ -24,3 +27,8 @@ class Store(dict[str, Shard]):
     def __missing__(self, name: str) -> Shard:
         self[name] = Shard(self.lineage.shard(name))
         return self[name]
+
+    def drop_others(self, names: Collection[str]) -> None:
+        """Lets go of the shards that are not among these."""
+        for name in self.keys() - {*names}:
+            del self[name]
