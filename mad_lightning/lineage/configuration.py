@@ -68,8 +68,13 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
+        if _unlike(before.get(key), after.get(key))
     ]
+
+
+def _unlike(old: Any, new: Any) -> bool:
+    """Whether two values differ; what is not a number is equal to itself."""
+    return bool(old != new) and repr(old) != repr(new)
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:

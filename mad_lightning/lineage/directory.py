@@ -1,7 +1,7 @@
 """Where everything of a lineage lies: the only room that knows file names.
 
     runs/<lineage>/
-      config.yaml  lineage.jsonl  floor.json  wandb.json  wandb/
+      config.yaml (failed.yaml)  lineage.jsonl  floor.json  wandb.json  wandb/
       foreign/<name>.{safetensors, json}
       generation_001/
         mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
@@ -15,6 +15,7 @@ goes on where it stopped.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
@@ -24,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ __all__ = ["LineageDirectory"]
 
 _SEAL = "seal"  # a column, empty up to the last row
 _BLOCK = r"\d{5,}\.safetensors"
+_UNFINISHED = ("blocks", "grid", "features")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class LineageDirectory:
@@ -87,6 +90,11 @@ class LineageDirectory:
     def config_file(self) -> Path:
         """The configuration that the lineage was begun under, or was last continued under."""
         return self.path / "config.yaml"
+
+    @property
+    def failed_file(self) -> Path:
+        """The configuration under which generation 1 could not be trained."""
+        return self.path / "failed.yaml"
 
     @property
     def floor_file(self) -> Path:
@@ -164,12 +172,7 @@ class LineageDirectory:
         Raises:
             Damaged: If it is not what was written.
         """
-        if not self.config_file.exists():
-            return {}
-        try:
-            return yaml.safe_load(unsealed(self.config_file)) or {}
-        except yaml.YAMLError as error:
-            raise Damaged(self.config_file) from error
+        return _settings(self.config_file) if self.config_file.exists() else {}
 
     @property
     def has_config(self) -> bool:
@@ -186,7 +189,9 @@ class LineageDirectory:
 
     def check_unchanged(self, config: Mapping[str, Any]) -> None:
         """Refuses to go on under a configuration that would give other numbers."""
-        changed = differences(self.config(), config) if self.has_config else []
+        if not self.has_config or not self.is_begun:
+            return
+        changed = differences(self.config(), config)
         if changed:
             more = f"\n    ... and {len(changed) - 12} more" if len(changed) > 12 else ""
             raise Refused(
@@ -196,6 +201,72 @@ class LineageDirectory:
                 + more,
                 "undo the change, or give the new lineage a `name` of its own",
             )
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything stands that the configuration has decided.
+
+        Until then, and when the training of generation 1 has failed, another one may be tried.
+        """
+        if any(path.exists() for path in (self.ledger.path, self.generation(2))):
+            return True
+        failed = self.failed_file.exists() and not self.shard_stands(1)
+        trained = (self.checkpoint(1), self.weights(1))
+        return not failed and (self.shard_stands(1) or any(path.exists() for path in trained))
+
+    def shard_stands(self, t: int) -> bool:
+        """Whether anything that generation ``t`` drew was published."""
+        return self.shard(shard_name(t)).with_suffix(".json").exists()
+
+    def begin(self, config: Mapping[str, Any]) -> str:
+        """Keeps the configuration, and drops what another one left of a start that failed.
+
+        Returns:
+            What was dropped, in words; usually nothing.
+        """
+        dropped = ""
+        if not self.is_begun:
+            failed = self.failed_file if self.failed_file.exists() else self.config_file
+            try:
+                changed = differences(_settings(failed), config) if failed.exists() else []
+            except Damaged:
+                changed = [f"{failed.name} was damaged"]
+            if changed and self.generation(1).exists():
+                self._drop(1)
+                dropped = f"generation 1 begins anew ({'; '.join(changed[:3])})"
+        self.failed_file.unlink(missing_ok=True)
+        self.keep_config(config)
+        return dropped
+
+    def give_up(self, made: Sequence[Path]) -> None:
+        """After a start that has failed: leaves nothing, or what a second start can go on from.
+
+        Args:
+            made: Directories that were made for it.
+        """
+        if self.ledger.path.exists() or self.generation(2).exists():
+            return
+        if any(path.exists() for path in (self.checkpoint(1), self.weights(1))):
+            if self.config_file.exists() and not self.shard_stands(1):
+                self.config_file.replace(self.failed_file)
+            return
+        self._drop(1)
+        shutil.rmtree(self.wandb_folder, ignore_errors=True)
+        for path in (self.config_file, self.failed_file, self.floor_file, self.wandb_notes):
+            path.unlink(missing_ok=True)
+        (self.path / ".lock").unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):  # somebody keeps other things there
+                path.rmdir()
+
+    def _drop(self, t: int) -> None:
+        """Drops what stands of an unfinished generation, and nothing that it did not make."""
+        for path in (self.training(t), *map(partial(self.unfinished, t), _UNFINISHED)):
+            shutil.rmtree(path, ignore_errors=True)
+        for file in (self.mix_file, self.weights, self.picture, self.seconds_file):
+            file(t).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody keeps other things there
+            self.generation(t).rmdir()
 
     def keep_mix(self, mix: Mix) -> None:
         """Keeps what a generation trains on, unless that stands."""
@@ -317,20 +388,46 @@ class LineageDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the lineage against a second program, and sweeps what a killed one left half."""
+        """Holds the lineage against a second program, and sweeps what a killed one left half.
+
+        What fails inside before anything was trained leaves nothing on disk. A lineage that one may
+        only read is not held.
+        """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")  # the system drops it at any death
+        if not os.access(self.path, os.W_OK):
+            yield
+            return
+        with self._lock():
+            self.sweep_all()
+            try:
+                yield
+            except OSError:  # the same command goes on when the machine can
+                if not self.is_begun:
+                    self.give_up(made)
+                raise
+            except Exception:
+                self.give_up(made)
+                raise
+
+    def _lock(self) -> FileLock:
+        """The lineage's lock, taken; the system drops it at any death."""
+        lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise Refused(
                 "name",
                 f"another program is training {self} at this moment",
-                "wait for it, or give this lineage a `name` of its own",
+                "wait for it, or give this lineage a `name` of its own; if none is alive on any "
+                f"machine, delete {lock.lock_file}",
             ) from None
-        with lock:
-            self.sweep_all()
-            yield
+        except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", None) not in (None, *_NO_LOCKS):
+                raise
+            problem = f"the file system of {self} gives no locks: {error}"
+            raise Refused("root", problem, "take a `root` on another file system") from None
+        return lock
 
     @contextmanager
     def timed(self, t: int, phase: str) -> Iterator[Callable[[], None]]:
@@ -378,6 +475,18 @@ class LineageDirectory:
                 with suppress(OSError):  # somebody keeps a file of his own there
                     Path(folder).rmdir()
         self.checkpoint(t).unlink(missing_ok=True)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """A configuration.
+
+    Raises:
+        Damaged: If it is not what was written.
+    """
+    try:
+        return yaml.safe_load(unsealed(path)) or {}
+    except yaml.YAMLError as error:
+        raise Damaged(path) from error
 
 
 def _share(source: Path | str, target: Path | str) -> None:

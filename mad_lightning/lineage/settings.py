@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +15,37 @@ from mad_lightning.refusal import Refused
 __all__ = ["Labels", "LineageSettings"]
 
 Labels = Literal["mix", "equal"]
+
+_MOST = {
+    "generations": 100_000,  # a day or two of the quickest family, and 10 GB of its files
+    "block_size": 1_000_000,
+    "n_grid": 10_000,
+    "threads": max(256, 4 * (os.cpu_count() or 1)),  # the system ends a program that asks for more
+}
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that would not be one directory below ``root``.
+
+    Raises:
+        Refused: With what is wrong with it.
+    """
+    if not name.strip() or name != name.strip():
+        problem = "is blank, or begins or ends with a blank"
+    elif name in (".", "..") or "/" in name or "\\" in name:
+        problem = "leads to another directory"
+    elif not name.isprintable():
+        problem = "has characters that cannot be printed"
+    elif len(os.fsencode(name)) > 255:
+        problem = f"has {len(os.fsencode(name))} bytes, file systems take 255"
+        name = f"{name[:40]}..."
+    else:
+        return
+    raise Refused(
+        "name",
+        f"{name!r} {problem}",
+        "give the lineage a short plain `name`; `root` says where it lies",
+    )
 
 
 @dataclass
@@ -64,15 +97,22 @@ class LineageSettings:
             )
         if self.labels not in get_args(Labels):
             raise Refused("labels", f"{self.labels!r}", f"choose {' or '.join(get_args(Labels))}")
-        for name in ("generations", "block_size", "n_grid", "threads"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise Refused(name, f"{value}", "take at least 1")
+            if value is not None and not 1 <= value <= most:
+                raise Refused(name, f"{value}", f"take at least 1, at most {most}")
+        if self.name is not None:
+            check_name(self.name)
+        if not self.root.strip() or not self.root.isprintable():
+            raise Refused("root", f"{self.root!r} is no path", "name a directory, e.g. runs")
 
     @property
     def directory(self) -> LineageDirectory:
         """Where all files of the lineage lie."""
-        return LineageDirectory(Path(self.root) / (self.name or "lineage"))
+        root = Path(self.root)
+        with suppress(RuntimeError):  # a home that nobody has
+            root = root.expanduser()
+        return LineageDirectory(root / (self.name or "lineage"))
 
     def starts_from(self, t: int) -> int | Path | None:
         """Where the first weights of generation ``t`` come from.

@@ -6,12 +6,18 @@ made. Rooms refuse their own parameters; here they get the names that a configur
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lightning.pytorch.callbacks import EarlyStopping
+
 from mad_lightning.callbacks.base import Observers
 from mad_lightning.data.datamodule import GenerationDataModule
+from mad_lightning.data.laws import LawSource
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
 from mad_lightning.files import Damaged, read_json
@@ -21,12 +27,18 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
+from mad_lightning.loop.machine import memory, nearest, sample_bytes, size, weight_bytes
+from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Part
 from mad_lightning.refusal import Refused, at, check_sampling_bias
+from mad_lightning.samples import SampleSpec
 
 __all__ = ["Candidate", "admit"]
+
+_MOST_IMAGES = 10**11
+"""Of a generation: more than a day for a million images a second."""
 
 
 class Candidate(Protocol):
@@ -68,21 +80,30 @@ def admit(meta: Candidate) -> None:
     check_sampling_bias(meta.sampling_bias)
     with at("trainer"):
         meta.trainers.check()
+    check_places(meta)
     with at("lineage"):
         meta.lineage.check_unchanged(meta.config)
     with at("policy"):
         meta.policy.check(meta.settings.generations)
+    if isinstance(meta.data.source, LawSource):
+        check_memory(meta, meta.data.source.spec)  # before anything is drawn
     with at("data"):
         meta.data.real(meta.seed)
+    check_memory(meta, meta.real.spec)
     check_begun(meta)
     check_pool(meta)
     check_counts(meta)
     meta.observers.check(meta.evaluator.quantities())
-    check_generator(meta)
+    generator = check_generator(meta)
+    check_epochs(meta, generator)
+    check_stopping(meta)
+    check_disk(meta, generator)
 
 
 def check_begun(meta: Candidate) -> None:
     """A lineage goes on with the data, the loop and the protocol that its first generations had."""
+    if not meta.lineage.is_begun:
+        return
     other = "undo the change, or give the new lineage a `lineage.name` of its own"
     check_data(meta, meta.lineage)
     records = meta.lineage.records()
@@ -272,7 +293,7 @@ def check_counts(meta: Candidate) -> None:
         ) from None
 
 
-def check_generator(meta: Candidate) -> None:
+def check_generator(meta: Candidate) -> Generator:
     """The family must fit the data, λ, the Trainer's flags and the weights to start from."""
     generator = meta.fresh_generator(1)
     generator.check_bias(meta.sampling_bias)
@@ -288,7 +309,7 @@ def check_generator(meta: Candidate) -> None:
             "use scratch",
         )
     if settings.base is None:
-        return
+        return generator
     try:
         load_weights(generator, Path(settings.base))
     except (RuntimeError, OSError) as error:
@@ -298,6 +319,7 @@ def check_generator(meta: Candidate) -> None:
             f"{settings.base} does not fit {family} on {meta.data.source.name}: {reason}",
             f"name a {meta.lineage.WEIGHTS} of this family, size and kind of data",
         ) from None
+    return generator
 
 
 def check_steps_by_hand(meta: Candidate, generator: Generator) -> None:
@@ -310,3 +332,117 @@ def check_steps_by_hand(meta: Candidate, generator: Generator) -> None:
         value = arguments.get(name)
         if value is not None and value != harmless:
             raise Refused(f"trainer.{name}", f"{value}, and {family} steps by hand", remedy)
+
+
+def check_places(meta: Candidate) -> None:
+    """The lineage and what it shares with others must find a directory, or a place for one."""
+    path, cache = meta.lineage.path, meta.data.cache
+    stand: dict[str, Path] = {}
+    for field, wanted in (("lineage.root", path), ("data.cache", cache)):
+        with at(field):
+            stand[field] = nearest(wanted)
+    if len(meta.lineage.records()) >= meta.settings.generations:
+        return  # there is nothing to do
+    for field, place in stand.items():
+        is_warm = place == cache and field == "data.cache"
+        if not is_warm and not os.access(place, os.W_OK | os.X_OK):
+            raise Refused(field, f"{place} may not be written to", "name another directory")
+    if path.resolve() == cache.resolve():
+        raise Refused(
+            "lineage.name",
+            f"{meta.lineage} is where decoded data and features are kept",
+            "give the lineage another `lineage.name`, or keep them elsewhere by `data.cache`",
+        )
+
+
+def check_memory(meta: Candidate, spec: SampleSpec) -> None:
+    """What must be in memory at once must find room there."""
+    policy, data = meta.policy, meta.data
+    first, later = policy.mix(1), policy.mix(2)
+    sample, most = sample_bytes(spec), memory()
+    for field, count in (
+        ("data.n_reference", data.n_reference),
+        ("data.batch_size", data.batch_size),
+        (_of(policy, "n_initial"), first.n_real + first.n_fresh),
+        (_of(policy, policy.pool_field), later.n_real + later.n_fresh),
+        (_of(policy, "n_synthetic"), max(map(policy.n_draw, _all(meta)))),
+    ):
+        if count * sample > most:
+            raise Refused(
+                field,
+                f"{count} samples of {sample} bytes take {size(count * sample)} of memory, this "
+                f"machine has {size(most)}",
+                f"take at most {most // sample}",
+            )
+
+
+def check_disk(meta: Candidate, generator: Generator) -> None:
+    """What the generations to come will write must find room on the disk."""
+    coming = range(len(meta.lineage.records()) + 1, meta.settings.generations + 1)
+    disk = shutil.disk_usage(nearest(meta.lineage.path))
+    drawn = sum(max(meta.data.n_reference, meta.policy.n_draw(t)) for t in coming)
+    samples = drawn * sample_bytes(generator.spec)
+    weights = len(coming) * weight_bytes(generator)
+    if samples + weights > disk.free and disk.total:
+        raise Refused(
+            _of(meta.policy, "n_synthetic") if samples > weights else "lineage.root",
+            f"{len(coming)} generations will write {size(samples)} of samples and {size(weights)} "
+            f"of weights, {size(disk.free)} are free for {meta.lineage}",
+            "make room, or train fewer generations (`lineage.generations`) on fewer samples",
+        )
+
+
+def check_epochs(meta: Candidate, generator: Generator) -> None:
+    """An epoch must hold a batch, and a generation must end some day."""
+    if generator.exact_pass:
+        return
+    data, arguments = meta.data, meta.trainers.arguments()
+    if data.images_per_epoch is not None and data.images_per_epoch < data.batch_size:
+        raise Refused(
+            "data.images_per_epoch",
+            f"{data.images_per_epoch} images are less than a batch of {data.batch_size}",
+            "take at least `data.batch_size`",
+        )
+    images = data.images_per_epoch or max(data.batch_size, len(meta.policy.mix(1)))
+    batches, limit = math.ceil(images / data.batch_size), arguments.get("limit_train_batches")
+    if isinstance(limit, float) and int(limit * batches) == 0:
+        raise Refused(
+            "trainer.limit_train_batches",
+            f"{limit} of {batches} batches is none",
+            "take at least one batch",
+        )
+    epochs = max(1, arguments.get("max_epochs") or 1000)
+    if images * epochs > _MOST_IMAGES and (arguments.get("max_steps") or -1) == -1:
+        days = images * epochs / 1e6 / 86400
+        raise Refused(
+            "trainer.max_epochs" if epochs > images else "data.images_per_epoch",
+            f"{epochs} epochs of {images} images a generation take {days:.1g} days at a million "
+            "images a second",
+            "lower `trainer.max_epochs` or `data.images_per_epoch`",
+        )
+
+
+def check_stopping(meta: Candidate) -> None:
+    """Nobody may wait for a quantity that the family does not log; asked of one small batch."""
+    given = meta.trainers.arguments()["callbacks"]
+    waiting = [call for call in given if isinstance(call, EarlyStopping) and call.strict]
+    if not waiting or meta.lineage.records():
+        return
+    generator = meta.fresh_generator(1)
+    logged = sorted(rehearse(generator, meta.data, meta.policy.mix(1), meta.seed))
+    for callback in waiting:
+        if callback.monitor not in logged:
+            raise Refused(
+                "trainer.callbacks",
+                f"EarlyStopping waits for {callback.monitor!r}, which is never logged",
+                f"choose {' or '.join(logged)}" if logged else "leave it out",
+            )
+
+
+def _all(meta: Candidate) -> range:
+    return range(1, meta.settings.generations + 1)
+
+
+def _of(policy: LoopPolicy, field: str) -> str:
+    """A policy's field; the policy as a whole if it has none of that name."""
+    return f"policy.{field}" if hasattr(policy, field) else "policy"

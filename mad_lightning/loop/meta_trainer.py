@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ __all__ = ["MetaTrainer"]
 
 N_TRIAL = 8
 """Samples that a trained generator must be able to draw before its weights are kept."""
+_log = logging.getLogger(__name__)
 
 
 class MetaTrainer:
@@ -320,10 +322,13 @@ class MetaTrainer:
         """
         records = self.lineage.records()
         if len(records) < self.settings.generations:
+            if records:
+                kept = self.lineage.config() if self.lineage.has_config else self.config
+                changes = circumstances(kept, self.config)
+                self.changes = [line for line in changes if line not in records[-1].changed]
+            elif is_first() and (dropped := self.lineage.begin(self.config)):
+                _log.warning("%s: %s", self.lineage, dropped)
             floor = self.measuring.floor
-            told = records[-1].changed if records else []
-            changes = circumstances(self.lineage.config() or self.config, self.config)
-            self.changes = [line for line in changes if line not in told] if records else []
         else:
             floor = records[0].floor
         unfinished = len(records) < self.settings.generations

@@ -43,3 +43,10 @@ def test_a_class_of_ours_is_known_by_its_name_wherever_its_room_is():
     assert differences(OLD, other) == ["evaluator.metrics.0.class_path: Neighbours -> Frechet"]
     theirs = changed(evaluator__metrics__0__class_path="their_module.Neighbours")
     assert len(differences(OLD, theirs)) == 1
+
+
+def test_what_is_not_a_number_is_equal_to_itself():
+    nan = {"lr": float("nan"), "widths": [1, float("nan")]}
+    assert differences(nan, {"lr": float("nan"), "widths": [1, float("nan")]}) == []
+    assert differences(nan, {"lr": 0.1, "widths": [1, float("nan")]}) == ["lr: nan -> 0.1"]
+    assert differences({"n": 1}, {"n": 1.0}) == []

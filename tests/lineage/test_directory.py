@@ -63,10 +63,84 @@ def test_another_configuration_is_refused_with_the_difference(lineage):
     lineage.check_unchanged({"policy": {"n": 1}})  # nothing was begun
     lineage.keep_config({"policy": {"n": 1}})
     lineage.check_unchanged({"policy": {"n": 1}})
+    lineage.check_unchanged({"policy": {"n": 2}})  # nothing was trained
+    stands(lineage.weights(1))
     with pytest.raises(Refused) as caught:
         lineage.check_unchanged({"policy": {"n": 2}})
     assert "policy.n: 1 -> 2" in caught.value.problem
     assert "`name`" in caught.value.remedy
+
+
+def stands(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+def failing(lineage, error, *made):
+    """A start that makes some files, and fails."""
+    with pytest.raises(type(error)), lineage.held():  # noqa: PT012
+        lineage.begin({"lr": float("nan")})
+        stands(*made)
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("lr"), OSError(28, "No space left")], ids=str)
+def test_a_start_that_failed_leaves_nothing(lineage, error, tmp_path):
+    deep = LineageDirectory(tmp_path / "runs" / "deep" / "mine")
+    failing(deep, error, deep.mix_file(1), deep.curves_file(1), deep.floor_file, deep.wandb_notes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_that_failed_leaves_what_it_did_not_make(lineage):
+    notes = [lineage.path / "notes.txt", lineage.generation(1) / "notes.txt"]
+    stands(*notes)
+    failing(lineage, ValueError(), lineage.mix_file(1))
+    assert [path for path in sorted(lineage.path.rglob("*")) if path.is_file()] == sorted(notes)
+
+
+def test_a_training_that_failed_goes_on_or_gives_way_to_other_settings(lineage):
+    failing(lineage, ValueError(), lineage.checkpoint(1))
+    assert lineage.checkpoint(1).exists()
+    assert not lineage.config_file.exists()
+    lineage.check_unchanged({"lr": 0.1})
+    assert lineage.begin({"lr": float("nan")}) == ""  # the same again, which may help on a day
+    assert lineage.checkpoint(1).exists()
+    failing(lineage, ValueError(), lineage.checkpoint(1))
+    assert "lr: nan -> 0.1" in lineage.begin({"lr": 0.1})
+    assert not lineage.checkpoint(1).exists()
+    assert lineage.config() == {"lr": 0.1}
+    assert not lineage.failed_file.exists()
+
+
+def test_what_was_trained_before_the_disk_was_full_is_kept_and_bound(lineage):
+    failing(lineage, OSError(28, "No space left"), lineage.checkpoint(1))
+    assert lineage.config_file.exists()
+    with pytest.raises(Refused):
+        lineage.check_unchanged({"lr": 0.1})
+
+
+def test_a_lineage_with_a_finished_generation_outlives_a_failure(lineage):
+    made = [lineage.ledger.path, lineage.shard("001").with_suffix(".json"), lineage.mix_file(2)]
+    failing(lineage, ValueError(), *made)
+    assert all(path.exists() for path in [*made, lineage.config_file])
+
+
+def test_where_the_file_system_gives_no_locks_it_says_so(lineage, monkeypatch):
+    def acquire(self, timeout):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.raises(Refused) as caught, lineage.held():
+        pass
+    assert caught.value.field == "root"
+
+
+def test_what_one_may_only_read_is_not_held(lineage, monkeypatch):
+    lineage.path.mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with lineage.held():
+        assert list(lineage.path.iterdir()) == []
 
 
 def test_phases_are_timed_each_under_its_name(lineage):

@@ -37,3 +37,37 @@ def test_counts_begin_at_1(field):
 
 def test_it_lives_below_its_root(tmp_path):
     assert LineageSettings("mine", str(tmp_path)).directory.path == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", " x", "x ", ".", "..", "../x", "a/b", "/tmp/x", "a\\b", "a\nb", "a\x1b[31m", "a\0b",
+     "x" * 256, "\u00f6" * 128],
+)  # fmt: skip
+def test_a_name_is_one_plain_directory(name):
+    with pytest.raises(Refused) as caught:
+        LineageSettings(name)
+    assert caught.value.field == "name"
+    assert caught.value.problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["x", "a b", "x" * 255, "\u03bb=0.5", ".hidden", "a..b", "-x", "~x"]
+)
+def test_any_plain_name_will_do(name, tmp_path):
+    assert LineageSettings(name, str(tmp_path)).directory.path.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("generations", 10**12), ("threads", 10**6), ("n_grid", 10**10), ("block_size", 10**12),
+     ("root", ""), ("root", " "), ("root", "a\0b")],
+)  # fmt: skip
+def test_what_no_machine_can_do_is_refused(field, value):
+    with pytest.raises(Refused, match=f"^{field}: "):
+        LineageSettings(**{field: value})
+
+
+def test_a_root_may_be_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert LineageSettings("x", "~/runs").directory.path == tmp_path / "runs" / "x"

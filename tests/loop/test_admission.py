@@ -1,5 +1,7 @@
 """What is refused before anything is written, in the words of a configuration."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from mad_lightning.callbacks import LineageCallback, Observers, StopWhenMAD
@@ -104,3 +106,94 @@ def test_asking_makes_nothing(arguments, tmp_path):
     admit(meta)
     assert sorted(tmp_path.rglob("*")) == before
     assert "weights" not in vars(meta.evaluator.extractor) or not meta.evaluator.extractor.weights
+
+
+def told(arguments, *extra):
+    return refusal(build([*arguments, *map(str, extra)]))
+
+
+TOY = ["--data.source", "StandardNormal", "--data.source.dim", "2"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ((*TOY, "--data.n_reference", 10**12), "data.n_reference"),
+        ((*TOY, "--policy.n_initial", 10**12), "policy.n_initial"),
+        ((*TOY, "--policy.n_synthetic", 10**12), "policy.n_synthetic"),
+        ((*TOY, "--data.batch_size", 10**12), "data.batch_size"),
+        (("--policy.n_synthetic", 10**12), "policy.n_synthetic"),
+    ],
+)
+def test_what_no_memory_holds_is_refused_at_once_with_what_it_takes(arguments, extra, field):
+    refused = told(arguments, *extra)
+    assert refused.field == field
+    assert "TB of memory" in refused.problem
+
+
+def test_what_no_disk_holds_is_refused_with_what_it_takes(arguments, monkeypatch):
+    free = SimpleNamespace(total=1, free=10_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    refused = told(arguments)
+    assert refused.field == "lineage.root"
+    assert "10 kB are free" in refused.problem
+    refused = told(arguments, "--policy.n_synthetic", 10**6)
+    assert refused.field == "policy.n_synthetic"
+    assert "3 generations will write 216 MB of samples" in refused.problem  # 64 bytes and a class
+
+
+@pytest.mark.parametrize("field", ["lineage.root", "data.cache"])
+def test_a_file_in_the_way_is_named(arguments, tmp_path, field):
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        refused = told(arguments, f"--{field}", tmp_path / place)
+        assert (refused.field, refused.problem) == (field, f"{tmp_path / 'file'} is a file")
+    with pytest.raises(Refused, match="too long") as caught:
+        admit(build([*arguments, f"--{field}", str(tmp_path / ("x" * 300))]))
+    assert caught.value.field == field
+
+
+def test_a_place_that_may_not_be_written_to_is_named(arguments, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert told(arguments).field == "lineage.root"
+
+
+def test_a_lineage_is_no_cache(arguments, tmp_path):
+    refused = told(arguments, "--data.cache", tmp_path / "runs" / "tiny")
+    assert refused.field == "lineage.name"
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        (("--data.images_per_epoch", 16), "data.images_per_epoch"),
+        (("--data.images_per_epoch", 10**12), "data.images_per_epoch"),
+        (("--trainer.max_epochs", 10**12), "trainer.max_epochs"),
+        (("--trainer.limit_train_batches", 0.01), "trainer.limit_train_batches"),
+        (
+            ("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "nope"),
+            "trainer.callbacks",
+        ),
+    ],
+)
+def test_an_epoch_holds_a_batch_and_a_training_ends(arguments, diffusion, extra, field):
+    assert told(arguments, *diffusion, *extra).field == field
+
+
+def test_whoever_waits_for_what_is_logged_may_wait(arguments, diffusion):
+    stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "loss"]
+    admit(build([*arguments, *diffusion, *stopping]))
+
+
+def test_a_start_that_fails_in_training_blocks_no_name(arguments, diffusion, tmp_path, monkeypatch):
+    class Broken(LineageCallback):
+        def on_generation_start(self, t, mix):
+            raise RuntimeError("no such luck")
+
+    meta = build([*arguments, *diffusion])
+    meta.observers = Observers([Broken()])
+    with pytest.raises(RuntimeError, match="no such luck"):
+        meta.fit()
+    assert not (tmp_path / "runs").exists()
+    again = build([*arguments, *diffusion, "--lineage.generations", "1", "--generator.lr", "0.002"])
+    assert len(again.fit()) == 1

@@ -1,0 +1,61 @@
+"""What the machine has and what a lineage weighs, to be compared before it starts.
+
+A count with three noughts too many is found after hours, when memory or disk is full. All counts
+are known before the start, and so is what a sample and a network weigh. What is estimated here is
+less than what will be needed, so that nothing is refused that would work.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from mad_lightning.generators.base import Generator
+from mad_lightning.refusal import Refused
+from mad_lightning.samples import SampleSpec
+
+__all__ = ["memory", "nearest", "sample_bytes", "size", "weight_bytes"]
+
+
+def nearest(path: Path) -> Path:
+    """The directory itself, or else the one above in which it can be made.
+
+    Raises:
+        Refused: If a file stands in the way, or no system takes such a path.
+    """
+    try:
+        stands = next(place for place in (path, *path.parents) if place.exists())
+    except (OSError, ValueError) as error:
+        problem = f"{str(path)[:200]!r}: {getattr(error, 'strerror', None) or error}"
+        raise Refused("", problem, "give a short path of plain characters") from None
+    if not stands.is_dir():
+        raise Refused("", f"{stands} is a file", "name a directory")
+    return stands
+
+
+def sample_bytes(spec: SampleSpec) -> int:
+    """What a stored sample weighs."""
+    return math.prod(spec.shape) * spec.dtype.itemsize + (8 if spec.classes is not None else 0)
+
+
+def weight_bytes(generator: Generator) -> int:
+    """What a generator's weights and buffers weigh."""
+    return sum(tensor.numel() * tensor.itemsize for tensor in generator.state_dict().values())
+
+
+def memory() -> int:
+    """Bytes of memory that this process may have: the machine's, or less by order."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            most = min(most, int(Path("/sys/fs/cgroup", limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return most
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    unit = min(4, max(0, math.ceil(math.log10(count + 1)) - 1) // 3)
+    return f"{count / 1000**unit:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}"
