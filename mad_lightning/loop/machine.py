@@ -24,6 +24,8 @@ def nearest(path: Path) -> Path:
     Raises:
         Refused: If a file stands in the way, or no system takes such a path.
     """
+    if "\0" in str(path):
+        raise Refused("", f"{str(path)!r} is no path", "name a directory")
     try:
         stands = next(place for place in (path, *path.parents) if place.exists())
     except (OSError, ValueError) as error:
