@@ -20,7 +20,7 @@ _MOST = {
     "generations": 100_000,  # a day or two of the quickest family, and 10 GB of its files
     "block_size": 1_000_000,
     "n_grid": 10_000,
-    "threads": max(256, 4 * (os.cpu_count() or 1)),  # the system ends a program that asks for more
+    "threads": max(8, 2 * (os.cpu_count() or 1)),  # more wait for each other, or the system says no
 }
 
 
