@@ -23,6 +23,7 @@ import re
 import secrets
 import shlex
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,9 +65,10 @@ class WandB(LineageCallback):
     """Shows a lineage in W&B: online where there is a key and a network, else offline.
 
     Args:
-        project: W&B project.
+        project: W&B project; None takes ``WANDB_PROJECT``, else ``mad-lightning``.
         entity: W&B user or team; None takes the default of the account.
-        group: Runs to draw together; None takes the lineage's name without its seed.
+        group: Runs to draw together; None takes ``WANDB_RUN_GROUP``, else the lineage's name
+            without its seed.
         mode: ``auto`` goes by ``WANDB_MODE``, else online if a key is found (``WANDB_API_KEY``,
             ``wandb login``), else offline.
         init_timeout: Seconds to wait for the server at the start; then the run is offline.
@@ -76,7 +78,7 @@ class WandB(LineageCallback):
 
     def __init__(
         self,
-        project: str = "mad-lightning",
+        project: str | None = None,
         entity: str | None = None,
         group: str | None = None,
         mode: Literal["auto", "online", "offline", "disabled"] = "auto",
@@ -84,7 +86,9 @@ class WandB(LineageCallback):
         finish_timeout: float = 120.0,
         tags: list[str] | None = None,
     ) -> None:
-        self.project, self.entity, self.group, self.tags = project, entity, group, tags
+        self.project = project or os.environ.get("WANDB_PROJECT") or "mad-lightning"
+        self.entity, self.tags = entity, tags
+        self.group = group or os.environ.get("WANDB_RUN_GROUP")
         self.mode, self.init_timeout, self.finish_timeout = mode, init_timeout, finish_timeout
         self.failure: Exception | None = None  # what ended the view early
         self._run: Any = None
@@ -115,7 +119,7 @@ class WandB(LineageCallback):
     @property
     def _chosen(self) -> str:
         """The mode that was asked for, here or in the environment."""
-        return os.environ.get("WANDB_MODE", "auto") if self.mode == "auto" else self.mode
+        return os.environ.get("WANDB_MODE") or "auto" if self.mode == "auto" else self.mode
 
     # hooks
 
@@ -194,11 +198,19 @@ class WandB(LineageCallback):
                 run.finish(exit_code=0 if finished else 1)
             except TimeoutError:
                 uploaded, what = False, f"what {self.finish_timeout:g} s were too short for"
+            if run.offline:
+                self._wait_for_file(Path(run.dir).parent)
             self._notes.complete, self._notes.online = finished, uploaded
             self._notes.generations = len(records)
             self._notes.write()
             folder = shlex.quote(str(self._folder / Path(run.dir).parent.name))
             say(f"W&B: {run.url if uploaded else f'to upload {what}: wandb sync {folder}'}")
+
+    def _wait_for_file(self, directory: Path) -> None:
+        """Until an offline run is on disk: W&B closes it in another process, a moment later."""
+        deadline = time.monotonic() + min(self.finish_timeout, 10.0)
+        while time.monotonic() < deadline and sum(1 for _ in history(directory)) < self._logged:
+            time.sleep(0.05)
 
     # opening
 
@@ -234,6 +246,7 @@ class WandB(LineageCallback):
         self._run.define_metric("train/images", hidden=True)
         self._run.define_metric("train/*", step_metric="train/images")
         self._images_before = 0  # of the generations before the current one
+        self._logged = 0  # rows, into this run
         for record in self._records:
             self._log_generation(record)
 
@@ -358,7 +371,7 @@ class WandB(LineageCallback):
                 picture = None
             if picture is not None:
                 row["samples"] = wandb.Image(str(picture), caption=f"generation {t}")
-            self._run.log(row)
+            self._log(row)
             self._shown.generations[t] += 1
         self._images_before += record.images
 
@@ -378,8 +391,12 @@ class WandB(LineageCallback):
         images += self._images_before
         if not self._shown.images[images]:
             curves = {f"train/{name.removeprefix('train/')}": v for name, v in values.items()}
-            self._run.log({"train/images": images, **curves})
+            self._log({"train/images": images, **curves})
             self._shown.images[images] += 1
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self._run.log(row)
+        self._logged += 1
 
     @contextmanager
     def _view(self, doing: str) -> Iterator[None]:

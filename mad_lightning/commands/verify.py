@@ -45,7 +45,8 @@ def run(args: Sequence[str]) -> None:
         for record in records:
             words = list(damage(lineage, record))
             wrong += words
-            print(f"{path} generation {record.generation}: {'; '.join(words) or 'as told'}")
+            of = f" of {record.branched_from['name']}" if record.branched_from else ""
+            print(f"{path} generation {record.generation}{of}: {'; '.join(words) or 'as told'}")
     if wrong:
         raise Refused(
             "lineages",

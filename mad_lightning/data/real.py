@@ -72,8 +72,8 @@ class RealData:
                 )
             self.size = len(self._samples) - (n_reference if self._held_out is None else 0)
             identity = loaded.digest
-        told = f"{identity} {description(source)}" if isinstance(source, LawSource) else identity
-        self.content = sha256(told.encode()).hexdigest()
+        made_with = description(source).get("init_args", "") if self.size is None else ""
+        self.content = sha256(f"{identity} {made_with}".encode()).hexdigest()
         self.digest = sha256(f"{identity} {n_reference} {split_seed}".encode()).hexdigest()
 
     @property

@@ -108,12 +108,13 @@ def check_begun(meta: Candidate) -> None:
     check_data(meta, meta.lineage)
     records = meta.lineage.records()
     for record in records:
-        t, mix = record.generation, meta.policy.mix(record.generation)
+        t = record.generation
         if not meta.lineage.generation(t).exists():
             problem = f"{meta.lineage.generation(t)} is gone"
             raise Refused("lineage", problem, "bring it back from a copy, or begin another lineage")
         if record.branched_from:
             continue  # made under the settings of another lineage
+        mix = meta.policy.mix(t)
         now = {
             "policy": meta.policy.token,
             "n_real": mix.n_real,

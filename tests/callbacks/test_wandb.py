@@ -495,6 +495,17 @@ def test_the_environment_decides_before_a_key_does(tmp_path, fake, monkeypatch, 
     assert [each["mode"] for each in fake.asked] == ["offline", "online"]
 
 
+def test_project_and_group_are_taken_from_the_environment_unless_they_are_told(
+    tmp_path, fake, monkeypatch
+):
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "many")
+    lineage_of(WandB(), info(tmp_path), upto=1)
+    lineage_of(WandB(project="mine", group="few"), info(tmp_path), have=1)
+    asked = [(each["project"], each["group"]) for each in fake.asked]
+    assert asked == [("theirs", "many"), ("mine", "few")]
+
+
 def test_a_failure_is_said_once_and_stops_nothing(tmp_path, fake, capsys):
     callback, lineage = WandB(), info(tmp_path)
     callback.on_lineage_start(lineage, [])

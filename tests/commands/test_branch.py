@@ -78,7 +78,9 @@ def test_without_a_change_a_branch_an_extension_and_one_long_lineage_agree(paren
     assert marks[n:] == [None] * (3 - n)
     assert [mark["name"] for mark in marks[:n]] == ["x_seed0"] * n
     assert [mark["digest"] for mark in marks[:n]] == parent.ledger.digests()[:n]
+    capsys.readouterr()
     main(["verify", str(y), str(parent)])
+    assert f"{y} generation 1 of x_seed0: as told" in capsys.readouterr().out
 
 
 def test_from_its_first_generation_on_a_branch_has_other_settings(parent):
