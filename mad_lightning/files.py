@@ -6,7 +6,7 @@ left is told by its name, ``.<name>.<host>.<pid>.tmp``.
 
 Disks rot and people edit, so what is stored proves itself. Text carries a *seal*, the digest of all
 the rest of the file, where its readers look over it: JSON as a last key, YAML as a first comment,
-CSV as a last column. What is dear, and may not change by a byte, has its digest in a file beside it.
+CSV as a last column.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """A file appears whole or not at all; what is dear is made once, and others wait."""
 
+import errno
 import json
 import math
 import os
@@ -7,11 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from mad_lightning.files import appearing, finite, make_once, read_json, write, write_json
+from mad_lightning.files import (
+    Damaged,
+    appearing,
+    finite,
+    make_once,
+    read_json,
+    sweep,
+    write,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,6 +96,18 @@ def test_text_is_utf_8_and_bytes_are_bytes(tmp_path):
     assert (tmp_path / "bytes").read_bytes() == b"\x00\r\n"
 
 
+def test_a_disk_that_is_full_is_told_with_the_files_name(tmp_path, monkeypatch):
+    def full(place):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(tmp_path / "a", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*a'$") as caught:
+        write(tmp_path / "a", "new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+    assert (names(tmp_path), (tmp_path / "a").read_text()) == (["a"], "old")
+
+
 # --- JSON ---------------------------------------------------------------------------------------
 
 
@@ -100,6 +123,33 @@ def test_json_holds_plain_values_and_numbers_that_are_none_become_null(tmp_path)
 
 def test_no_file_is_an_empty_object(tmp_path):
     assert read_json(tmp_path / "no.json") == {}
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5], "name": "größer"}, {}])
+def test_any_flipped_bit_and_any_missing_end_of_json_is_noticed(tmp_path, value):
+    path = tmp_path / "x.json"
+    write_json(path, value)
+    assert read_json(path) == value
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        broken = bytearray(whole)
+        broken[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(broken))
+        with pytest.raises(Damaged, match=r"x\.json is damaged"):
+            read_json(path)
+    for size in range(len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(Damaged):
+            read_json(path)
+
+
+def test_json_without_a_seal_is_read_as_it_is(tmp_path):
+    write_json(tmp_path / "x.json", {"sha256": "0" * 64}, seal=False)
+    assert read_json(tmp_path / "x.json") == {"sha256": "0" * 64}
+    assert "seal" not in (tmp_path / "x.json").read_text()
+    (tmp_path / "x.json").write_text("[1, 2]")
+    with pytest.raises(Damaged):
+        read_json(tmp_path / "x.json")
 
 
 # --- made once ----------------------------------------------------------------------------------
@@ -128,6 +178,59 @@ def test_a_failure_leaves_nothing_and_the_next_one_makes_it(tmp_path):
     assert not set(names(tmp_path)) - {"dear.lock"}
     make_once(tmp_path / "dear", lambda temporary: temporary.write_text("whole"))
     assert (tmp_path / "dear").read_text() == "whole"
+
+
+def test_what_is_damaged_is_made_again(tmp_path):
+    def make(temporary):
+        temporary.write_text("whole")
+
+    def is_whole(path):
+        return path.exists() and path.read_text() == "whole"
+
+    make_once(tmp_path / "dear", make, is_whole)
+    (tmp_path / "dear").write_text("whale")
+    make_once(tmp_path / "dear", make, is_whole)
+    assert (tmp_path / "dear").read_text() == "whole"
+
+
+def test_what_stands_in_a_place_that_is_only_read_needs_no_lock(tmp_path, monkeypatch):
+    (tmp_path / "dear").write_text("whole")
+    monkeypatch.setattr("mad_lightning.files.FileLock", lambda *_: pytest.fail("a lock"))
+    assert make_once(tmp_path / "dear", pytest.fail) == tmp_path / "dear"
+    assert names(tmp_path) == ["dear"]
+
+
+@contextmanager
+def temporaries(directory):
+    """One of this process, of a killed one, of another host, from before hosts were told."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with appearing(directory / "x.json") as mine:
+        mine.touch()
+        host = mine.name.split(".")[-3]
+        paths = [directory / f".x.json.{host}.{dead.pid}.tmp"]
+        paths += [directory / name for name in (".x.json.00000000.1.tmp", ".x.json.77.tmp")]
+        for path in paths:
+            path.touch()
+        yield [mine.name, *(path.name for path in paths)]
+        mine.touch()
+
+
+def test_temporaries_go_when_their_process_is_gone_or_when_nobody_else_writes(tmp_path):
+    foreign = [".notes.tmp", ".y.json.77.tmp", "x.json.77.tmp", ".x.json.tmp"]
+    for name in foreign:
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / ".x.json.77.tmp").touch()
+    with temporaries(tmp_path) as (mine, killed, elsewhere, old):
+        sweep(tmp_path, r"x\.json")
+        assert set(names(tmp_path)) == {mine, elsewhere, old, *foreign, "deeper"}, killed
+        os.utime(tmp_path / elsewhere, (1.0, 1.0))
+        sweep(tmp_path, r"x\.json")
+        assert set(names(tmp_path)) == {mine, old, *foreign, "deeper"}
+        sweep(tmp_path, r"x\.json", alone=True)
+        assert set(names(tmp_path)) == {*foreign, "deeper"}
+    assert names(tmp_path / "deeper") == [".x.json.77.tmp"]
 
 
 MAKER = """
@@ -173,3 +276,4 @@ def test_should_the_maker_die_the_next_one_makes_it(tmp_path):
     dying.communicate()
     waiting.join(30)
     assert (tmp_path / "dear").read_text() == "mine"
+    assert set(names(tmp_path)) == {"dear", "dear.lock", "log"}, "what it left half made is gone"

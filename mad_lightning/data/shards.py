@@ -10,6 +10,9 @@ ever unpickled.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,8 +41,10 @@ def save_tensors(
     with appearing(path) as temporary:
         try:
             save_file(plain, temporary, metadata)
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+        except SafetensorError as error:  # it hides which error of the system it was
+            told = re.search(r"os error (\d+)", str(error))
+            code = int(told[1]) if told else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,12 +1,17 @@
 """Everything of a lineage has one place, and two programs never work on one lineage."""
 
+import io
 import json
+import re
 import subprocess
 import sys
+from itertools import product
 
 import pytest
+from PIL import Image
 
-from mad_lightning.lineage import LineageDirectory
+from mad_lightning.files import Damaged
+from mad_lightning.lineage import GenerationRecord, LineageDirectory
 from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import Refused
 
@@ -57,6 +62,68 @@ def test_configurations_and_curves_come_back(lineage):
     assert lineage.config() == {"b": 1, "a": {"name": "größer"}}
     lineage.keep_curves(1, [{"epoch": 0, "loss": 0.1}, {"epoch": 1, "late": 1 / 3}])
     assert lineage.curves(1) == [{"epoch": 0, "loss": 0.1}, {"epoch": 1, "late": 1 / 3}]
+
+
+def picture(lineage):
+    file = io.BytesIO()
+    Image.effect_noise((6, 5), 80).save(file, "PNG", dpi=(72, 72))
+    lineage.picture(1).parent.mkdir(parents=True, exist_ok=True)
+    lineage.picture(1).write_bytes(file.getvalue())
+
+
+MIX = Mix(1, (Part("fresh", None, 5, 7),))
+STORED = {
+    "config.yaml": (
+        lambda lineage: lineage.keep_config({"a": {"name": "größer"}, "b": [1, 2]}),
+        lambda lineage: lineage.config(),
+    ),
+    "curves.csv": (
+        lambda lineage: lineage.keep_curves(1, [{"epoch": 0, "a": 0.5}, {"epoch": 1, "a": 1e-9}]),
+        lambda lineage: lineage.curves(1),
+    ),
+    "mix.json": (lambda lineage: lineage.keep_mix(MIX), lambda lineage: lineage.mix(1)),
+    "samples.png": (picture, lambda lineage: lineage.sound_picture(1)),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_any_flipped_bit_and_any_half_of_what_is_stored_is_noticed(lineage, name):
+    keep, read = STORED[name]
+    keep(lineage)
+    assert read(lineage)
+    (path,) = lineage.path.rglob(name)
+    whole = path.read_bytes()
+    for place, bit in product(range(len(whole)), (0, 3, 5)):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << bit
+        path.write_bytes(bytes(broken))
+        with pytest.raises(Damaged, match=re.escape(str(path))):
+            read(lineage)
+    for size in range(len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(Damaged):
+            read(lineage)
+    path.write_bytes(b"")
+    with pytest.raises(Damaged):
+        read(lineage)
+
+
+def test_files_from_before_they_were_sealed_are_read(lineage):
+    lineage.training(1).mkdir(parents=True)
+    lineage.config_file.write_text("a: 1\n")
+    lineage.curves_file(1).write_text("epoch,images\r\n0,64\r\n")
+    assert (lineage.config(), lineage.curves(1)) == ({"a": 1}, [{"epoch": 0, "images": 64}])
+
+
+def test_a_damaged_mix_is_written_anew_and_a_whole_one_is_left_alone(lineage):
+    lineage.keep_mix(MIX)
+    path, whole = lineage.mix_file(1), lineage.mix_file(1).read_bytes()
+    before = path.stat().st_ino
+    lineage.keep_mix(MIX)
+    assert path.stat().st_ino == before
+    path.write_bytes(whole[:40])
+    lineage.keep_mix(MIX)
+    assert path.read_bytes() == whole
 
 
 def test_another_configuration_is_refused_with_the_difference(lineage):
@@ -166,14 +233,46 @@ def test_it_is_held_against_a_second_program_until_the_first_is_gone(lineage):
 
 
 def test_what_a_killed_program_left_half_written_is_swept_and_nothing_else(lineage):
-    torn = lineage.generation(1) / ".mix.json.77.tmp"
-    kept = lineage.generation(1) / "notes.tmp"
-    torn.parent.mkdir(parents=True)
-    for path in (torn, kept):
+    first = lineage.generation(1)
+    torn = [
+        lineage.path / ".config.yaml.0123abcd.77.tmp",
+        first / ".mix.json.77.tmp",
+        first / ".kept.safetensors.0123abcd.77.tmp",
+        lineage.training(1) / ".last.ckpt.0123abcd.77.tmp",
+    ]
+    kept = [
+        first / "notes.tmp",
+        first / ".notes.tmp",
+        first / ".notes.txt.77.tmp",
+        first / "mine" / ".mix.json.77.tmp",
+        lineage.path.parent / "other" / "generation_001" / ".mix.json.77.tmp",
+        lineage.path / "generation_1" / ".mix.json.77.tmp",
+    ]
+    for path in (*torn, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
     with lineage.held():
-        assert not torn.exists()
-    assert kept.exists()
+        assert not any(path.exists() for path in torn)
+    assert all(path.exists() for path in kept)
+
+
+def test_what_a_kill_after_the_last_line_left_is_swept_at_the_next_start(lineage):
+    lineage.path.mkdir()
+    lineage.ledger.append(GenerationRecord(1, "fresh", 0, 1, 0, 1.0, {}))
+    block = lineage.unfinished(1, "blocks") / "0a1b" / "00000.safetensors"
+    torn = lineage.unfinished(1, "features") / "training" / ".00001.safetensors.0123abcd.77.tmp"
+    going_on = lineage.unfinished(2, "blocks") / "0a1b" / "00000.safetensors"
+    mine = lineage.unfinished(1, "features") / "mine.npy"
+    for path in (block, torn, going_on, mine, lineage.checkpoint(1), lineage.checkpoint(2)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with lineage.held():
+        pass
+    assert not lineage.unfinished(1, "blocks").exists()
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.npy"]
+    assert not lineage.checkpoint(1).exists()
+    assert going_on.exists()
+    assert lineage.checkpoint(2).exists()
 
 
 def test_a_finished_generation_keeps_what_is_read_later(lineage):

@@ -100,16 +100,24 @@ def test_a_ledger_that_is_not_what_was_written_is_refused(ledger, damage):
     assert "line" in caught.value.problem
 
 
-def test_any_flipped_bit_is_noticed(ledger):
-    for t in (1, 2):
+@pytest.mark.parametrize("n", [1, 2])
+def test_any_flipped_bit_is_noticed(ledger, n):
+    """Also one that makes another kind of line end; of the last one, that the line is not whole."""
+    for t in range(1, n + 1):
         ledger.append(record(t))
     whole = ledger.path.read_bytes()
-    for place in range(0, len(whole) - 1, 7):
+    ends = [place for place, byte in enumerate(whole) if byte ^ 32 == ord("\r")]
+    flips = [(place, place % 8) for place in range(0, len(whole) - 1, 7)]
+    flips += [(place, place % 8) for place in range(len(whole) - 90, len(whole) - 1)]
+    for place, bit in [*flips, *((place, 5) for place in ends)]:
         broken = bytearray(whole)
-        broken[place] ^= 1 << place % 8
+        broken[place] ^= 1 << bit
         ledger.path.write_bytes(bytes(broken))
         with pytest.raises(Refused):
             ledger.records()
+    ledger.path.write_bytes(whole[:-1] + b"J")
+    assert len(ledger.records()) == len(ledger) == n - 1
+    assert not ledger.ends_well
 
 
 def test_lines_from_before_ledgers_were_chained_are_taken_and_then_held(ledger):
