@@ -600,7 +600,7 @@ OWN = {
     ),
     "a shard of the future": (
         f"{MODULE}class Mine(LoopPolicy):\n"
-        + "    def mix(self, t): return Mix(t, (Part('synthetic', '009', 0, 100),))\n",
+        "    def mix(self, t): return Mix(t, (Part('synthetic', '009', 0, 100),))\n",
         "",
     ),
     "latin-1": ("# caf\xe9\nclass Mine: pass\n", ""),

@@ -37,6 +37,7 @@ DIFFUSION = [
 ]
 FAMILIES: dict[str, list[str]] = {
     "gaussian": ["--generator=Gaussian"],
+    "gaussian of all": ["--generator=Gaussian", "--policy.synthetic_from=all"],
     "diffusion": DIFFUSION,
     "based": [*DIFFUSION, "--lineage.start=base", "--lineage.base=base.ckpt"],
     "wgan": ["--generator=WGAN"],
@@ -289,7 +290,7 @@ def flips(given: argparse.Namespace) -> bool:
         states(family, work / "pictures", work / family)
         for kind, spoil, outcome, said in trials(given, family, work):
             counts[outcome] += 1
-            print(f"{family:10} {kind:34} {spoil:5} {outcome}", flush=True)
+            print(f"{family:15} {kind:34} {spoil:5} {outcome}", flush=True)
             if outcome not in GOOD:
                 print("    " + said.replace("\n", "\n    "), flush=True)
     shutil.rmtree(work)

@@ -131,25 +131,25 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def stands(path: Path, made_of: str) -> bool:
-    """Whether a checkpoint is there, whole, and made of this.
+def stands(path: Path, made_of: str) -> dict[str, Any] | None:
+    """The checkpoint that is there, if it is whole and made of this.
 
     Raises:
         Refused: If it is whole and was made of something else.
     """
     if not path.exists():
-        return False
+        return None
     try:
-        found = read(path).get("made_of", made_of)  # checkpoints did not always tell
+        checkpoint = read(path)
     except OSError:
-        return False
-    if found != made_of:
+        return None
+    if checkpoint.get("made_of", made_of) != made_of:  # checkpoints did not always tell
         raise Refused(
             "",
             f"{path} was made of other data, samples or settings than this lineage has",
             "bring back what belongs here, or take that generation away: it is made anew",
         )
-    return True
+    return checkpoint
 
 
 def load_weights(generator: Generator, path: Path) -> None:

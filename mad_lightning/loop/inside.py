@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import lightning as L
@@ -21,6 +22,7 @@ from mad_lightning.generators.base import Generator
 from mad_lightning.generators.means import Means
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.processes import Team, mean_over_all
+from mad_lightning.refusal import Diverged, at
 from mad_lightning.samples import SeedBlock
 from mad_lightning.seeds import reseed
 
@@ -31,6 +33,7 @@ __all__ = [
     "Divergence",
     "FromScratch",
     "Progress",
+    "telling_divergence",
 ]
 
 
@@ -270,3 +273,33 @@ class Progress(L.Callback):
     ) -> None:
         """Blocks of this process."""
         self.announce(batch_idx + 1, int(sum(trainer.num_predict_batches)))
+
+
+@contextmanager
+def telling_divergence(lineage: LineageDirectory, t: int, generator: Generator) -> Iterator[None]:
+    """Tells of a divergence inside which generation it is, what is kept, and how to go on.
+
+    Weights that cannot draw all their samples are taken away while they can still be trained.
+    """
+    try:
+        with at("generator"):
+            try:
+                yield
+            except Diverged:
+                raise
+            except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+                raise generator.diverged(str(error)) from error
+    except Diverged as diverged:
+        checkpoint = lineage.checkpoint(t)
+        if checkpoint.exists():
+            lineage.weights(t).unlink(missing_ok=True)
+        kept = [f"generations 1 to {t - 1}"] if t > 1 else []
+        kept += [f"what this training kept, {checkpoint}"] * checkpoint.exists()
+        told = Diverged(
+            diverged.field,
+            f"generation {t} of {lineage}: {diverged.problem}\n"
+            f"  kept: {'; '.join(kept) or 'nothing; no generation was finished'}",
+            diverged.remedy,
+        )
+        told.stands = f"{lineage}@{t - 1}" if t > 1 else ""
+        raise told from diverged

@@ -52,6 +52,7 @@ from mad_lightning.loop.inside import (
     Divergence,
     FromScratch,
     Progress,
+    telling_divergence,
 )
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.store import Store
@@ -59,7 +60,7 @@ from mad_lightning.loop.trainers import Trainers, freeing
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
 from mad_lightning.processes import barrier, is_first, on_first
-from mad_lightning.refusal import Diverged, Refused, at
+from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Samples, SeedBlock
 from mad_lightning.seeds import reseed, sample_seeds
 
@@ -172,12 +173,12 @@ class MetaTrainer:
         made_of = self.made_of(mix)
         with at("lineage"):
             logged = self.lineage.has_curves(t)  # without them it is trained once more
-            is_trained = stands(final, made_of) and logged
-            resumes = stands(last, made_of) and logged
+            trained = stands(final, made_of) if logged else None
+            resumes = trained is None and logged and stands(last, made_of) is not None
         if is_first():
             self.lineage.keep_mix(mix)
-        if is_trained:
-            load_weights(generator, final)
+        if trained is not None:
+            generator.load_state_dict(trained["state_dict"])
             return generator
         with on_first(self.lineage.timed(t, "train")) as tick:
             data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
@@ -187,7 +188,7 @@ class MetaTrainer:
                     self.lineage.curves_file(t).unlink(missing_ok=True)
                 self.start(t, generator, data)
             untrained = generator.digest()
-            with self.telling_divergence(t, generator):
+            with telling_divergence(self.lineage, t, generator):
                 trainer.fit(generator, datamodule=data, ckpt_path=str(last) if resumes else None)
             if not resumes and generator.digest() == untrained:
                 problem = f"generation {t} was trained and its weights did not move"
@@ -226,7 +227,7 @@ class MetaTrainer:
                 blocks: lambda job, rows: self.seed_block(job, rows, asked, *manifest.seeds),
                 grid: lambda job, rows: self.seed_block(job, rows, equal, self.seed, "grid"),
             }
-            with self.telling_divergence(t, generator):
+            with telling_divergence(self.lineage, t, generator):
                 self.trainers.compute(generator, work, self.progress(t, "sample", tick))
             if is_first():
                 shown = Samples(**grid.join())
@@ -282,6 +283,7 @@ class MetaTrainer:
             seed=self.seed,
             changed=self.changes,
         )
+        self.told[t] = record.digests
         if is_first():
             self.lineage.ledger.append(record)
             if self.changes:
@@ -402,8 +404,8 @@ class MetaTrainer:
         return generator
 
     @cached_property
-    def told(self) -> Mapping[int | None, Mapping[str, str]]:
-        """Digests by generation, as the ledger had them when this program began."""
+    def told(self) -> dict[int | None, dict[str, str]]:
+        """Digests by generation, as the ledger has them; read once, for it can be long."""
         return {record.generation: record.digests for record in self.lineage.records()}
 
     def is_shown(self, t: int) -> bool:
@@ -428,37 +430,67 @@ class MetaTrainer:
         return sha256(repr(facts).encode()).hexdigest()
 
     def mend(self, name: str) -> None:
-        """Draws an earlier shard again that is gone or damaged, from the weights of its generator.
+        """Draws an earlier shard again that is not what the ledger tells of.
 
         Raises:
-            Refused: If that is not possible any more, or gives other samples than the ledger tells.
+            Refused: If its generator's weights are not, either.
         """
-        t = Part("synthetic", name, 0, 1).generation
-        kind = "shard" if t is not None and name == shard_name(t) else "published"
-        told = self.told.get(t, {}).get(kind)
         try:
-            _ = self.store[name].samples
-            if told in (None, self.store[name].manifest.sha256):
-                return
-            damage = f"{self.store[name].values_file} holds other samples than the ledger tells of"
+            self.check_shard(name)
+            return
         except OSError as error:
             damage = str(error)
-        del self.store[name]
-        if t is not None and kind == "shard" and not self.lineage.records()[t - 1].branched_from:
-            generator = self.fresh_generator(t)
-            try:
-                load_weights(generator, self.lineage.weights(t))
-                drawn = self.sample(t, generator).manifest.sha256
-                if is_first():
-                    self.lineage.sweep(t)
-                if drawn == told:
-                    return
-                damage += "; drawn again, it is another one"
-            except OSError as error:
-                damage += f"; {error}"
-        with at("lineage"):
+        try:
+            self.draw_again(name)
+            self.check_shard(name)
+        except OSError as error:
             remedy = "bring it back from a copy; or begin another lineage, with a `name` of its own"
-            raise Refused("", damage, remedy)
+            with at("lineage"):
+                raise Refused("", f"{damage}; {error}", remedy) from None
+
+    def check_shard(self, name: str) -> None:
+        """Reads a shard.
+
+        Raises:
+            OSError: If it is not there, not whole, or not the one that the ledger tells of.
+        """
+        shard, t = self.store[name], Part("synthetic", name, 0, 1).generation
+        kind = "shard" if t is not None and name == shard_name(t) else "published"
+        _ = shard.samples
+        if self.told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
+            raise Damaged(shard.values_file, "the ledger tells of other samples")
+
+    def draw_again(self, name: str) -> None:
+        """Draws a shard from the weights that its generator had.
+
+        Raises:
+            OSError: If they are not there any more, or no generator drew it.
+        """
+        t = Part("synthetic", name, 0, 1).generation
+        if t is None or name != shard_name(t) or self.lineage.records()[t - 1].branched_from:
+            raise OSError("no generator of this lineage drew it")
+        generator = self.fresh_generator(t)
+        self.load_told(generator, self.lineage.weights(t), self.told.get(t, {}).get("generator"))
+        if is_first():
+            self.store[name].manifest_file.unlink(missing_ok=True)
+        barrier()
+        del self.store[name]
+        self.sample(t, generator)
+        if is_first():
+            self.lineage.sweep(t)
+
+    def load_told(self, generator: Generator, path: Path, told: str | None) -> None:
+        """Loads weights with the digest that was told, if one was.
+
+        Raises:
+            OSError: If they are missing, damaged, or others.
+        """
+        try:
+            load_weights(generator, path)
+        except RuntimeError as error:
+            raise Damaged(path, "it holds the weights of another network") from error
+        if told not in (None, generator.digest()):
+            raise Damaged(path, "the ledger tells of other weights")
 
     def start(self, t: int, generator: Generator, data: GenerationDataModule) -> None:
         """Gives a generator the weights that generation ``t`` starts from."""
@@ -467,44 +499,16 @@ class MetaTrainer:
             reseed(self.seed, t, "initialise")
             generator.initialise(next(iter(data.loader())))
             return
-        path = self.lineage.weights(origin) if isinstance(origin, int) else origin
-        told = self.told.get(origin, {}).get("generator") if isinstance(origin, int) else self.base
+        if isinstance(origin, int):
+            field, path = "start", self.lineage.weights(origin)
+            told = self.told.get(origin, {}).get("generator")
+        else:
+            field, path, told = "base", origin, self.base
         with at("lineage"):
             try:
-                load_weights(generator, path)
-                if told not in (None, generator.digest()):
-                    raise Damaged(path, "it holds other weights than those that were told of")
+                self.load_told(generator, path, told)
             except OSError as error:
-                raise Refused("start", str(error), "bring it back from a copy") from None
-
-    @contextmanager
-    def telling_divergence(self, t: int, generator: Generator) -> Iterator[None]:
-        """Tells of a divergence inside which generation it is, what is kept, and how to go on.
-
-        Weights that cannot draw all their samples are taken away while they can still be trained.
-        """
-        try:
-            with at("generator"):
-                try:
-                    yield
-                except Diverged:
-                    raise
-                except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-                    raise generator.diverged(str(error)) from error
-        except Diverged as diverged:
-            checkpoint = self.lineage.checkpoint(t)
-            if checkpoint.exists():
-                self.lineage.weights(t).unlink(missing_ok=True)
-            kept = [f"generations 1 to {t - 1}"] if t > 1 else []
-            kept += [f"what this training kept, {checkpoint}"] * checkpoint.exists()
-            told = Diverged(
-                diverged.field,
-                f"generation {t} of {self.lineage}: {diverged.problem}\n"
-                f"  kept: {'; '.join(kept) or 'nothing; no generation was finished'}",
-                diverged.remedy,
-            )
-            told.stands = f"{self.lineage}@{t - 1}" if t > 1 else ""
-            raise told from diverged
+                raise Refused(field, str(error), "bring it back from a copy") from None
 
     def trainer(
         self, t: int, made_of: str, resumes: bool, tick: Callable[[], None] | None

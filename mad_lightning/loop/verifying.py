@@ -132,6 +132,9 @@ def damage_of_whole(lineage: LineageDirectory) -> Iterator[str]:
         yield from _words(check.__name__, partial(check, lineage))
     if not lineage.ledger.ends_well:
         yield f"{lineage.ledger.path} ends in a line that was not written to its end"
+    beyond = lineage.generation(len(lineage.ledger) + 2)  # the next one may have been begun
+    if beyond.exists():
+        yield f"{lineage.ledger.path} ends before {beyond}, which is there"
 
 
 def _words(what: str, check: Callable[[], str]) -> Iterator[str]:
