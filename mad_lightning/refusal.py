@@ -12,11 +12,20 @@ speaks of `` `resolution: 64` `` in backticks. Whoever mounted it says where: in
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-__all__ = ["Diverged", "Refused", "at", "check_sampling_bias"]
+__all__ = [
+    "Diverged",
+    "Refused",
+    "at",
+    "check_memory",
+    "check_one_of",
+    "check_sampling_bias",
+    "check_within",
+]
 
 _MENTIONED = re.compile(r"`([A-Za-z_][\w.]*)((?::| )[^`]*)?`")
 
@@ -79,6 +88,64 @@ def at(place: str) -> Iterator[None]:
     except Refused as refused:
         mounted = refused.renamed(lambda name: f"{place}.{name}" if name else place)
         raise mounted from refused.__cause__
+
+
+def check_within(
+    interval: str, example: str = "", **numbers: float | Sequence[float] | None
+) -> None:
+    """Refuses numbers outside an interval; NaN lies in none.
+
+    Args:
+        interval: In the notation of mathematics, e.g. ``(0, 1]``.
+        example: What is usual, e.g. ``the paper takes 5``.
+        numbers: By the name of their parameter: one number, several of which there must be one at
+            least, or None where nothing is to be checked.
+
+    Raises:
+        Refused: With the field, the number and the interval.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    where = f"choose within {interval}" + (f", {example}" if example else "")
+    for field, given in numbers.items():
+        listed = list(given) if isinstance(given, Sequence) else [given]
+        if not listed:
+            raise Refused(field, "it is empty", f"give at least one number; {where}")
+        for number in listed:
+            if number is None:
+                continue
+            far_enough = number > low or (number == low and interval[0] == "[")
+            near_enough = number < high or (number == high and interval[-1] == "]")
+            if not (far_enough and near_enough):
+                raise Refused(field, f"{number} lies outside {interval}", where)
+
+
+def check_one_of(names: Collection[object], **chosen: object) -> None:
+    """Refuses what is none of the names.
+
+    Raises:
+        Refused: With the field, what was chosen, and all names.
+    """
+    for field, name in chosen.items():
+        if name not in names:
+            raise Refused(field, f"there is no {name!r}", f"choose {' or '.join(map(str, names))}")
+
+
+def check_memory(field: str, size: float, what: str, remedy: str) -> None:
+    """Refuses what this machine cannot hold.
+
+    Args:
+        field: The parameter that asks for it.
+        size: Bytes.
+        what: What has that size.
+        remedy: What to do about it.
+
+    Raises:
+        Refused: If that is more than the machine's memory.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        held = f"{size / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}"
+        raise Refused(field, f"{what} would take {held}", remedy)
 
 
 def check_sampling_bias(sampling_bias: float) -> None:

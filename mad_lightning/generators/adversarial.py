@@ -12,7 +12,7 @@ trained, up to the order of sums, and gradient accumulation changes nothing but 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mad_lightning.generators.base import Generator
 from mad_lightning.processes import mean_over_all
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import Samples
 from mad_lightning.seeds import sample_seeds
 
@@ -38,12 +38,21 @@ class Adversarial(Generator):
 
     def __init__(self, accumulate: int = 1) -> None:
         super().__init__()
-        if accumulate < 1:
-            raise Refused("accumulate", f"{accumulate}", "take at least 1")
+        check_within("[1, 65536]", accumulate=accumulate)
         self.automatic_optimization = False
         self.accumulate = accumulate
         self._address = 0
         self._step = 0
+
+    def check_training(self, counts: Sequence[int], batch_size: int) -> None:
+        """The rows of a batch are shared out equally."""
+        super().check_training(counts, batch_size)
+        if batch_size % self.accumulate:
+            raise Refused(
+                "accumulate",
+                f"{batch_size} samples of a process do not make {self.accumulate} equal parts",
+                "make batches a multiple of it, on each process",
+            )
 
     def on_fit_start(self) -> None:
         """Draws the address of all noise in training."""

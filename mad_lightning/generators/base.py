@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from hashlib import sha256
 from typing import Any, Self
 
@@ -54,6 +55,10 @@ class Generator(Described, L.LightningModule, ABC):
     exact_pass: bool = False
     """Whether an epoch must be one exact pass over the mix (families with a closed form)."""
 
+    precisions: tuple[str, ...] = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+    """Lightning's precisions that it can be trained in. Weights in half precision are none of them:
+    the small steps of an average, or of moments, would be rounded away."""
+
     def __init__(self) -> None:
         super().__init__()
         self._noted = Means()
@@ -76,6 +81,25 @@ class Generator(Described, L.LightningModule, ABC):
             samples: The first batch of the generation, of all processes together.
         """
 
+    # what is refused before training
+
+    def check_precision(self, precision: str) -> None:
+        """Refuses a Trainer's precision that this family cannot be trained in."""
+        if precision not in self.precisions:
+            raise Refused(
+                "precision",
+                f"{type(self).__name__} cannot be trained in {precision}",
+                f"choose {', '.join(self.precisions)}",
+            )
+
+    def check_training(self, counts: Sequence[int], batch_size: int) -> None:
+        """Refuses a training set that this family cannot learn from.
+
+        Args:
+            counts: Samples of each class, or of all if samples have none.
+            batch_size: Samples of a batch on each process.
+        """
+
     # training
 
     def setup(self, stage: str) -> None:
@@ -83,12 +107,14 @@ class Generator(Described, L.LightningModule, ABC):
 
         Raises:
             RuntimeError: If :meth:`build` was not called.
+            Refused: If the family cannot be trained in the Trainer's precision.
         """
         if not hasattr(self, "spec"):
             raise RuntimeError(
                 f"this {type(self).__name__} does not know what samples look like: call "
                 "build(SampleSpec.of(x)) before it is trained or sampled from"
             )
+        self.check_precision(str(self.trainer.precision))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes samples of what an ordinary loader gives; see :meth:`Samples.of`."""
@@ -210,7 +236,7 @@ class Generator(Described, L.LightningModule, ABC):
             N samples on the CPU.
 
         Raises:
-            Refused: If λ is out of range.
+            Refused: If λ is out of range, or :meth:`draw` returns something else than it should.
             Diverged: If samples are not finite. They are counted, never filtered: a hidden filter
                 would be a sampling bias.
         """
@@ -225,6 +251,7 @@ class Generator(Described, L.LightningModule, ABC):
             raise self.diverged(f"no samples can be drawn ({error})") from error
         finally:
             self.train(training)
+        check_floats(f"{type(self).__name__}.draw", floats, (len(seeds), *self.spec.shape))
         # stored as float32, in which more is infinite than in float64
         broken = int((~floats.flatten(1).float().isfinite()).any(dim=1).sum())
         if broken:
@@ -247,6 +274,52 @@ def digest_of(weights: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def check_floats(name: str, out: Any, shape: tuple[int, ...]) -> None:
+    """Refuses what is not a tensor of floats of this shape.
+
+    Raises:
+        Refused: With both shapes, and the kind of numbers.
+    """
+    if not isinstance(out, Tensor):
+        problem = f"{name} returns a {type(out).__name__}"
+    elif tuple(out.shape) != shape or not out.is_floating_point():
+        problem = f"{name} returns {out.dtype} of shape {tuple(out.shape)}"
+    else:
+        return
+    raise Refused("", problem, f"let it return a tensor of floats of shape {shape}")
+
+
+def try_network(network: Any, form: str, shape: tuple[int, ...], *inputs: Tensor | None) -> None:
+    """Calls a network once, in evaluation: one that does not fit is refused before training.
+
+    Args:
+        network: Any module.
+        form: How it is called, for the message, e.g. ``net(x, t, labels)``.
+        shape: What it should return, beside the number of samples.
+        inputs: Two samples of each argument, or None.
+
+    Raises:
+        Refused: With the shapes, or with what the network raised.
+    """
+    name = type(network).__name__
+    if not isinstance(network, nn.Module):
+        raise Refused("", f"it makes a {name}, not a network", "name what makes a torch.nn.Module")
+    like = next(network.parameters(), torch.zeros(()))
+    given = [x if x is None or not x.is_floating_point() else x.to(like.dtype) for x in inputs]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            tried = deepcopy(network).eval()  # a network may count or keep what it sees
+            out = tried(*[x if x is None else x.to(like.device) for x in given])
+    except Exception as error:  # whatever a network raises that is called in a way it does not know
+        shapes = ", ".join("None" if x is None else str(tuple(x.shape)) for x in inputs)
+        raise Refused(
+            "",
+            f"{name}, called as {form} on {shapes}, raises {type(error).__name__}: {error}",
+            "take a network that is made from a SampleSpec and called so",
+        ) from error
+    check_floats(name, out, (2, *shape))
 
 
 def refuse_vectors(family: str, spec: SampleSpec) -> None:

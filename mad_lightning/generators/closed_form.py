@@ -6,13 +6,18 @@ nothing. A family takes up samples in ``training_step`` and ends its fit in ``on
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from mad_lightning.generators.base import Generator
 from mad_lightning.refusal import Refused
 
-__all__ = ["ClosedForm"]
+__all__ = ["ClosedForm", "Estimator"]
+
+Estimator = Literal["unbiased", "maximum_likelihood"]
+"""Whether a variance is a sum over n - 1, or over n."""
 
 
 class ClosedForm(Generator):

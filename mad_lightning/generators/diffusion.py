@@ -18,17 +18,27 @@ from functools import partial
 from typing import Any, Literal, Self
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mad_lightning.generators.base import Generator, refuse_vectors, warmed_adamw
+from mad_lightning.generators.base import (
+    Generator,
+    refuse_vectors,
+    try_network,
+    warmed_adamw,
+)
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.unet import UNet
-from mad_lightning.refusal import Refused, at
+from mad_lightning.refusal import Refused, at, check_one_of, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
 
 __all__ = ["Diffusion"]
+
+_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SCHEDULES = {"ddpm": (*_BETAS, "sigmoid"), "dpm_solver": _BETAS}
+"""Noise schedules that each sampler knows."""
 
 
 class Diffusion(Generator):
@@ -42,13 +52,14 @@ class Diffusion(Generator):
         network: Makes the network from a :class:`SampleSpec`; called as ``net(x, t, labels)``,
             with class index ``spec.classes`` for "no class".
         timesteps: T of the forward process; the paper's MNIST experiments use 500.
-        beta_schedule: Noise schedule, as diffusers names it: ``linear``, ``squaredcos_cap_v2``, ...
+        beta_schedule: Noise schedule, as diffusers names it: ``linear``, ``scaled_linear``,
+            ``squaredcos_cap_v2``, and for ``ddpm`` also ``sigmoid``.
         prediction: What the network's output is: the noise ``epsilon``, or the ``velocity``
             :math:`\sqrt{\bar\alpha_t}\epsilon - \sqrt{1-\bar\alpha_t}x_0` (Salimans & Ho, 2022),
             from which the same noise follows without dividing by a vanishing signal.
         sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2), ``dpm_solver``
             solves the probability-flow equation in a few steps (DPM-Solver++ 2M, Lu et al., 2022).
-        sampling_steps: Steps of the sampler; None takes all T.
+        sampling_steps: Steps of the sampler; None takes all T, which ``dpm_solver`` cannot.
         clip: Clip the estimate of x_0 to [-1, 1] at every step.
         condition_drop: Share of training samples whose class is dropped; the paper drops 0.1.
         lr: Peak learning rate of AdamW; warms up over ``warmup`` steps, then falls as a cosine.
@@ -83,8 +94,15 @@ class Diffusion(Generator):
         ema_decay: float = 0.995,
     ) -> None:
         super().__init__()
-        if not 0.0 <= condition_drop < 1.0:
-            raise Refused("condition_drop", f"{condition_drop}", "choose within [0, 1)")
+        check_one_of(SCHEDULES, sampler=sampler)
+        check_one_of(SCHEDULES[sampler], beta_schedule=beta_schedule)
+        check_one_of(("epsilon", "velocity"), prediction=prediction)
+        check_within("[1, 100000]", "the paper takes 500", timesteps=timesteps)
+        check_within("[0, 1)", "the paper takes 0.1", condition_drop=condition_drop)
+        check_within("(0, 1]", "e.g. 1e-3", lr=lr)
+        check_within("[0, 1000000]", warmup=warmup)
+        check_within("[0, 10]", weight_decay=weight_decay)
+        check_within("[0, 1)", "e.g. 0.995", ema_decay=ema_decay)
         if sampling_steps is not None and not 1 <= sampling_steps <= timesteps:
             raise Refused(
                 "sampling_steps",
@@ -105,12 +123,47 @@ class Diffusion(Generator):
 
         refuse_vectors("Diffusion", spec)
         self.spec = spec
-        with at("network"):
-            self.net = self.network(spec)
-        self.ema = EMA(self.net, self.ema_decay)
         schedule = DDPMScheduler(self.timesteps, beta_schedule=self.beta_schedule)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod, persistent=False)
+        self._check_schedule()
+        with at("network"):
+            self.net = self.network(spec)
+            self._try_network()
+        self.ema = EMA(self.net, self.ema_decay)
         return self
+
+    def _check_schedule(self) -> None:
+        """Refuses steps that the solver stumbles over; warns of a schedule that is too short.
+
+        Raises:
+            Refused: If the solver does not find back to a finite sample, whatever the network.
+        """
+        left = float(self.alphas_cumprod[-1].sqrt())
+        if left > 0.05:
+            rank_zero_warn(
+                f"beta_schedule {self.beta_schedule} with {self.timesteps} timesteps leaves "
+                f"{left:.2f} of the signal, and samples start from pure noise: even an exact "
+                "network would drift from generation to generation (more timesteps, or "
+                "squaredcos_cap_v2, end in noise)"
+            )
+        if self.sampler_name == "dpm_solver":
+            one = torch.ones(1, 1, 1, 1)
+            if not self._solve(one, lambda x, t: torch.ones_like(x)).isfinite().all():
+                raise Refused(
+                    "sampling_steps",
+                    f"dpm_solver in {self.sampling_steps or 'all'} steps of `timesteps: "
+                    f"{self.timesteps}` meets a time twice and divides by zero",
+                    "take few steps, e.g. `sampling_steps: 15`, or more timesteps, or "
+                    "`sampler: ddpm`",
+                )
+
+    def _try_network(self) -> None:
+        """Calls it once, with a class and with none."""
+        times = torch.tensor([0, self.timesteps - 1])
+        classes = self.spec.classes
+        labels = None if classes is None else torch.tensor([0, classes])
+        shape = self.spec.shape
+        try_network(self.net, "net(x, t, labels)", shape, torch.zeros(2, *shape), times, labels)
 
     def check_bias(self, sampling_bias: float) -> None:
         """Guidance needs classes, and a network that has seen none dropped cannot be guided."""
@@ -137,7 +190,7 @@ class Diffusion(Generator):
 
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
         """Mean squared error of what the network predicts (Ho et al., 2020, equation 14)."""
-        x_0, labels = to_floats(batch.values), batch.labels
+        x_0, labels = to_floats(batch.values).to(self.dtype), batch.labels
         if labels is not None and self.spec.classes is not None:
             drop = torch.rand(len(labels), device=self.device) < self.condition_drop
             labels = labels.masked_fill(drop, self.spec.classes)
@@ -178,12 +231,13 @@ class Diffusion(Generator):
             Estimate with the shape of ``x``.
         """
         time = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        noisy = x.to(self.dtype)
         if sampling_bias == 1.0 or labels is None:
-            out = self.ema(x, time, labels).float()
+            out = self.ema(noisy, time, labels).float()
         else:
             nothing = torch.full_like(labels, self.spec.classes or 0)
             both = self.ema(
-                torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, labels])
+                torch.cat([noisy, noisy]), torch.cat([time, time]), torch.cat([nothing, labels])
             )
             without, given = both.float().chunk(2)
             out = without + (given - without) / sampling_bias

@@ -9,13 +9,15 @@ with no optimiser to blame, goes MAD.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
 
-from mad_lightning.generators.closed_form import ClosedForm
+from mad_lightning.generators.closed_form import ClosedForm, Estimator
 from mad_lightning.processes import Team
+from mad_lightning.refusal import Refused, check_memory, check_one_of
 from mad_lightning.samples import Law, Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
 
@@ -48,10 +50,11 @@ class Gaussian(ClosedForm):
 
     def __init__(
         self,
-        estimator: Literal["unbiased", "maximum_likelihood"] = "unbiased",
+        estimator: Estimator = "unbiased",
         per_class: bool = True,
     ) -> None:
         super().__init__()
+        check_one_of(get_args(Estimator), estimator=estimator)
         self.estimator, self.per_class = estimator, per_class
         self._factors: dict[int, Tensor] = {}
 
@@ -60,10 +63,29 @@ class Gaussian(ClosedForm):
         self.spec = spec
         groups = spec.classes if self.per_class and spec.classes else 1
         dim = math.prod(spec.shape)
+        what = f"covariances of {groups:,} Gaussians in {dim:,} dimensions"
+        check_memory("", 8.0 * groups * dim**2, what, "take smaller samples, or another family")
         self.register_buffer("n", torch.zeros(groups).double())
         self.register_buffer("mean", torch.zeros(groups, dim).double())
         self.register_buffer("scatter", torch.zeros(groups, dim, dim).double())
         return self
+
+    def check_training(self, counts: Sequence[int], batch_size: int) -> None:
+        """One sample has no spread that could be divided by n - 1 = 0."""
+        super().check_training(counts, batch_size)
+        counts = counts if self.per_class else [sum(counts)]
+        if self.estimator == "unbiased" and 1 in counts:
+            one = (
+                f"class {list(counts).index(1)} has one sample"
+                if len(counts) > 1
+                else "there is one sample"
+            )
+            raise Refused(
+                "estimator",
+                f"unbiased, and {one} to train on, which has no variance",
+                "train on more samples, or take `per_class: false` or "
+                "`estimator: maximum_likelihood`",
+            )
 
     def on_train_epoch_start(self) -> None:
         """Every epoch estimates anew."""

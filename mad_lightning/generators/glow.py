@@ -15,6 +15,7 @@ beside the image, and leave the likelihood a bound (Huang et al., 2020).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from mad_lightning.generators.base import Generator, warmed_adamw
 from mad_lightning.nets.ema import EMA
 from mad_lightning.processes import take_from_first
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
 
@@ -32,6 +33,8 @@ __all__ = ["Glow"]
 
 MARGIN = 0.05
 """Distance of black and white from the ends of the logit (Dinh et al., 2017, section 4.1)."""
+
+_NO_SCALE = "Glow takes its first scales from the spread of the first batch, which has {}"
 
 
 class Glow(Generator):
@@ -74,15 +77,14 @@ class Glow(Generator):
         ema_decay: float = 0.995,
     ) -> None:
         super().__init__()
-        for field, value in (("levels", levels), ("couplings", couplings), ("hidden", hidden)):
-            if value < 1:
-                raise Refused(field, f"{value}", "take at least 1")
-        if not 1 <= bits <= 8:
-            raise Refused("bits", f"{bits}", "choose 1 to 8; stored images have 8")
-        if not clip_norm > 0.0:
-            raise Refused("clip_norm", f"{clip_norm}", "choose above 0, e.g. 1")
-        if not 0.0 <= ema_decay < 1.0:
-            raise Refused("ema_decay", f"{ema_decay}", "choose within [0, 1), e.g. 0.995")
+        check_within("[1, 16]", levels=levels)
+        check_within("[1, 1000]", couplings=couplings)
+        check_within("[1, 65536]", hidden=hidden)
+        check_within("[1, 8]", "stored images have 8", bits=bits)
+        check_within("(0, 1]", "e.g. 1e-3", lr=lr)
+        check_within("[0, 1000000]", warmup=warmup)
+        check_within("(0, inf)", "e.g. 1", clip_norm=clip_norm)
+        check_within("[0, 1)", "e.g. 0.995", ema_decay=ema_decay)
         self.levels, self.couplings, self.hidden, self.bits = levels, couplings, hidden, bits
         self.lr, self.warmup, self.clip_norm, self.ema_decay = lr, warmup, clip_norm, ema_decay
         self._ready = False
@@ -155,12 +157,22 @@ class Glow(Generator):
 
     # training
 
+    def check_training(self, counts: Sequence[int], batch_size: int) -> None:
+        """Actnorms take their scale from the first batch, and one sample has none."""
+        super().check_training(counts, batch_size)
+        if min(batch_size, sum(counts)) < 2:
+            raise Refused("", _NO_SCALE.format("one sample"), "give batches of two samples or more")
+
     @torch.no_grad()
     def initialise(self, samples: Samples) -> None:
         """Takes the scales of all actnorms from data (Kingma & Dhariwal, 2018, section 3.1).
 
         Without it nothing can be sampled. A bare Trainer's first training batch does it, too.
         """
+        if not bool((samples.values != samples.values[:1]).any()) and self.spec.kind == "vector":
+            raise Refused("", _NO_SCALE.format("one value only"), "train on samples that differ")
+        if len(samples) < 2:
+            raise Refused("", _NO_SCALE.format("one sample"), "give batches of two samples or more")
         samples = samples.to(self.device)
         self.net.inverse(self._dequantise(samples.values)[0], samples.labels, initialise=True)
         self.ema.net.load_state_dict(self.net.state_dict())

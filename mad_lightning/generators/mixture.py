@@ -11,15 +11,15 @@ there. The mean over lineages stays right for ever; each lineage ends in one mod
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from mad_lightning.generators.closed_form import ClosedForm
+from mad_lightning.generators.closed_form import ClosedForm, Estimator
 from mad_lightning.processes import joined
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import check_memory, check_one_of, check_within
 from mad_lightning.samples import Law, Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal, seed_for, uniform
 
@@ -214,23 +214,17 @@ class Mixture(ClosedForm):
     def __init__(
         self,
         components: int = 25,
-        estimator: Literal["unbiased", "maximum_likelihood"] = "unbiased",
+        estimator: Estimator = "unbiased",
         least_variance: float = 1e-6,
         tolerance: float = 1e-3,
         max_iterations: int = 200,
     ) -> None:
         super().__init__()
-        for field, value in (("components", components), ("max_iterations", max_iterations)):
-            if value < 1:
-                raise Refused(field, f"{value}", "take at least 1")
-        if not 0.0 < least_variance < 1.0:
-            raise Refused(
-                "least_variance",
-                f"{least_variance} lies outside (0, 1)",
-                "it is a share of the variance of the samples, e.g. 1e-6",
-            )
-        if not tolerance >= 0.0:
-            raise Refused("tolerance", f"{tolerance}", "take e.g. 1e-3, or 0")
+        check_within("[1, 100000]", components=components)
+        check_one_of(get_args(Estimator), estimator=estimator)
+        check_within("(0, 1)", "e.g. 1e-6 of the variance", least_variance=least_variance)
+        check_within("[0, inf)", "e.g. 1e-3", tolerance=tolerance)
+        check_within("[1, 1000000]", max_iterations=max_iterations)
         self.components, self.estimator = components, estimator
         self.least_variance = least_variance
         self.tolerance, self.max_iterations = tolerance, max_iterations
@@ -241,6 +235,9 @@ class Mixture(ClosedForm):
         """Allocates weights (G, K), means (G, K, D), roots of covariances (G, K, D, D), float64."""
         self.spec = spec
         groups, k, dim = spec.classes or 1, self.components, math.prod(spec.shape)
+        what = f"covariances of {groups * k:,} components in {dim:,} dimensions"
+        remedy = "take fewer `components`, smaller samples, or a family with networks"
+        check_memory("", 8.0 * groups * k * dim**2, what, remedy)
         self.register_buffer("weight", torch.zeros(groups, k).double())
         self.register_buffer("mean", torch.zeros(groups, k, dim).double())
         self.register_buffer("root", torch.zeros(groups, k, dim, dim).double())

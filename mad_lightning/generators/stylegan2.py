@@ -13,7 +13,7 @@ rates, and nobody could say what ten thousand of these steps were.
 from __future__ import annotations
 
 import math
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -32,7 +32,7 @@ from mad_lightning.nets.stylegan2 import (
     without_autocast,
 )
 from mad_lightning.processes import mean_over_all
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import check_one_of, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal, sample_seeds, uniform
 
@@ -119,27 +119,18 @@ class StyleGAN2(Adversarial):
         accumulate: int = 1,
     ) -> None:
         super().__init__(accumulate)
-        for name, count in (
-            ("dim", dim),
-            ("mapping_layers", mapping_layers),
-            ("channel_base", channel_base),
-            ("channel_max", channel_max),
-            ("r1_every", r1_every),
-            ("path_every", path_every),
-        ):
-            if count < 1:
-                raise Refused(name, f"{count}", "take at least 1")
-        for name, weight in (("r1", r1), ("path", path), ("ema_half_life", ema_half_life)):
-            if weight is not None and not weight >= 0.0:
-                raise Refused(name, f"{weight}", "take at least 0")
-        if not 0.0 <= mixing <= 1.0:
-            raise Refused("mixing", f"{mixing}", "choose a share within [0, 1]")
-        if ada_target is not None and not -1.0 < ada_target < 1.0:
-            raise Refused("ada_target", f"{ada_target}", "choose within (-1, 1), e.g. 0.6")
-        if not ada_images > 0:
-            raise Refused("ada_images", f"{ada_images}", "take more than 0, e.g. 500000")
-        if not ema_ramp > 0.0:
-            raise Refused("ema_ramp", f"{ema_ramp}", "take more than 0, e.g. 0.05")
+        check_within("[1, 8192]", dim=dim, channel_max=channel_max)
+        check_within("[1, 100]", mapping_layers=mapping_layers)
+        check_within("[1, 1000000]", channel_base=channel_base)
+        check_one_of(get_args(Modulation), modulation=modulation)
+        check_within("(0, 1]", "e.g. 2e-3", lr=lr)
+        check_within("[0, 1000000]", r1=r1, path=path)
+        check_within("[1, 1000000]", r1_every=r1_every, path_every=path_every)
+        check_within("[0, 1]", mixing=mixing)
+        check_within("[0, inf)", ema_half_life=ema_half_life)
+        check_within("(0, inf)", "e.g. 0.05", ema_ramp=ema_ramp)
+        check_within("(-1, 1)", "e.g. 0.6", ada_target=ada_target)
+        check_within("(0, inf)", "e.g. 500000", ada_images=ada_images)
         self.dim, self.mapping_layers = dim, mapping_layers
         self.channel_base, self.channel_max = channel_base, channel_max
         self.modulation = modulation

@@ -23,9 +23,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from mad_lightning.generators.adversarial import Adversarial
+from mad_lightning.generators.base import try_network
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.pairs import ConvPair, Pair
-from mad_lightning.refusal import Refused, at
+from mad_lightning.refusal import Refused, at, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal, uniform
 
@@ -67,15 +68,14 @@ class WGAN(Adversarial):
         accumulate: int = 1,
     ) -> None:
         super().__init__(accumulate)
-        if n_critic < 1:
-            raise Refused("n_critic", f"{n_critic}", "take at least 1; the paper takes 5")
-        if gradient_penalty < 0.0:
-            raise Refused("gradient_penalty", f"{gradient_penalty}", "take 10")
-        if not 0.0 <= ema_decay < 1.0:
-            raise Refused("ema_decay", f"{ema_decay}", "choose within [0, 1)")
+        check_within("[1, 10000]", "the paper takes 5", n_critic=n_critic)
+        check_within("[0, 1000000]", "the paper takes 10", gradient_penalty=gradient_penalty)
+        check_within("(0, 1]", "e.g. 1e-4", lr=lr)
+        check_within("[0, 1)", "the paper takes 0 and 0.9", betas=betas)
+        check_within("[0, 1)", "e.g. 0.999", ema_decay=ema_decay)
         self.networks = networks
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
-        self.lr, self.betas = lr, betas
+        self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))  # Adam wants no whole numbers
         self.ema_decay = ema_decay
 
     def build(self, spec: SampleSpec) -> Self:
@@ -83,8 +83,24 @@ class WGAN(Adversarial):
         self.spec = spec
         with at("networks"):
             self.net = self.networks(spec)
+            self._try_networks()
         self.ema = EMA(self.net.generator, self.ema_decay)
         return self
+
+    def _try_networks(self) -> None:
+        """Calls both once."""
+        missing = [name for name in ("dim", "generator", "critic") if not hasattr(self.net, name)]
+        if missing:
+            raise Refused(
+                "",
+                f"{type(self.net).__name__} has no {' and no '.join(missing)}",
+                "take a pair, e.g. ConvPair, or a module with the attributes of one",
+            )
+        labels = None if self.spec.classes is None else torch.tensor([0, self.spec.classes - 1])
+        shape = self.spec.shape
+        z, x = torch.zeros(2, self.net.dim), torch.zeros(2, *shape)
+        try_network(self.net.generator, "generator(z, labels)", shape, z, labels)
+        try_network(self.net.critic, "critic(x, labels)", (), x, labels)
 
     def configure_optimizers(self) -> Any:
         """Two Adams: the critic's, the generator's."""

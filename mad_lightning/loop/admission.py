@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
 
 from mad_lightning.callbacks.base import Observers
 from mad_lightning.data.datamodule import GenerationDataModule
@@ -66,6 +67,9 @@ class Candidate(Protocol):
     @property
     def base(self) -> str | None:
         """Digest of the weights that training starts from, if it is told any."""
+
+    def class_counts(self, t: int) -> Tensor | None:
+        """How often generation ``t`` meets each class (K,); None if samples have none."""
 
     def fresh_generator(self, t: int) -> Generator:
         """A new generator with the first weights of generation ``t``."""
@@ -298,6 +302,12 @@ def check_generator(meta: Candidate) -> Generator:
     """The family must fit the data, λ, the Trainer's flags and the weights to start from."""
     generator = meta.fresh_generator(1)
     generator.check_bias(meta.sampling_bias)
+    with at("trainer"):
+        generator.check_precision(meta.trainers.precision)
+    learned = meta.class_counts(1)
+    counts = [len(meta.policy.mix(1))] if learned is None else learned.tolist()
+    with at("generator"):
+        generator.check_training(counts, meta.data.batch_size // meta.trainers.world_size)
     if not generator.automatic_optimization:
         check_steps_by_hand(meta, generator)
     family, settings = type(generator).__name__, meta.settings

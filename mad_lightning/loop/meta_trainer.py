@@ -14,7 +14,6 @@ while the first one is writing. The first process alone writes and announces.
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -37,7 +36,7 @@ from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard, ShardManifest
 from mad_lightning.files import Damaged
 from mad_lightning.generators.base import Generator, digest_of
-from mad_lightning.identity import class_path, description
+from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, decisive, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
@@ -45,6 +44,7 @@ from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.checkpoints import load_weights, read, stands
 from mad_lightning.loop.classes import in_turn, one_round
+from mad_lightning.loop.description import described
 from mad_lightning.loop.inside import (
     AddressedRandomness,
     CrashOnly,
@@ -357,27 +357,18 @@ class MetaTrainer:
         """What of objects and arguments makes the lineage what it is, as plain values."""
         if self._config:
             return dict(self._config)
-        with torch.random.fork_rng(devices=[]):
-            generator = self.build_generator()
-        defaults = inspect.signature(L.Trainer).parameters.items()
-        trainer = {name: None if of.default is of.empty else of.default for name, of in defaults}
         told = {
             "seed_everything": self.seed,
             "lineage": self.settings,
             "sampling_bias": self.sampling_bias,
             "policy": self.policy,
             "data": self.data,
-            "generator": generator,
             "evaluator": self.evaluator,
             "callbacks": self.observers.callbacks,
-            "trainer": trainer | {k: v for k, v in self.trainers.arguments().items() if v != []},
         }
         if type(self) is not MetaTrainer:
             told["loop"] = {"class_path": class_path(type(self)), "treatment": self.treatment}
-        config = description(told)
-        for name in ("lineage", "data", "evaluator"):  # whose class is not chosen
-            config[name] = config[name].get("init_args", {})
-        return config
+        return described(told, self.build_generator, self.trainers.arguments())
 
     @cached_property
     def base(self) -> str | None:
@@ -529,18 +520,23 @@ class MetaTrainer:
             last=[Divergence(trial), curves, self.progress(t, "train", tick)],
         )
 
+    def class_counts(self, t: int) -> Tensor | None:
+        """How often generation ``t`` meets each class (K,); None if samples have none."""
+        if (k := self.real.spec.classes) is None:
+            return None
+        mix = self.policy.mix(t).treated(self.treatment)
+        for name in mix.shards:
+            self.mend(name)
+        labels = self.data.feed(mix, self.seed, self.store).labels()
+        return torch.ones(k).long() if labels is None else labels.bincount(minlength=k)
+
     def classes(self, t: int) -> tuple[Tensor | None, Tensor | None]:
         """Classes in turn, of the shard of generation ``t`` and of its picture; None without any.
 
         None that its mix lacks; in the shares of the mix, or equal ones.
         """
-        if (k := self.real.spec.classes) is None:
+        if (learned := self.class_counts(t)) is None:
             return None, None
-        mix = self.policy.mix(t).treated(self.treatment)
-        for name in mix.shards:
-            self.mend(name)
-        labels = self.data.feed(mix, self.seed, self.store).labels()
-        learned = torch.ones(k).long() if labels is None else labels.bincount(minlength=k)
         equal = one_round(learned.clamp(max=1))
         return (equal if self.settings.labels == "equal" else one_round(learned)), equal
 

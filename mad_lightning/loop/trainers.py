@@ -150,13 +150,22 @@ class Trainers:
         if self.world_size == 1:
             alone()
 
-    @cached_property
+    @property
     def world_size(self) -> int:
         """How many processes train together.
 
         Raises:
             Refused: If Lightning cannot make such a Trainer.
         """
+        return self._plan[0]
+
+    @property
+    def precision(self) -> str:
+        """How exactly numbers are kept in training, as Lightning calls it."""
+        return self._plan[1]
+
+    @cached_property
+    def _plan(self) -> tuple[int, str]:
         arguments = self.arguments()
         if arguments.get("devices") in (0, "0"):
             raise Refused("devices", "0: nothing would compute", "take at least 1, or leave it out")
@@ -165,7 +174,7 @@ class Trainers:
             if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > _MOST:
                 problem = f"{trainer.num_devices} processes for {os.cpu_count()} CPU cores"
                 raise Refused("devices", problem, f"take at most {_MOST} on this machine")
-            return trainer.world_size
+            return trainer.world_size, str(trainer.precision)
         except Refused:
             raise
         except _REFUSALS_OF_LIGHTNING as error:

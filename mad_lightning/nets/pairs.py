@@ -14,7 +14,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import SampleSpec
 
 __all__ = ["ConvPair", "DensePair", "Pair"]
@@ -36,9 +36,7 @@ class Pair(nn.Module):
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
-        for name, value in (("dim", dim), ("width", width)):
-            if value < 1:
-                raise Refused(name, f"{value}", "take at least 1")
+        check_within("[1, 8192]", dim=dim, width=width)
         self.dim = dim
 
 
@@ -77,8 +75,7 @@ class DensePair(Pair):
 
     def __init__(self, spec: SampleSpec, width: int = 256, depth: int = 2, dim: int = 32) -> None:
         super().__init__(dim, width)
-        if depth < 1:
-            raise Refused("depth", f"{depth}", "take at least 1")
+        check_within("[1, 100]", depth=depth)
         hidden = [width] * depth
         self.generator = Perceptron((dim,), hidden, spec.shape, spec.classes)
         self.critic = Perceptron(spec.shape, hidden, (), spec.classes)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mad_lightning.identity import Described
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import SampleSpec
 
 __all__ = ["UNet"]
@@ -36,6 +37,20 @@ class UNet(Described, nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_within("[1, 8192]", widths=widths)
+        check_within("[1, 100]", layers=layers)
+        check_within("[1, 8192]", groups=groups)
+        check_within("[0, 1)", dropout=dropout)
+        if unequal := [width for width in widths if width % groups]:
+            raise Refused(
+                "widths",
+                f"{unequal[0]} channels are not divisible into `groups: {groups}`",
+                "choose multiples of it",
+            )
+        if len(widths) > 12:
+            raise Refused(
+                "widths", f"{len(widths)} levels", "every level halves the side: take few"
+            )
         from diffusers import UNet2DModel  # costs seconds
 
         channels, *size = spec.shape

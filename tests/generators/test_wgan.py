@@ -25,7 +25,8 @@ class Known(nn.Module):
     def __init__(self, spec, critic="linear", constant=None):
         super().__init__()
         self.dim = math.prod(spec.shape)
-        self.generator = Constant(self.dim, constant)
+        generator = Constant(self.dim, constant)
+        self.generator = generator if len(spec.shape) == 1 else Shaped(generator, spec.shape)
         self.critic = Linear(self.dim) if critic == "linear" else Bowl()
 
 
@@ -37,6 +38,15 @@ class Constant(nn.Module):
 
     def forward(self, z, labels):
         return self.constant.expand_as(z) if self.is_constant else z + self.constant
+
+
+class Shaped(nn.Module):
+    def __init__(self, flat, shape):
+        super().__init__()
+        self.flat, self.shape = flat, shape
+
+    def forward(self, z, labels):
+        return self.flat(z, labels).unflatten(1, self.shape)
 
 
 class Linear(nn.Module):
@@ -99,8 +109,8 @@ def test_the_penalty_has_two_sides():
 class Smooth(nn.Module):
     def __init__(self, spec):
         super().__init__()
-        self.dim = 2
-        self.generator = Constant(2, None)
+        self.dim = 3
+        self.generator = Constant(3, None)
         self.critic = SmoothCritic()
 
 
@@ -193,6 +203,7 @@ def test_losses_meet_the_class_of_the_real_row():
                 )
 
     module = build(SampleSpec((3,), 4), Watching)
+    module.net.seen.clear()  # both networks were tried once
     batch, seeds = Samples(torch.randn(3, 3), torch.tensor([3, 0, 1])), sample_seeds(0, 3, 0, "x")
     module.critic_loss(batch, seeds)
     assert module.net.seen == [[3, 0, 1]] * 4  # generator; critic on real, generated, between
