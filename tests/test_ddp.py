@@ -37,7 +37,7 @@ class Watch(L.Callback):
 pytestmark = pytest.mark.ddp
 
 
-def train(arguments, tmp_path, *, command=("train.py",)):
+def train(arguments, tmp_path, *, command=("train.py",), code=0):
     (tmp_path / "ddp_watch.py").write_text(WATCH)
     environment = {
         **os.environ,
@@ -51,7 +51,7 @@ def train(arguments, tmp_path, *, command=("train.py",)):
         [sys.executable, *command, *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code, done.stderr[-3000:]
     return done
 
 
@@ -71,6 +71,7 @@ def test_two_processes_make_one_lineage(arguments, diffusion, tmp_path):
     records = LineageDirectory(directory).records()
     assert [r.generation for r in records] == [1, 2, 3]
     assert {r.world_size for r in records} == {2}
+    assert {r.images for r in records} == {2 * 4 * 32}
     assert len(list((directory / "wandb").glob("offline-run-*"))) == 1
     shard = Shard(LineageDirectory(directory).shard("001")).samples
     assert len(shard) == 200
@@ -107,6 +108,13 @@ def test_the_same_weights_give_the_same_shard_on_one_and_two_processes(
     assert LineageDirectory(two).records()[0].world_size == 2
 
 
+@pytest.mark.slow
+def test_two_processes_tell_of_one_divergence(arguments, diffusion, tmp_path):
+    done = train([*arguments, *diffusion, *TWO, "--generator.lr", "1e30"], tmp_path, code=1)
+    assert done.stderr.count("Diffusion has diverged: the mean of loss in epoch 0 is nan") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
     import torch
 
@@ -125,3 +133,4 @@ def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
         torch.testing.assert_close(states[0][moment], states[1][moment], rtol=1e-11, atol=1e-11)
     records = [LineageDirectory(tmp_path / "runs" / name).records()[0] for name in ("one", "two")]
     assert records[0].digests["shard"] == records[1].digests["shard"]
+    assert records[0].images == records[1].images == 151

@@ -1,5 +1,6 @@
 """The loop: what goes where, from scratch each time, the same numbers again."""
 
+import gc
 import json
 
 import lightning as L
@@ -137,6 +138,27 @@ def test_a_generation_that_meets_a_stray_checkpoint_does_not_continue_it(argumen
     refused = [*arguments, "--trainer.callbacks", "OnExceptionCheckpoint"]
     with pytest.raises(Refused, match="OnExceptionCheckpoint"):
         build([*refused, "--trainer.callbacks.dirpath", "x"]).fit()
+
+
+def test_generators_and_trainers_do_not_outlive_their_generation(arguments):
+    """Python would find them one day; a large model has no room for a dozen of them."""
+    alive = []
+
+    class Census(LineageCallback):
+        def on_generation_start(self, t, mix):
+            kinds = [type(thing) for thing in gc.get_objects()]
+            alive.append([sum(issubclass(k, of) for k in kinds) for of in (Gaussian, L.Trainer)])
+
+    gc.collect()
+    meta = build(arguments)
+    meta.observers.callbacks = (Census(),)
+    gc.disable()
+    try:
+        meta.fit()
+    finally:
+        gc.enable()
+    assert alive[1:] == [[0, 1], [0, 1]]  # the extractor remembers the Trainer that it ran in
+    assert gc.get_freeze_count() == 0
 
 
 def test_weights_that_do_not_move_are_an_error(arguments, monkeypatch):
