@@ -599,8 +599,10 @@ OWN = {
         "nothing to train on",
     ),
     "a shard of the future": (
-        f"{MODULE}class Mine(LoopPolicy):\n"
-        "    def mix(self, t): return Mix(t, (Part('synthetic', '009', 0, 100),))\n",
+        (
+            f"{MODULE}class Mine(LoopPolicy):\n"
+            "    def mix(self, t): return Mix(t, (Part('synthetic', '009', 0, 100),))\n"
+        ),
         "",
     ),
     "latin-1": ("# caf\xe9\nclass Mine: pass\n", ""),

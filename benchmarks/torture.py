@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +124,13 @@ def mad(directory: Path, *args: str) -> End:
 
 
 def left(directory: Path) -> dict[str, str]:
-    """Every file of a lineage and its cache, by what it holds apart from times."""
+    """Every file of a lineage and its cache, by what it holds apart from times.
+
+    Of a checkpoint, its weights: beside them it tells how the training went that made it.
+    """
+    from mad_lightning.generators.base import digest_of
+    from mad_lightning.loop.checkpoints import read
+
     held: dict[str, str] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
@@ -136,6 +142,9 @@ def left(directory: Path) -> dict[str, str]:
             content = repr([{k: row[k] for k in row if k not in apart} for row in rows]).encode()
         else:
             content = b"" if path.name == "seconds.json" else path.read_bytes()
+        if path.suffix == ".ckpt":
+            with suppress(OSError):
+                content = digest_of(read(path)["state_dict"]).encode()
         held[name] = sha256(content).hexdigest()
     return held
 

@@ -14,7 +14,7 @@ what was written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.lineage.directory import LineageDirectory
@@ -33,20 +33,15 @@ def build_parser() -> PlainParser:
 
 def run(args: Sequence[str]) -> None:
     """Reads lineages, and tells what is wrong with them."""
+    paths = build_parser().parse_args(args).lineages
+    lineages = [LineageDirectory(path) for path in paths if LineageDirectory(path).has_ledger]
+    if not lineages:
+        raise Refused(paths[0], "no generation is finished", "give lineages' directories")
     wrong: list[str] = []
-    for path in build_parser().parse_args(args).lineages:
-        lineage = LineageDirectory(path)
-        records = lineage.records()
-        if not records:
-            raise Refused(path, "no generation is finished", "give lineages' directories")
-        for line in damage_of_whole(lineage):
-            wrong.append(line)
-            print(f"{path}: {line}")
-        for record in records:
-            words = list(damage(lineage, record))
+    for lineage in lineages:
+        for told, words in looked_at(lineage):
             wrong += words
-            of = f" of {record.branched_from['name']}" if record.branched_from else ""
-            print(f"{path} generation {record.generation}{of}: {'; '.join(words) or 'as told'}")
+            print(f"{lineage}{told}: {'; '.join(words) or 'as told'}")
     if wrong:
         raise Refused(
             "lineages",
@@ -54,3 +49,17 @@ def run(args: Sequence[str]) -> None:
             "bring them back from a copy; what a later generation still needs of a shard is drawn "
             "again from its generator's weights when the lineage goes on",
         )
+
+
+def looked_at(lineage: LineageDirectory) -> Iterator[tuple[str, list[str]]]:
+    """Of a lineage and of each of its generations: which it is, and all that is wrong with it."""
+    try:
+        records = lineage.records()
+    except Refused as refused:
+        yield "", [f"{refused.field}: {refused.problem}"]
+        return
+    if words := list(damage_of_whole(lineage)):
+        yield "", words
+    for record in records:
+        of = f" of {record.branched_from['name']}" if record.branched_from else ""
+        yield f" generation {record.generation}{of}", list(damage(lineage, record))

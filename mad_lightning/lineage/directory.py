@@ -81,6 +81,11 @@ class LineageDirectory:
         """The lineage's name."""
         return self.path.resolve().name
 
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger: not every directory is a lineage's."""
+        return self.ledger.path.exists()
+
     @cached_property
     def ledger(self) -> Ledger:
         """One line a finished generation."""

@@ -638,12 +638,24 @@ def test_two_sets_with_equal_names_sizes_and_times_are_two_sets(tmp_path, cache,
     assert len(digests) == 2
 
 
-def test_a_damaged_cache_is_built_anew(folder, cache):
-    first = Images(str(folder)).load(cache)
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_damaged_cache_is_built_anew(folder, cache, labels):
+    """Cut short, or one bit flipped, in the header or in a pixel."""
+    first = Images(str(folder), labels=labels).load(cache)
     path = cache / stored(cache)[0]
-    path.write_bytes(path.read_bytes()[:-10])
-    assert Images(str(folder)).load(cache).digest == first.digest
-    assert stored(cache) == [path.name]
+    whole = path.read_bytes()
+    torn = path.with_name(f".{path.name}.77.tmp")
+    torn.touch()
+    for place in (0, 20, 60, 130, 170, len(whole) // 2, len(whole) - 1):
+        broken = bytearray(whole)
+        broken[place] ^= 4
+        for content in (bytes(broken), whole[:place]):
+            path.write_bytes(content)
+            again = Images(str(folder), labels=labels).load(cache)
+            assert again.digest == first.digest
+            assert again.samples.digest() == first.samples.digest()
+            assert path.read_bytes() == whole
+    assert stored(cache) == [path.name], "and what a killed program left is gone"
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to look at its maps")

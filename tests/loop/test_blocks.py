@@ -109,6 +109,22 @@ def test_a_half_written_temporary_is_invisible(tmp_path):
     assert_whole(tmp_path)
 
 
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-3], "flip"])
+def test_a_block_that_is_damaged_is_pending_again(tmp_path, spoil):
+    assert len(together([process(tmp_path)])) == 8
+    path = tmp_path / "wide" / "00003.safetensors"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 1 if spoil == "flip" else len(whole)):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << place % 8
+        path.write_bytes(bytes(broken) if spoil == "flip" else spoil(whole))
+        with pytest.raises(OSError, match=r"00003\.safetensors is damaged"):
+            assert_whole(tmp_path)
+        assert process(tmp_path).share(0, 1) == 1
+    assert together([process(tmp_path)]) == [3]
+    assert_whole(tmp_path)
+
+
 def test_a_failure_while_writing_leaves_what_stood_before(tmp_path, monkeypatch):
     def broken(tensors, path, metadata):
         Path(path).write_bytes(b"half")

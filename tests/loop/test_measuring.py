@@ -1,5 +1,7 @@
 """The floor is measured once, before anything is trained, and again only if it would differ."""
 
+import os
+
 import pytest
 
 from mad_lightning.commands.train import build
@@ -67,10 +69,24 @@ def test_a_floor_of_other_data_or_another_protocol_is_not_taken(arguments, compa
 def test_once_there_is_a_record_the_ledger_says_it(arguments, compared):
     meta = build([*arguments, "--lineage.generations", "1"])
     (record,) = meta.fit()
+    kept = meta.lineage.floor_file.read_bytes()
     meta.lineage.floor_file.unlink()
     before = len(compared)
     assert measuring(arguments).floor == record.floor
     assert len(compared) == before
+    assert meta.lineage.floor_file.read_bytes() == kept
+
+
+def test_a_cache_is_swept_of_what_a_killed_program_left(arguments):
+    measuring(arguments).floor  # noqa: B018
+    (place,) = measuring(arguments).data.cache.glob("features-*/reference")
+    torn = place / ".00001.safetensors.00000000.1.tmp"
+    torn.touch()
+    measuring(arguments).floor  # noqa: B018
+    assert torn.exists(), "another host may be writing it"
+    os.utime(torn, (1.0, 1.0))
+    measuring(arguments).floor  # noqa: B018
+    assert not torn.exists()
 
 
 def test_a_metric_that_cannot_compare_such_samples_is_refused_where_it_stands(arguments):

@@ -2,7 +2,10 @@
 
 import re
 
+import pytest
+
 from mad_lightning.lineage import Quantity
+from mad_lightning.refusal import Refused
 from mad_lightning.report import load, page
 
 from .ledgers import GENERATIONS, lineage, measured, picture
@@ -45,6 +48,12 @@ def test_large_pictures_are_shrunk_to_two_megabytes(tmp_path):
     assert len(large) * 24 > 5e6
     assert text.count('src="data:image/jpeg;base64,') == 24
     assert len(text) < 2.1e6
+
+
+def test_a_damaged_picture_is_refused_by_name(tmp_path):
+    directory = lineage(tmp_path, "fresh", 0, picture=picture(20, 20)[:-9])
+    with pytest.raises(Refused, match=r"samples\.png is damaged"):
+        page(load([directory]))
 
 
 def test_a_missing_value_leaves_no_trace(tmp_path):

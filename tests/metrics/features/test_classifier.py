@@ -118,6 +118,31 @@ def test_the_protocol_names_the_stored_weights(digits, tmp_path):
     assert all(torch.equal(stored[name], used[name]) for name in used)
 
 
+@pytest.mark.parametrize("spoilt", ["classifier-*.safetensors", "classifier-*.sha256"])
+@pytest.mark.parametrize("spoil", ["flip", "cut", "gone"])
+def test_damaged_weights_are_trained_again_to_the_same(digits, tmp_path, spoilt, spoil):
+    weights = trained(digits, tmp_path).weights
+    kept = {path: path.read_bytes() for path in tmp_path.glob("classifier-*[56s]")}
+    (path,) = tmp_path.glob(spoilt)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content if spoil == "flip" else content[: len(content) // 2])
+    if spoil == "gone":
+        path.unlink()
+    assert trained(digits, tmp_path).weights == weights
+    for path, whole in kept.items():
+        if (spoil, path.suffix) != ("gone", ".sha256"):  # then the weights are believed
+            assert path.read_bytes() == whole
+
+
+def test_weights_that_are_cut_and_have_no_digest_are_trained_again(digits, tmp_path):
+    weights = trained(digits, tmp_path).weights
+    (path,), (beside,) = tmp_path.glob("*.safetensors"), tmp_path.glob("*.sha256")
+    beside.unlink()
+    path.write_bytes(path.read_bytes()[:1000])
+    assert trained(digits, tmp_path).weights == weights
+
+
 def test_the_classifier_is_frozen(classifier):
     assert not classifier.net.training
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
