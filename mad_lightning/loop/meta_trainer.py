@@ -372,14 +372,19 @@ class MetaTrainer:
 
     @cached_property
     def base(self) -> str | None:
-        """Digest of the weights that training starts from, if it is told any."""
+        """Digest of the weights that somebody else's checkpoint brings, if one is given.
+
+        Raises:
+            Refused: If it brings none.
+        """
         if self.settings.base is None:
             return None
-        with at("lineage"):
-            try:
-                return digest_of(read(Path(self.settings.base))["state_dict"])
-            except OSError as error:
-                raise Refused("base", str(error), "name weights that are whole") from None
+        try:
+            return digest_of(read(Path(self.settings.base))["state_dict"])
+        except (OSError, AttributeError, TypeError) as error:
+            problem = f"{self.settings.base} holds no weights: {error}"
+            with at("lineage"):
+                raise Refused("base", problem, "bring it back from a copy") from None
 
     @property
     def real(self) -> RealData:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from mad_lightning.commands.train import build
 from mad_lightning.refusal import Refused
@@ -266,6 +267,27 @@ def test_data_replaced_under_a_lineage_is_refused(arguments, tmp_path):
     with pytest.raises(Refused) as caught:
         build(arguments).fit()
     assert caught.value.field == "data.source"
+
+
+def test_a_base_of_other_weights_or_a_damaged_one_is_refused(tiny, tmp_path):
+    begun = build([*tiny, "--lineage.generations=1", "--lineage.name=begun"])
+    begun.fit()
+    base = shutil.copy(begun.lineage.weights(1), tmp_path / "base.ckpt")
+    based = [*tiny, "--lineage.start=base", f"--lineage.base={base}"]
+    build([*based, "--lineage.generations=1"]).fit()
+    for spoil in (flip, cut):
+        shutil.copy(begun.lineage.weights(1), base)
+        spoil(base)
+        with pytest.raises(Refused, match=r"base\.ckpt") as caught:
+            build(based).fit()
+        assert caught.value.field == "lineage.base"
+    checkpoint = torch.load(begun.lineage.weights(1), weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).add_(1)
+    checkpoint.pop("made_of")
+    torch.save(checkpoint, base)  # whole, and by somebody else
+    with pytest.raises(Refused, match="started from other weights") as caught:
+        build(based).fit()
+    assert caught.value.field == "lineage.base"
 
 
 def test_a_lineage_goes_on_under_what_its_ledger_tells_even_without_its_configuration(arguments):
