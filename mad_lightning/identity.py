@@ -39,10 +39,13 @@ def description(thing: Any) -> Any:
 
     Objects and partial calls become ``class_path`` and ``init_args``, defaults included.
     """
-    if isinstance(thing, str | int | float | bool | None):
+    if isinstance(thing, bool | None):
         return thing
     if isinstance(thing, Enum):
-        return thing.value
+        return description(thing.value)
+    for plain in (str, int, float):
+        if isinstance(thing, plain):
+            return plain(thing)  # also what is only like one, as numpy's numbers
     if isinstance(thing, Path):
         return str(thing)
     if isinstance(thing, Mapping):
@@ -51,8 +54,8 @@ def description(thing: Any) -> Any:
         return [description(value) for value in thing]
     if isinstance(thing, set | frozenset):
         return sorted(map(description, thing), key=repr)
-    if isinstance(thing, Described):
-        args, kwargs = thing._made_with  # type: ignore[attr-defined]
+    if isinstance(thing, Described) and hasattr(thing, "_made_with"):
+        args, kwargs = thing._made_with
         return _call(type(thing), *args, **kwargs)
     if isinstance(thing, partial):
         return _call(thing.func, *thing.args, **thing.keywords)
@@ -62,6 +65,10 @@ def description(thing: Any) -> Any:
         return _call(
             type(thing), **{f.name: getattr(thing, f.name) for f in fields(thing) if f.init}
         )
+    if getattr(thing, "shape", None) == () and hasattr(thing, "item"):
+        return description(thing.item())
+    if not hasattr(thing, "__dict__") and not hasattr(thing, "shape") and "0x" not in repr(thing):
+        return repr(thing)  # of a dtype, a device, a range, that is all there is to say
     return {"class_path": class_path(type(thing)), **_seen(thing)}
 
 

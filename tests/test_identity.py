@@ -8,6 +8,7 @@ import runpy
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from mad_lightning import Diffusion, Digits, Evaluator, Frechet, FreshData, Identity, Neighbours
@@ -75,6 +76,9 @@ def test_a_class_without_arguments_still_takes_none():
         (Mine(1), Mine(2)),
         (Mine(1), Mine(1, b=3)),
         (Mine(make(3)), Mine(make(4))),
+        (Mine(torch.float16), Mine(torch.bfloat16)),
+        (Mine(range(3)), Mine(range(4))),
+        (Mine(np.float32(1)), Mine(np.float32(2))),
         (Mine(nn.ReLU()), Mine(nn.Tanh())),
         (Mine(Theirs(1)), Mine(Theirs(2))),
         (Mine(torch.zeros(3)), Mine(torch.ones(3))),
@@ -106,6 +110,14 @@ def test_equal_arguments_are_the_same_thing():
     for maker in makers:
         assert description(maker()) == description(maker())
     assert description(Mine(around(3))) != description(Mine(around(4)))
+
+
+def test_it_is_as_plain_as_yaml():
+    odd = Mine(
+        [np.float64(1), np.int64(2), torch.tensor(3.0), torch.float16, object(), b"x"], c=print
+    )
+    assert yaml.safe_load(yaml.safe_dump(description(odd))) == description(odd)
+    assert description(odd)["init_args"]["a"][:4] == [1.0, 2, 3.0, "torch.float16"]
 
 
 def test_a_class_in_a_script_is_known_by_the_scripts_name(tmp_path):

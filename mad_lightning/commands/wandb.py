@@ -16,6 +16,7 @@ one. Ends with exit code 2 if W&B did not take it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -77,7 +78,9 @@ def rebuild(lineage: LineageDirectory) -> None:
     )
 
     def bar(rows: Iterable[GenerationRecord]) -> Iterable[GenerationRecord]:
-        return track(rows, f"{lineage.name} to W&B", total=len(records), transient=True)
+        watched = sys.stdout.isatty()
+        title = f"{lineage.name} to W&B"
+        return track(rows, title, total=len(records), transient=True, disable=not watched)
 
     try:
         view(config).rebuild(info, records, bar)

@@ -13,10 +13,16 @@ from typing import Any
 import lightning as L
 import torch
 
+from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.generators.base import Generator
 from mad_lightning.identity import description
+from mad_lightning.lineage.settings import LineageSettings
+from mad_lightning.metrics.evaluator import Evaluator
 
 __all__ = ["described"]
+
+_GROUPS = {"lineage": LineageSettings, "data": GenerationDataModule, "evaluator": Evaluator}
+"""Parts of a configuration that are one class's arguments: there is none to choose."""
 
 
 def described(
@@ -35,6 +41,7 @@ def described(
     told = {name: None if of.default is of.empty else of.default for name, of in defaults}
     told |= {name: value for name, value in trainer.items() if value != []}
     config = description({**parts, "generator": generator, "trainer": told})
-    for name in ("lineage", "data", "evaluator"):  # whose class is not chosen
-        config[name] = config[name].get("init_args", {})
+    for name, kind in _GROUPS.items():
+        if type(parts[name]) is kind:
+            config[name] = config[name].get("init_args", {})
     return config

@@ -195,6 +195,10 @@ def _group_summary(group: Group) -> dict[str, Any]:
         "name": group.name,
         "lineages": [str(lineage.directory) for lineage in group.lineages],
         "seeds": [lineage.seed for lineage in group.lineages],
+        "branched_from": [
+            [{"name": name, "generation": t} for t, name, _ in lineage.branches]
+            for lineage in group.lineages
+        ],
         "generations": group.generations,
         "fresh_share": group.fresh_share,
         "metrics": metrics,

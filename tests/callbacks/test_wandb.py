@@ -495,6 +495,23 @@ def test_the_environment_decides_before_a_key_does(tmp_path, fake, monkeypatch, 
     assert [each["mode"] for each in fake.asked] == ["offline", "online"]
 
 
+def test_a_run_that_the_server_has_stays_and_the_rebuilt_one_is_another(tmp_path, fake, capsys):
+    lineage_of(WandB(), info(tmp_path))
+    passed = []
+    WandB().rebuild(info(tmp_path), records(3), lambda rows: passed.extend(rows) or rows)
+    first, second = fake.asked
+    assert first["id"] != second["id"]
+    assert [row["generation"] for row in fake.run.rows if "generation" in row] == [1, 2, 3] * 2
+    assert [each.generation for each in passed] == [1, 2, 3]
+    assert capsys.readouterr().out.count("W&B: https://wandb.test/run") == 4
+
+
+def test_a_rebuild_that_fails_says_so(tmp_path, fake):
+    fake.run.breaks = True
+    with pytest.raises(RuntimeError, match="BrokenPipeError: the service is gone"):
+        WandB().rebuild(info(tmp_path), records(3))
+
+
 def test_project_and_group_are_taken_from_the_environment_unless_they_are_told(
     tmp_path, fake, monkeypatch
 ):
