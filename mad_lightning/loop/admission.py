@@ -32,7 +32,7 @@ from mad_lightning.loop.machine import memory, nearest, sample_bytes, size, weig
 from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
-from mad_lightning.policies import LoopPolicy, Part
+from mad_lightning.policies import LoopPolicy
 from mad_lightning.refusal import Refused, at, check_sampling_bias
 from mad_lightning.samples import SampleSpec
 
@@ -210,12 +210,11 @@ def check_ancestry(
     """
     if not ancestors:
         return
-    last = len(ancestors)
-    mixes = (lineage.mix(t) for t in range(1, last + 1))
-    used = max((p.stop for mix in mixes if mix for p in mix.parts if p.shard is None), default=0)
-    order = ancestors[-1].seed
+    last, order = len(ancestors), ancestors[-1].seed
     if order is None:
         order = lineage.config().get("seed_everything")
+    taken: dict[str, tuple[int, int]] = {}  # by shard, the furthest sample, and by which generation
+    fresh: dict[int, int] = {}  # by place in the pool, which generation takes it as new
     for t in range(last + 1, meta.settings.generations + 1):
         for part in meta.policy.mix(t).treated(meta.treatment).parts:
             if part.shard is None and order not in (None, meta.seed):
@@ -225,27 +224,39 @@ def check_ancestry(
                     f"order than seed {order}: some would be used twice",
                     f"keep seed {order}; a loop without real samples can take any",
                 )
-            if part.origin == "fresh" and part.start < used:
-                raise Refused(
-                    "policy",
-                    f"generation {t} takes real samples from place {part.start} on as fresh ones, "
-                    f"generations 1 to {last} have used the first {used}",
-                    f"set `policy.n_initial` so that the first fresh ones stand at {used} or later",
-                )
-            if part.generation is not None and part.generation <= last:
-                check_shard(lineage, part, t)
+            if part.origin == "fresh":
+                fresh.setdefault(part.start, t)
+            elif part.shard is not None and (part.generation or t) <= last:
+                taken[part.shard] = max(taken.get(part.shard, (0, 0)), (part.stop, t))
+    if fresh:
+        check_fresh(lineage, last, *min(fresh.items()))
+    for name, (stop, t) in taken.items():
+        check_shard(lineage, name, stop, t)
 
 
-def check_shard(lineage: LineageDirectory, part: Part, t: int) -> None:
+def check_fresh(lineage: LineageDirectory, last: int, start: int, t: int) -> None:
+    """What generation ``t`` takes as new, from a place in the pool on, was not used before."""
+    mixes = (lineage.mix(earlier) for earlier in range(1, last + 1))
+    used = max((p.stop for mix in mixes if mix for p in mix.parts if p.shard is None), default=0)
+    if start < used:
+        raise Refused(
+            "policy",
+            f"generation {t} takes real samples from place {start} on as fresh ones, "
+            f"generations 1 to {last} have used the first {used}",
+            f"set `policy.n_initial` so that the first fresh ones stand at {used} or later",
+        )
+
+
+def check_shard(lineage: LineageDirectory, name: str, stop: int, t: int) -> None:
     """What generation ``t`` takes of a shard that stands must be in it."""
-    shard = Shard(lineage.shard(str(part.shard)))
+    shard = Shard(lineage.shard(name))
     if not shard.exists:
         problem = f"generation {t} takes samples of {shard.values_file}, which is not there"
         raise Refused("policy", problem, "take samples that the parent has published")
-    if part.stop > shard.manifest.count:
+    if stop > shard.manifest.count:
         raise Refused(
             "policy",
-            f"generation {t} takes {part.stop} samples of {shard.values_file}, which has "
+            f"generation {t} takes {stop} samples of {shard.values_file}, which has "
             f"{shard.manifest.count}",
             f"take at most {shard.manifest.count} of it",
         )

@@ -134,11 +134,12 @@ def test_a_report_says_where_a_branch_left_and_takes_it_for_no_seed(parent):
 
 def test_branches_of_two_seeds_are_seeds_of_one_another(parent):
     other = build(["--config", str(parent.config_file), "--lineage.root", str(parent.path.parent),
-                   "--lineage.name", "x_seed1", "--seed_everything", "1"])  # fmt: skip
+                   "--lineage.name", "x_seed1", "--seed_everything", "1",
+                   "--lineage.generations", "1"])  # fmt: skip
     other.fit()
-    more = ("--lineage.generations", "3", "--sampling_bias", "0.5")
-    y = go_on(begun(parent, "y_seed0", *more))
-    z = go_on(begun(other.lineage, "y_seed1", *more))
+    more = ("--lineage.generations", "2", "--sampling_bias", "0.5")
+    y = go_on(begun(parent, "y_seed0", *more, at="1"))
+    z = go_on(begun(other.lineage, "y_seed1", *more, at="latest"))
     (group,) = load([y.path, z.path])
     assert len(group.lineages) == 2
 

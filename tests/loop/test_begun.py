@@ -94,8 +94,8 @@ def test_in_python_a_lineage_goes_on_under_nothing_else(tmp_path):
 
 def test_a_report_tells_lineages_from_python_apart(tmp_path):
     for seed in (0, 1):
-        built(tmp_path, name=f"a_seed{seed}", seed=seed).fit()
-    built(tmp_path, name="a_seed2", seed=2, policy=FreshData(200, 10, 190)).fit()
+        built(tmp_path, 1, name=f"a_seed{seed}", seed=seed).fit()
+    built(tmp_path, 1, name="a_seed2", seed=2, policy=FreshData(200, 10, 190)).fit()
     groups = load([tmp_path / "runs" / f"a_seed{seed}" for seed in (0, 1, 2)])
     assert [len(group.lineages) for group in groups] == [2, 1]
 
