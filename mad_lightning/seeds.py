@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from hashlib import blake2b
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["normal", "permutation", "reseed", "sample_seeds", "seed_for", "unifo
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_BLOCK = 2**15  # numbers, 256 KiB: a few such arrays fit a core's cache
 
 
 def seed_for(*address: int | str) -> int:
@@ -47,7 +49,7 @@ def reseed(*address: int | str) -> None:
     """
     seed = seed_for(*address)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # is_available() asks the driver, at every call
         torch.cuda.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - user code may draw from numpy's global state
     random.seed(seed)
@@ -65,14 +67,14 @@ def _signed(constant: int) -> int:
 
 def _shift(bits: Tensor, by: int) -> Tensor:
     """Logical right shift of int64 bits (torch's own keeps the sign)."""
-    return (bits >> by) & ((1 << (64 - by)) - 1)
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _mix(bits: Tensor) -> Tensor:
     """SplitMix64's finaliser: 64 well-mixed bits for each 64-bit counter, in wrapping int64."""
-    bits = (bits ^ _shift(bits, 30)) * _signed(_MIX_1)
-    bits = (bits ^ _shift(bits, 27)) * _signed(_MIX_2)
-    return bits ^ _shift(bits, 31)
+    bits = (bits ^ _shift(bits, 30)).mul_(_signed(_MIX_1))
+    bits.bitwise_xor_(_shift(bits, 27)).mul_(_signed(_MIX_2))
+    return bits.bitwise_xor_(_shift(bits, 31))
 
 
 def sample_seeds(start: int, count: int, *address: int | str) -> Tensor:
@@ -90,11 +92,22 @@ def sample_seeds(start: int, count: int, *address: int | str) -> Tensor:
     return _mix(seed_for(*address) + places * _signed(_GOLDEN))
 
 
-def _bits(seeds: Tensor, n: int, stream: int) -> Tensor:
-    """Raw bits with shape (N, n): one counter sequence for each seed and stream."""
-    start = _mix(seeds + _signed(stream * _MIX_1 % 2**64))
-    counters = torch.arange(1, n + 1, dtype=torch.int64, device=seeds.device)
-    return _mix(start[:, None] + counters * _signed(_GOLDEN))
+def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Raw bits with shape (N, n), one counter sequence for each seed and stream, block by block.
+
+    Every pass over a block that stays in the core's cache is a fraction of one through main
+    memory (a tenth of the time for 64 pictures of 256 x 256); an accelerator takes all at once.
+    """
+    start = _mix(seeds + _signed(stream * _MIX_1 % 2**64))[:, None]
+    steps = torch.arange(1, n + 1, dtype=torch.int64, device=seeds.device).mul_(_signed(_GOLDEN))
+    size = _BLOCK if seeds.device.type == "cpu" else max(1, len(seeds) * n)
+    width = max(1, min(n, size))
+    height = max(1, size // width)
+    for top in range(0, len(seeds), height):
+        rows = slice(top, top + height)
+        for left in range(0, n, width):
+            columns = slice(left, left + width)
+            yield rows, columns, _mix(start[rows] + steps[columns])
 
 
 def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
@@ -110,8 +123,11 @@ def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
     """
     if seeds.device.type == "mps":
         raise TypeError("uniform draws are float64, which this device does not have")
-    bits = _shift(_bits(seeds, math.prod(shape), stream), 12)
-    return ((bits.double() + 0.5) * 2.0**-52).reshape(len(seeds), *shape)
+    n = math.prod(shape)
+    values = torch.empty(len(seeds), n, dtype=torch.float64, device=seeds.device)
+    for rows, columns, bits in _bits(seeds, n, stream):
+        values[rows, columns] = _shift(bits, 12).double().add_(0.5).mul_(2.0**-52)
+    return values.reshape(len(seeds), *shape)
 
 
 def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
@@ -128,8 +144,11 @@ def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
     if seeds.device.type == "mps":
         return normal(seeds.cpu(), *shape, stream=stream).to(seeds.device)
     n = math.prod(shape)
-    bits = _bits(seeds, (n + 1) // 2, stream)
-    radius = (-2.0 * torch.log((_shift(bits, 32).double() + 0.5) * 2.0**-32)).sqrt()
-    angle = (bits & 0xFFFFFFFF).double() * (2.0 * math.pi * 2.0**-32)
-    pair = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
-    return pair[:, :n].float().reshape(len(seeds), *shape)
+    half = (n + 1) // 2
+    pairs = torch.empty(len(seeds), 2, half, device=seeds.device)
+    for rows, columns, bits in _bits(seeds, half, stream):
+        radius = _shift(bits, 32).double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        angle = bits.bitwise_and_(0xFFFFFFFF).double().mul_(2.0 * math.pi * 2.0**-32)
+        pairs[rows, 0, columns] = radius * angle.cos()
+        pairs[rows, 1, columns] = radius.mul_(angle.sin_())
+    return pairs.reshape(len(seeds), 2 * half)[:, :n].reshape(len(seeds), *shape)

@@ -1,5 +1,8 @@
 """Addressed randomness: same address, same draw; and the draws are what they claim."""
 
+import math
+
+import pytest
 import torch
 from scipy import stats
 
@@ -38,6 +41,40 @@ def test_a_row_does_not_depend_on_the_others():
     assert torch.equal(whole.flip(0), normal(seeds.flip(0), 3, 5, 7))
 
 
+def by_definition(seeds, n, stream):
+    """The normal draws of one seed, in Python's own integers and float64."""
+    word = 2**64
+
+    def mixed(bits):
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 % word
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB % word
+        return bits ^ bits >> 31
+
+    start = mixed((seeds + stream * 0xBF58476D1CE4E5B9) % word)
+    pairs = [mixed((start + i * 0x9E3779B97F4A7C15) % word) for i in range(1, (n + 1) // 2 + 1)]
+    radii = [math.sqrt(-2 * math.log(((bits >> 32) + 0.5) / 2**32)) for bits in pairs]
+    angles = [(bits % 2**32) * 2 * math.pi / 2**32 for bits in pairs]
+    cosines = [r * math.cos(a) for r, a in zip(radii, angles, strict=True)]
+    return (cosines + [r * math.sin(a) for r, a in zip(radii, angles, strict=True)])[:n]
+
+
+@pytest.mark.parametrize("block", [1, 5, 16, 2**15])
+@pytest.mark.parametrize("n", [1, 6, 33])
+def test_normal_draws_are_their_definition_whatever_is_computed_at_once(monkeypatch, block, n):
+    monkeypatch.setattr("mad_lightning.seeds._BLOCK", block)
+    seeds = sample_seeds(0, 7, 5, "n")
+    expected = [by_definition(seed % 2**64, n, 3) for seed in seeds.tolist()]
+    torch.testing.assert_close(normal(seeds, n, stream=3), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("draw", [normal, uniform])
+def test_blocks_change_no_bit(monkeypatch, draw):
+    seeds = sample_seeds(0, 9, 5, "n")
+    whole = draw(seeds, 3, 7)
+    monkeypatch.setattr("mad_lightning.seeds._BLOCK", 8)
+    assert torch.equal(draw(seeds, 3, 7), whole)
+
+
 def test_streams_differ():
     seeds = sample_seeds(0, 1000, 0, "x")
     draws = [normal(seeds, 10, stream=stream).flatten() for stream in (0, 1, 2, 3, 999)]
@@ -66,7 +103,9 @@ def test_uniform_draws_are_uniform_and_never_meet_an_end(monkeypatch):
     correlations = torch.corrcoef(u.T) - torch.eye(50)
     assert correlations.abs().max() < 0.08
     ends = torch.tensor([[0, -1]])  # all bits 0, all bits 1
-    monkeypatch.setattr("mad_lightning.seeds._bits", lambda *_: ends)
+    everywhere = slice(None)
+    blocks = [(everywhere, everywhere, ends)]
+    monkeypatch.setattr("mad_lightning.seeds._bits", lambda *_: blocks)
     low, high = uniform(torch.zeros(1).long(), 2)[0].tolist()
     assert 0.0 < low < 1e-15
     assert 1.0 - 1e-15 < high < 1.0
