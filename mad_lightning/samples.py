@@ -8,6 +8,7 @@ way, so here only :func:`to_floats` and :func:`to_stored` do, and they invert ea
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -116,6 +117,13 @@ class Samples:
             f"a batch is a {type(batch).__name__}, not values and perhaps their classes",
             "let the loader give a tensor x, (x,), (x, y) or Samples",
         )
+
+    @classmethod
+    def joined(cls, sets: Sequence[Samples]) -> Samples:
+        """One set after the other, in memory; with classes if all have some."""
+        labels = [samples.labels for samples in sets if samples.labels is not None]
+        values = torch.cat([samples.values for samples in sets])
+        return cls(values, torch.cat(labels) if len(labels) == len(sets) else None)
 
     def to(self, *args: Any, **kwargs: Any) -> Samples:
         """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +30,27 @@ from mad_lightning.samples import Samples
 from mad_lightning.seeds import permutation
 
 __all__ = ["GenerationDataModule", "MixLoader"]
+
+_SMALL = 64 * 2**20  # bytes that are copied to be in one place
+
+
+def _joined(parts: Sequence[Samples]) -> list[Samples]:
+    """The same samples in few parts, as a batch costs an index for each part that it meets.
+
+    Neighbours of together 64 MiB at most become one; a pool of everything that a long loop of
+    small generations ever drew is one. Labels are handed on if all parts have some.
+    """
+    if any(part.labels is None for part in parts):
+        parts = [Samples(part.values) for part in parts]
+    runs: list[list[Samples]] = []
+    room = 0
+    for part in parts:
+        if not runs or part.values.nbytes > room:
+            runs.append([])
+            room = _SMALL
+        runs[-1].append(part)
+        room -= part.values.nbytes
+    return [run[0] if len(run) == 1 else Samples.joined(run) for run in runs]
 
 
 class MixLoader:
@@ -60,9 +80,9 @@ class MixLoader:
         epoch: Callable[[], int] = lambda: 0,
         exact: bool = False,
     ) -> None:
-        self.parts = list(parts)
-        *self.starts, self.n = accumulate(map(len, self.parts), initial=0)
-        self.labelled = all(part.labels is not None for part in self.parts)
+        self.parts = _joined(parts)
+        self.ends = torch.tensor([len(part) for part in self.parts]).cumsum(0)
+        self.n = int(self.ends[-1])
         self.batch_size = batch_size
         self.images = self.n if exact or images is None else images
         if not exact:
@@ -89,14 +109,16 @@ class MixLoader:
         return torch.cat(pieces)
 
     def gather(self, index: Tensor) -> Samples:
-        """Samples by their place in the concatenated parts."""
+        """Samples by their place in the concatenated parts, of which it touches those it needs."""
+        if len(self.parts) == 1:
+            return self.parts[0][index]
         first = self.parts[0]
         values = first.values.new_empty(len(index), *first.values.shape[1:])
-        labels = torch.empty(len(index), dtype=torch.int64) if self.labelled else None
-        origin = torch.searchsorted(torch.tensor(self.starts), index, right=True) - 1
-        for place in origin.unique().tolist():  # of thousands of parts, a batch meets a few
-            here = origin == place
-            chosen = self.parts[place][index[here] - self.starts[place]]
+        labels = None if first.labels is None else torch.empty(len(index), dtype=torch.int64)
+        places = torch.bucketize(index, self.ends, right=True)
+        for place in places.unique().tolist():
+            here, part = places == place, self.parts[place]
+            chosen = part[index[here] - (self.ends[place] - len(part))]
             values[here] = chosen.values
             if labels is not None and chosen.labels is not None:
                 labels[here] = chosen.labels

@@ -122,9 +122,29 @@ def test_an_exact_pass_meets_each_sample_once_and_ends_short(number):
 # --- labels -------------------------------------------------------------------------------------
 
 
-def test_labels_stay_with_their_samples():
-    for batch in loader():
-        assert batch.labels.tolist() == places(batch)
+@pytest.mark.parametrize("bytes_joined", [0, 60, 2**20])
+def test_labels_stay_with_their_samples(monkeypatch, bytes_joined):
+    monkeypatch.setattr("mad_lightning.data.datamodule._SMALL", bytes_joined)
+    whole = loader()
+    assert len(whole.parts) == {0: 3, 60: 2, 2**20: 1}[bytes_joined]
+    batches = list(whole)
+    assert all(batch.labels.tolist() == places(batch) for batch in batches)
+    assert flat(map(places, batches))[:N] == whole.order(0).tolist()
+
+
+def test_a_batch_touches_only_the_parts_that_it_draws_from(monkeypatch):
+    monkeypatch.setattr("mad_lightning.data.datamodule._SMALL", 0)
+    touched = []
+
+    class Watched(Samples):
+        def __getitem__(self, index):
+            touched.append(int(self.values[0]))
+            return super().__getitem__(index)
+
+    watched = [Watched(part.values, part.labels) for part in parts()]
+    batch = MixLoader(watched, 4, None, ADDRESS).gather(torch.tensor([20, 1, 22, 6]))
+    assert places(batch) == [20, 1, 22, 6]
+    assert touched == [0, 12]
 
 
 def test_labels_are_dropped_unless_every_part_has_them():
