@@ -32,6 +32,8 @@ class Quantity:
         low: Least possible value.
         high: Largest possible value.
         floor: What its floor is, the value that no generator is expected to better.
+        unbiased: Of a distance: whether it is 0 in expectation where samples are real. One that is
+            not holds an error of its own at finite n, which its floor tells.
     """
 
     section: Section = "other"
@@ -39,6 +41,7 @@ class Quantity:
     low: float = -math.inf
     high: float = math.inf
     floor: str = "real samples against other real samples"
+    unbiased: bool = False
 
     def __post_init__(self) -> None:
         if self.section not in SECTIONS or self.worse not in ("lower", "higher", None):
@@ -90,8 +93,8 @@ _OURS: dict[str, Quantity] = {
     ),
     "kid_std": UNKNOWN,
     "kd_*_std": UNKNOWN,
-    "kid": Quantity("distance", "higher"),
-    "kd_*": Quantity("distance", "higher"),
+    "kid": Quantity("distance", "higher", unbiased=True),
+    "kd_*": Quantity("distance", "higher", unbiased=True),
     "nearest_ratio": Quantity("copies", "lower", low=0.0),
     "nearest_synthetic": Quantity("copies", "lower", low=0.0),
     "nearest_real": Quantity("copies", None, low=0.0),
@@ -123,15 +126,15 @@ def quantities_of(names: Iterable[str], *stated: Mapping[str, Quantity]) -> dict
 def distance_name(quantities: Mapping[str, Quantity]) -> str | None:
     """The distance to judge a lineage by; None if none was measured.
 
-    ``fid``, else ``w2_squared``, a Fréchet distance, a kernel distance, else any that a metric of
-    your own states.
+    ``w2_squared``, which knows the real law, else a kernel distance, which is unbiased, else
+    ``fid`` or a Fréchet distance, else any that a metric of your own states.
     """
     distances = [
         name
         for name, quantity in quantities.items()
         if quantity.section == "distance" and quantity.worse == "higher"
     ]
-    for start in ("fid", "w2_squared", "fd_", "kid", "kd_", ""):
+    for start in ("w2_squared", "kid", "kd_", "fid", "fd_", ""):
         for name in distances:
             if name.startswith(start):
                 return name

@@ -3,8 +3,8 @@
 Seeds are independent. So branches of one lineage, which share generations, are no seeds of one
 another; and data are the same if their samples are, wherever they lay when a lineage was trained.
 
-A group speaks for all its seeds: mean and spread of a metric, what its mixes remember, how much of
-them is fresh. Whether groups may stand side by side is decided here as well.
+A group speaks for all its seeds: mean and spread of a metric, whether anything real comes in, how
+much of it is fresh. Whether groups may stand side by side is decided here as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, UNKNOWN, Quantity
 from mad_lightning.refusal import Refused
-from mad_lightning.verdict.memory import Ancestry, memory_of
 
 __all__ = [
     "Group",
@@ -81,8 +80,8 @@ class Lineage:
     config: dict[str, Any]
     seed: int | None
 
-    def ancestry(self, t: int) -> Ancestry:
-        """Where the samples come from that generation ``t`` was trained on.
+    def closed(self, t: int) -> bool:
+        """Whether nothing real came into generation ``t``, neither as data nor in weights.
 
         Ledgers that were begun before they told ages leave that to the mix that was kept.
         """
@@ -90,8 +89,9 @@ class Lineage:
         ages = record.ages
         if ages is None and (mix := self.directory.mix(t)) is not None:
             ages = mix.ages()
+        own = record.n_synthetic if ages is None else sum(ages.values())
         total = record.n_real + record.n_fresh + record.n_synthetic
-        return Ancestry(t, total, ages, continues=record.start == "previous")
+        return record.start == "scratch" and own == total
 
     @property
     def source(self) -> Any:
@@ -178,10 +178,10 @@ class Group:
         return fresh / total
 
     @property
-    def memory(self) -> float | None:
-        """Share of an error that a generation passes on, as far as the mixes tell."""
-        ts = range(1, self.generations + 1)
-        return memory_of([lineage.ancestry(t) for lineage in self.lineages for t in ts])
+    def closed(self) -> bool:
+        """Whether nothing real comes in after generation 1."""
+        ts = range(2, self.generations + 1)
+        return all(lineage.closed(t) for lineage in self.lineages for t in ts)
 
 
 def thinned(n: int, most: int) -> list[int]:

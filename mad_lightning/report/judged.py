@@ -26,7 +26,7 @@ def _judgement(group: Group, n: int | None) -> Judgement:
         {metric: group.values(metric) for metric in meanings},
         {name: [first.floor.get(name, math.nan) for first in firsts] for name in firsts[0].floor},
         quantities=meanings,
-        memory=group.memory,
+        closed=group.closed,
         n=n,
     )
 

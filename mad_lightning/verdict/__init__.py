@@ -7,17 +7,15 @@ growth, which three things imitate:
 - **Noise.** Generations of one lineage descend from each other; only *seeds* are independent. So
   every test here boils a lineage down to one number and compares the seeds' numbers with Student's
   t. Ten times as many generations are no reason to be ten times as sure, and one seed is none.
-- **A loop that settles.** With real data coming in, what generation 1 left behind fades: of an
-  error in generation t-1 the share of synthetic samples in the mix of t passes on. This *memory* q
-  makes the distance relax, as :math:`D_\infty - c\,q^t` does, which at first looks like growth.
+- **A loop that settles.** With real data coming in, what generation 1 left behind fades, and the
+  distance climbs to where it will stay. That looks like growth, for as long as an error lives.
 - **A loop with nothing left to lose** stops growing as well, far from home. Where no real data
-  comes in (q = 1) nothing pulls back, and there any rise counts, however long ago.
+  comes in nothing pulls back, and there any rise counts, however long ago.
 
-What is not shown is not claimed: "not MAD" needs a bound on the growth, not the absence of proof,
+What is not shown is not claimed: *settled* needs a bound on the growth, not the absence of proof,
 and between the two lies "undecided". Everything here is arithmetic on numbers from ledgers.
 
     intervals.py  what seeds say together
-    memory.py     how much of an error a loop passes on, from the ages of what it eats
     growth.py     is it MAD?
     departure.py  since when is it worse than real data is?
     shares.py     how much fresh data is safe?

@@ -2,12 +2,11 @@ from .criteria import Criterion as Criterion
 from .criteria import criteria as criteria
 from .departure import Departure as Departure
 from .departure import departure as departure
+from .growth import Floor as Floor
 from .growth import Verdict as Verdict
 from .growth import verdict as verdict
 from .intervals import Interval as Interval
 from .judgement import Judgement as Judgement
 from .judgement import judge as judge
-from .memory import Ancestry as Ancestry
-from .memory import memory_of as memory_of
 from .shares import SafeShare as SafeShare
 from .shares import safe_share as safe_share

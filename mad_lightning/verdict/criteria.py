@@ -141,9 +141,12 @@ def catastrophe(evidence: Evidence) -> Criterion:
 def divergence(evidence: Evidence) -> Criterion:
     """Growth without a sign of settling; finitely many generations can say no more than that."""
     d, growth, limit = evidence.distance, None, math.inf
-    if d is not None and d.shape[1] >= FEWEST:
-        steady = verdict(d, alpha=evidence.alpha, margin=evidence.margin)
-        growth, limit = steady.growth, 1.0 if steady.answer == "MAD" else math.inf
+    if d is not None and d.shape[1] >= FEWEST and (d > 0).all():
+        half = d.shape[1] // 2
+        later = slopes(np.log(d), half + 1) * (d.shape[1] - half)
+        growth = Interval.of(later, evidence.alpha).exp()
+        answer = verdict(d, alpha=evidence.alpha, margin=evidence.margin).answer
+        limit = 1.0 if answer == "MAD" else math.inf
     return Criterion.above(
         "diverging",
         f"{_POSITION}, 3",
@@ -156,17 +159,21 @@ def divergence(evidence: Evidence) -> Criterion:
 
 def acceleration(evidence: Evidence) -> Criterion:
     """Faster than linear, which is what replacing all data gives in linear regression."""
-    d, bend = evidence.distance, None
+    d, bend, limit, no_below = evidence.distance, None, math.inf, 1e-9  # rounding
     if d is not None and d.shape[1] >= 4:
         half = d.shape[1] // 2
         late, early = slopes(d, d.shape[1] - half), slopes(d[:, : half + 1], 1)
         bend = Interval.of((late - early) / (np.abs(d).mean() or 1.0), evidence.alpha)
+        rising = Interval.of(late, evidence.alpha)
+        limit = no_below if rising.low > 0 else math.inf  # a fall that slows down bends as well
+        no_below = math.inf if rising.high < 0 else no_below
     return Criterion.above(
         "faster than linear",
         "Gerstgrasser et al., 2024 (replacing is linear)",
-        "slope of the distance over its mean, later - earlier half (> 0)",
+        "slope of the distance over its mean, later - earlier half (> 0, while it rises)",
         bend,
-        limit=1e-9,  # rounding
+        limit,
+        no_below,
     )
 
 

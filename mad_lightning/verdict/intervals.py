@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from mad_lightning.refusal import Refused
 
-__all__ = ["UNKNOWN", "Array", "Interval", "check_levels", "matrix", "slopes"]
+__all__ = ["UNKNOWN", "Array", "Interval", "check_levels", "matrix", "ratio", "slopes"]
 
 Array = NDArray[np.float64]
 
@@ -58,6 +58,32 @@ UNKNOWN = Interval(math.nan, -math.inf, math.inf)
 
 def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
+
+
+def ratio(above: Array, below: Array, alpha: float, error: float = 0.0) -> Interval:
+    """Ratio of two means over seeds, between bounds by Fieller (1954).
+
+    They are the ends of all ratios k of 0 and more that the seeds' mean of ``above - k below`` does
+    not contradict. Where ``below`` is not shown to be above 0 nothing bounds the ratio from above.
+
+    Args:
+        above: Numerators, one a seed, shape (S,), S >= 2.
+        below: Denominators, shape (S,).
+        alpha: Error probability of each bound.
+        error: Standard error of what was subtracted from numerators and denominators alike.
+    """
+    n = len(above)
+    top, bottom = float(above.mean()), float(below.mean())
+    t2 = float(stdtrit(n - 1, 1 - alpha)) ** 2
+    (top_2, both), (_, bottom_2) = (t2 * (np.cov(above, below) / n + error**2)).tolist()
+    a, b, c = bottom**2 - bottom_2, top * bottom - both, top**2 - top_2
+    estimate = top / bottom if bottom > 0 else math.nan
+    root = math.sqrt(max(b**2 - a * c, 0.0))
+    if bottom > 0 and a > 0:
+        low, high = (b - root) / a, (b + root) / a
+    else:  # nothing bounds it from above; from below, what is shown of the numerator does
+        low, high = (b - root) / a if a < 0 and c > 0 and top > 0 else 0.0, math.inf
+    return Interval(estimate, max(low, 0.0), high)
 
 
 def slopes(series: Array, first: int) -> Array:

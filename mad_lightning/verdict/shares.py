@@ -17,10 +17,10 @@ class SafeShare:
 
     Attributes:
         largest_mad: Largest share that was judged MAD; None if none was.
-        smallest_safe: Smallest share such that it and all larger ones were judged not MAD; None if
+        smallest_safe: Smallest share such that it and all larger ones were judged settled; None if
             the largest one was not.
         undecided: Shares that were judged neither.
-        contradicted: Shares that were judged not MAD although a larger one was judged MAD.
+        contradicted: Shares that were judged settled although a larger one was judged MAD.
     """
 
     largest_mad: float | None
@@ -65,7 +65,7 @@ def safe_share(answers: Sequence[tuple[float, Answer]]) -> SafeShare:
     for share, answer in sorted(answers, reverse=True):
         by_share.setdefault(share, set()).add(answer)
     mad = [share for share, given in by_share.items() if "MAD" in given]
-    calm = [share for share, given in by_share.items() if given == {"not MAD"}]
+    calm = [share for share, given in by_share.items() if given == {"settled"}]
     safe: float | None = None
     for share in by_share:
         if share not in calm:

@@ -71,8 +71,8 @@ def test_words():
 @pytest.mark.parametrize(
     ("names", "distance"),
     [
-        (["precision", "kid", "fd_lite0", "fid"], "fid"),
-        (["kd_lite0", "fd_lite0"], "fd_lite0"),
+        (["precision", "fd_lite0", "fid"], "fid"),
+        (["fid", "kd_lite0", "fd_lite0"], "kd_lite0"),
         (["fd_lite0", "w2_squared"], "w2_squared"),
         (["kd_lite0", "kd_lite0_std"], "kd_lite0"),
         (["precision", "memorised", "nearest_ratio"], None),

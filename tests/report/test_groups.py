@@ -109,43 +109,46 @@ def test_a_name_means_what_the_first_line_says_that_explains_it(tmp_path):
     assert meanings_of(load(runs)) == stated
 
 
-# what loops remember
+# what comes in
 
 
 @pytest.mark.parametrize(
-    ("policy", "start", "memory"),
+    ("policy", "start", "closed"),
     [
-        (FreshData(12, 6, 6, "last", k=4), "scratch", 0.5),
-        (FreshData(12, 6, 6, "last_k", k=3), "scratch", 0.5**0.5),
-        (FreshData(12, 6, "6 * (t - 1)", "all"), "scratch", None),
-        (FreshData(12, 6, 6), "previous", None),
-        (FreshData(12, 6, 6), "base", 0.5),
+        (FullySynthetic(9), "scratch", True),
+        (FullySynthetic(9, "6 * (t - 1)", "all"), "scratch", True),
+        (FullySynthetic(9), "base", False),  # weights that have seen real data
+        (FullySynthetic(9), "previous", False),
+        (FreshData(12, 6, 6), "scratch", False),
+        (FreshData(12, 6, "6 * (t - 1)", "all"), "scratch", False),
+        (SyntheticAugmentation(30, 10), "scratch", False),
     ],
 )
-def test_what_a_loop_remembers_depends_on_where_its_samples_come_from(
-    tmp_path, policy, start, memory
+def test_a_loop_is_closed_where_nothing_real_comes_in_as_data_or_in_weights(
+    tmp_path, policy, start, closed
 ):
-    (group,) = load(fed(tmp_path, "fresh", policy, 1.0, start=start))
-    assert group.memory == memory
-    share = sum(6 for _ in range(2, 13)) / sum(len(policy.mix(t)) for t in range(2, 13))
-    assert group.fresh_share == share
+    (group,) = load(fed(tmp_path, "loop", policy, 1.0, start=start))
+    assert group.closed == closed
+    assert judgements([group])[0].verdict.closed == closed
 
 
-def test_beside_a_fixed_real_set_there_is_no_fresh_share(tmp_path):
-    (group,) = load(fed(tmp_path, "aug", SyntheticAugmentation(30, 10), 1.0))
-    assert (group.fresh_share, group.memory) == (None, 0.25)
+def test_the_fresh_share_is_that_of_all_later_generations(tmp_path):
+    policy = FreshData(12, 6, "6 * (t - 1)", "all")
+    (group,) = load(fed(tmp_path, "fresh", policy, 1.0))
+    assert group.fresh_share == 11 * 6 / sum(len(policy.mix(t)) for t in range(2, 13))
+    (beside,) = load(fed(tmp_path, "aug", SyntheticAugmentation(30, 10), 1.0))
+    assert beside.fresh_share is None  # a fixed real set is not fresh
 
 
 @pytest.mark.parametrize("policy", [FullySynthetic(9), FreshData(12, 6, 6, "last_k", k=3)])
-def test_ledgers_that_tell_no_ages_leave_that_to_the_mixes_on_disk(tmp_path, policy):
+def test_ledgers_that_tell_no_ages_leave_that_to_counts_or_to_the_mixes_on_disk(tmp_path, policy):
     runs = fed(tmp_path, "old", policy, 1.3, ages=False)
-    (group,) = load(runs)
-    assert group.memory is None  # no mix was kept
-    assert judgements([group])[0].verdict.memory is None
+    closed = isinstance(policy, FullySynthetic)
+    assert load(runs)[0].closed == closed
     for run in runs:
         for t in range(1, 13):
             LineageDirectory(run).keep_mix(policy.mix(t))
-    assert group.memory == load(fed(tmp_path / "new", "new", policy, 1.3))[0].memory
+    assert load(runs)[0].closed == closed
 
 
 # what is refused

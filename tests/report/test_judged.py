@@ -24,7 +24,7 @@ def test_the_verdict_is_that_of_the_numbers_in_the_ledgers(directories):
     judged = judgements(load(directories))
     for loop, judgement in zip(("full_synth", "synth_aug", "fresh"), judged, strict=True):
         at = values(loop, {name: name for name in FLOOR})
-        assert judgement == judge(at, floor, memory=1.0, n=800)
+        assert judgement == judge(at, floor, closed=True, n=800)
     assert judged[0].verdict.answer == "MAD"
 
 
@@ -49,7 +49,7 @@ def test_metrics_of_ones_own_are_judged_as_their_ledger_explains_them(tmp_path):
         (judgement,) = judgements(load(runs))
         if told:
             at = values("full_synth", {name: name for name in FLOOR})
-            ours = judge(at, {name: [FLOOR[name]] * 3 for name in FLOOR}, memory=1.0, n=800)
+            ours = judge(at, {name: [FLOOR[name]] * 3 for name in FLOOR}, closed=True, n=800)
             assert judgement.distance == "emd"
             assert judgement.verdict == ours.verdict
             assert judgement.left == {
@@ -86,10 +86,19 @@ class Everything(Window):
         return Mix(t, (Part("real" if t == 1 else "fresh", None, 0, 6 + 6 * (t == 1)), *parts))
 
 
+class Closed(Window):
+    """Nothing real after generation 1."""
+
+    def mix(self, t):
+        mix = super().mix(t)
+        return mix if t == 1 else Mix(t, mix.parts[1:])
+
+
 SAME = [
     (FreshData(12, 6, 6), Window(1, 6)),
     (FreshData(12, 6, 6, "last_k", k=3), Window(3, 6)),
     (FreshData(12, 6, "6 * (t - 1)", "all"), Everything(0, 0)),
+    (FullySynthetic(12, 6), Closed(1, 6)),
 ]
 
 
@@ -101,7 +110,7 @@ def test_the_same_mixes_give_the_same_verdict_by_any_policy(tmp_path, ours, hand
     told = {"class_path": "FreshData", "init_args": arguments}
     (group,) = load(fed(tmp_path, "ours", ours, trend, policy=told))
     (other,) = load(fed(tmp_path, "mine", handmade, trend, policy={"class_path": "my_module.Mine"}))
-    assert other.memory == group.memory
+    assert other.closed == group.closed
     assert other.fresh_share == group.fresh_share
     assert judgements([other]) == judgements([group])
 
@@ -119,9 +128,9 @@ def test_groups_that_differ_in_their_mix_alone_say_which_share_is_safe(tmp_path)
     ]
     groups = load(runs)
     assert [group.fresh_share for group in groups] == [0.0, 0.5, 0.6, 0.8, 0.9]
-    assert [group.memory for group in groups] == [1.0, 0.5, 0.4, 0.2, 0.1]
+    assert [group.closed for group in groups] == [True, False, False, False, False]
     answers = [judgement.verdict.answer for judgement in judgements(groups)]
-    assert answers == ["MAD", "MAD", "not MAD", "not MAD", "MAD"]
+    assert answers == ["MAD", "MAD", "settled", "settled", "MAD"]
     text = verdicts(groups)
     assert "0.6 is the smallest share shown to be safe (needed: between 0.5 and 0.6)" in text
     assert text.count("Safe share") == 1  # the biased one stands alone

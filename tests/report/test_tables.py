@@ -136,12 +136,12 @@ def test_the_rows_of_the_verdict_are_what_was_judged(directories):
     rows = section(verdicts(groups), "lineage")
     for group, judgement in zip(groups, judged, strict=True):
         row, verdict = rows[group.name], judgement.verdict
-        assert (row["seeds"], row["memory"], row["verdict"]) == ("3", "1", verdict.answer)
-        assert (row["distance"], row["from"]) == ("fd_classifier", "1–6")
-        estimate = np.expm1(verdict.slope.estimate)
-        assert float(row["growth a generation"].split("%")[0]) == pytest.approx(
-            100 * estimate, abs=0.051
-        )
+        assert (row["seeds"], row["verdict"]) == ("3", verdict.answer)
+        assert row["real data"] == "none after generation 1"
+        assert (row["distance"], row["in"]) == ("fd_classifier", "4–6")
+        estimate = np.expm1(verdict.pace.estimate)
+        assert row["rose"].startswith(f"×{verdict.rise.estimate:.3g} [{verdict.rise.low:.3g}, ")
+        assert float(row["pace"].split("%")[0]) == pytest.approx(100 * estimate, abs=0.051)
         assert row["recall left at"] == str(judgement.left["recall"].generation or "–")
     assert rows["full_synth"]["verdict"] == "MAD"
     collapse = section(verdicts(groups), "collapse")
@@ -153,9 +153,8 @@ def test_one_generation_or_one_seed_decides_nothing(tmp_path):
     runs = [lineage(tmp_path, "fresh", 1, generations=1), lineage(tmp_path, "full_synth", 1)]
     rows = section(verdicts(load(runs)), "lineage")
     assert [row["verdict"] for row in rows.values()] == ["undecided"] * 2
-    assert "one seed" in rows["full_synth"]["because"]
-    assert rows["fresh"]["growth a generation"] == "–"
-    assert rows["fresh"]["memory"] == "?"
+    assert "one lineage" in rows["full_synth"]["because"]
+    assert (rows["fresh"]["pace"], rows["fresh"]["excess"]) == ("–", "–")
 
 
 # for programs
@@ -172,7 +171,7 @@ def test_programs_read_the_same_numbers(directories, tmp_path):
         assert read["metrics"]["recall"]["mean"] == pytest.approx(mean)
         assert read["metrics"]["recall"]["floor"] == pytest.approx(FLOOR["recall"])
         assert read["verdict"]["answer"] == judgement.verdict.answer
-        assert read["verdict"]["slope"]["low"] == judgement.verdict.slope.low
+        assert read["verdict"]["pace"]["low"] == judgement.verdict.pace.low
         assert read["left"]["recall"]["generation"] == judgement.left["recall"].generation
         answers = [criterion.answer for criterion in judgement.criteria]
         assert [criterion["answer"] for criterion in read["criteria"]] == answers
@@ -184,7 +183,7 @@ def test_programs_read_what_the_numbers_mean(collapse, tmp_path):
     assert list(plain) == list(COLLAPSE)
     assert plain["sharpness"] == {
         "section": "fidelity", "worse": "lower", "low": 0.0, "high": 1.0,
-        "floor": "real samples against other real samples",
+        "floor": "real samples against other real samples", "unbiased": False,
     }  # fmt: skip
     assert (plain["emd"]["low"], plain["emd"]["high"]) == (None, None)
     assert plain["unexplained"]["section"] == "other"

@@ -50,6 +50,35 @@ def test_the_definitions_disagree():
     )
 
 
+CURVES = {
+    "rising": 1.0 + np.arange(12),
+    "faster": 1.5 ** np.arange(12),
+    "flat": np.ones(12),
+    "falling": 32 * 0.7 ** np.arange(12),  # convex: it slows down
+    "saturating": 12 - 11 * 0.5 ** np.arange(12),
+    "swinging": 1 + 0.3 * np.sin(np.arange(12) * np.pi / 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "yes", "no"),
+    [
+        ("any increase over real-only training", "rising faster saturating", "flat falling"),
+        ("catastrophic increase", "rising faster saturating", "flat falling swinging"),
+        ("diverging", "faster", "flat falling saturating swinging"),
+        ("faster than linear", "faster", "falling saturating"),
+    ],
+)
+def test_a_definition_answers_on_every_kind_of_curve(name, yes, no):
+    rng = np.random.default_rng(16)
+    noise = 1 + 1e-3 * rng.standard_normal((5, 12))
+    answered = {
+        kind: answers(criteria({"fd_lite0": curve * noise}))[name] for kind, curve in CURVES.items()
+    }
+    assert {kind for kind, answer in answered.items() if answer == "yes"} == set(yes.split())
+    assert {kind for kind, answer in answered.items() if answer == "no"} >= set(no.split())
+
+
 def test_a_criterion_is_a_ratio_with_students_bounds():
     made = {each.name: each for each in criteria(lost(), FLOOR)}
     value = made["diversity lost"].value

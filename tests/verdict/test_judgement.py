@@ -8,14 +8,14 @@ import pytest
 from truths import FLOOR, lost
 
 from mad_lightning.lineage import Quantity
-from mad_lightning.verdict import criteria, departure, judge, verdict
+from mad_lightning.verdict import Floor, criteria, departure, judge, verdict
 
 
 def test_a_judgement_holds_what_its_parts_say():
     made = lost()
-    judged = judge(made, FLOOR, memory=1.0, n=800)
+    judged = judge(made, FLOOR, closed=True, n=800)
     assert judged.distance == "fd_lite0"
-    assert judged.verdict == verdict(made["fd_lite0"], memory=1.0)
+    assert judged.verdict == verdict(made["fd_lite0"], closed=True, floor=None)
     assert judged.verdict.answer == "MAD"
     error = (0.95 * 0.05 / 800) ** 0.5
     assert judged.left["recall"] == departure(made["recall"], 0.95, floor_error=error)
@@ -32,11 +32,39 @@ def test_floors_of_their_own_need_no_error_from_elsewhere():
 def test_a_missing_value_is_no_value():
     made = lost()
     made["fd_lite0"][1, 3] = np.nan
-    judged = judge(made, FLOOR, memory=1.0)
+    judged = judge(made, FLOOR, closed=True)
     assert judged.verdict.answer == "undecided"
     assert "fd_lite0 is missing" in judged.verdict.reason
     assert judged.left["recall"].generation == 2
     assert "no distance" in judge({"recall": made["recall"]}).verdict.reason
+
+
+# what a distance reads on real samples
+
+
+def test_an_unbiased_distance_goes_before_one_that_holds_an_error_of_its_own():
+    made = lost()
+    made["kd_lite0"] = made["fd_lite0"] - 1
+    judged = judge(made, FLOOR | {"kd_lite0": 0.3}, closed=True)
+    assert judged.distance == "kd_lite0"
+    assert judged.verdict == verdict(made["kd_lite0"], closed=True, floor=Floor())
+
+
+@pytest.mark.parametrize(
+    ("floor", "expected"),
+    [
+        (4.0, Floor(4.0, 2.0, 2.0)),  # one draw: right within half of it
+        ([4.0, 4.0, 4.0, 4.0], Floor(4.0, 2.0, 2.0)),
+        ([3.0, 5.0, 4.0, 4.0], Floor(4.0, (2 / 3) ** 0.5 / 2, (2 / 3) ** 0.5)),
+        (np.nan, None),
+    ],
+)
+def test_a_floor_counts_with_its_error(floor, expected):
+    made = lost()["fd_lite0"]
+    judged = judge({"fd_lite0": made}, {"fd_lite0": floor})
+    direct = verdict(made, floor=expected)
+    assert judged.verdict.reason == direct.reason
+    assert judged.verdict.excess == pytest.approx(direct.excess, nan_ok=True)
 
 
 # what a metric may be asked
@@ -61,9 +89,9 @@ def own():
 
 def test_metrics_of_ones_own_are_judged_as_ours_are():
     floor = {"sharpness": 0.9, "artefacts": 0.1, "emd": 0.5}
-    judged = judge(own(), floor, quantities=MINE, memory=1.0, n=800)
+    judged = judge(own(), floor, quantities=MINE, closed=True, n=800)
     assert judged.distance == "emd"
-    assert judged.verdict == judge(lost(), FLOOR, memory=1.0).verdict
+    assert judged.verdict == judge(lost(), FLOOR | {"fd_lite0": 0.5}, closed=True).verdict
     assert set(judged.left) == {"sharpness", "artefacts"}
     assert judged.left["sharpness"] == judge(lost(), FLOOR, n=800).left["precision"]
     error = (0.9 * 0.1 / 800) ** 0.5
@@ -74,7 +102,7 @@ def test_metrics_of_ones_own_are_judged_as_ours_are():
 
 
 def test_what_nobody_explains_is_judged_by_nobody():
-    judged = judge(own(), {"sharpness": 0.9, "artefacts": 0.1}, memory=1.0)
+    judged = judge(own(), {"sharpness": 0.9, "artefacts": 0.1}, closed=True)
     assert (judged.distance, judged.left) == (None, {})
     assert judged.verdict.reason == "no distance was measured"
 

@@ -31,11 +31,6 @@ def gaussians(
     return np.stack(distances, axis=1).reshape(trials, seeds, generations)
 
 
-def share(loop):
-    total = loop["synthetic"] + loop.get("fresh", 0) + loop.get("real", 0)
-    return loop["synthetic"] / total
-
-
 COLLAPSING = {
     "unbiased": {"d": 5, "first": 40, "synthetic": 40},
     "bias 0.8": {"d": 2, "first": 40, "synthetic": 40, "bias": 0.8},
@@ -45,7 +40,7 @@ STABLE = {
     "fresh, from far": {"d": 5, "first": 10, "fresh": 10, "synthetic": 90},
     "fresh, from near": {"d": 8, "first": 200, "fresh": 10, "synthetic": 90},
     "fresh, biased": {"d": 5, "first": 200, "fresh": 10, "synthetic": 90, "bias": 0.8},
-    "fresh, in two times": {"d": 30, "first": 100, "fresh": 100, "synthetic": 400, "bias": 0.8},
+    "fresh, in two times": {"d": 12, "first": 100, "fresh": 100, "synthetic": 400, "bias": 0.8},
     "fresh, half": {"d": 2, "first": 40, "fresh": 40, "synthetic": 40},
     "augmentation": {"d": 5, "first": 40, "real": 40, "synthetic": 40},
 }
@@ -65,6 +60,29 @@ def series(rng, trials, seeds, generations, *, trend, spread, kind="normal", lev
     return trend * np.exp(spread * noise + level * rng.standard_normal((trials, seeds, 1)))
 
 
+FORMS = {  # of what a relaxing u within [0, 1) makes of a distance
+    "variance": lambda u: u,
+    "squared bias": lambda u: u**2,
+    "bias beside an error": lambda u: u + u**2,
+    "noise that is passed on": lambda u: 2 * u - u**2,
+}
+
+
+def relaxing(generations, memories, sizes, form="variance"):
+    """A distance that settles, at several speeds: memories in [0, 1), what each adds in the end."""
+    t = np.arange(generations)
+    gained = [size * FORMS[form](1 - q**t) for q, size in zip(memories, sizes, strict=True)]
+    return 1.0 + np.sum(gained, axis=0)
+
+
+def relaxing_at_random(rng, generations):
+    """Any of them: one to three speeds with memories of .2 to .985, sizes of .2 to 300."""
+    speeds = rng.integers(1, 4)
+    memories = 1 - np.exp(rng.uniform(np.log(0.015), np.log(0.8), speeds))
+    sizes = np.exp(rng.uniform(np.log(0.2), np.log(300), speeds))
+    return relaxing(generations, memories, sizes, rng.choice(list(FORMS)))
+
+
 def lost(seeds=4, generations=8):
     """Everything the criteria ask for, going wrong."""
     rng = np.random.default_rng(13)
@@ -74,7 +92,7 @@ def lost(seeds=4, generations=8):
     return {
         "recall": 0.95 * fall,
         "precision": 0.9 * fall,
-        "fd_lite0": (1 + t + t**2) * wobble,
+        "fd_lite0": 1.8**t * wobble,
         "trace_lite0": 10 * fall,
         "tail_mass": fall,
         "modes": 25 * fall,
