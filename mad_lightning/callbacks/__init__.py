@@ -1,10 +1,11 @@
 """Observers of the lineage: what a person watches, and what may end it early.
 
-    base.py      the hooks, and all observers as one
-    console.py   a table that grows by a row a generation
-    grids.py     a picture a generation
-    wandb.py     Weights & Biases as a view of the ledger
-    stopping.py  stopping rules
+    base.py         the hooks, and all observers as one
+    console.py      a table that grows by a row a generation
+    grids.py        a picture a generation
+    wandb.py        Weights & Biases as a view of the ledger
+    wandb_files.py  what a run's own file holds
+    stopping.py     stopping rules
 
 What runs inside one generation's Trainer are Lightning's callbacks; they live in
 :mod:`mad_lightning.loop.inside`.

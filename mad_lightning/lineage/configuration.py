@@ -84,8 +84,16 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_digest(config: Mapping[str, Any]) -> str:
     """SHA-256 of what decides a lineage's numbers beside its seed and its data."""
-    settings = {k: v for k, v in decisive(config).items() if k != "seed_everything"}
+    settings = {k: _same(v) for k, v in decisive(config).items() if k != "seed_everything"}
     return sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _same(value: Any) -> Any:
+    """Values that are equal as one value: 1 and 1.0 are the same setting."""
+    if isinstance(value, list | tuple):
+        return [_same(inner) for inner in value]
+    whole = isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

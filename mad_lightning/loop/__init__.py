@@ -2,6 +2,7 @@
 
     meta_trainer.py  the loop: train, sample, measure, record, and again from scratch
     admission.py     what is refused before anything is written
+    branching.py     a lineage that begins after a generation of another
     trainers.py      the two Lightning Trainers of a generation, and what they may not be asked
     inside.py        what runs inside them
     checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of

@@ -37,7 +37,7 @@ from mad_lightning.data.shards import Shard, ShardManifest
 from mad_lightning.files import Damaged
 from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.identity import class_path
-from mad_lightning.lineage.configuration import circumstances, decisive, settings_digest
+from mad_lightning.lineage.configuration import circumstances, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
@@ -420,7 +420,7 @@ class MetaTrainer:
             self.real.content,
             asdict(mix),
             [self.store[name].manifest.sha256 for name in mix.shards],
-            sorted(map(str, decisive(self.config).items())),
+            settings_digest(self.config),
             *([] if self.base is None else [self.base]),
         ]
         return sha256(repr(facts).encode()).hexdigest()

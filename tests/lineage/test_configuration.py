@@ -3,6 +3,7 @@
 import json
 
 from mad_lightning.lineage import differences
+from mad_lightning.lineage.configuration import circumstances, settings_digest
 
 OLD = {
     "lineage": {"generations": 3, "root": "a"},
@@ -50,3 +51,28 @@ def test_what_is_not_a_number_is_equal_to_itself():
     assert differences(nan, {"lr": float("nan"), "widths": [1, float("nan")]}) == []
     assert differences(nan, {"lr": 0.1, "widths": [1, float("nan")]}) == ["lr: nan -> 0.1"]
     assert differences({"n": 1}, {"n": 1.0}) == []
+
+
+def test_what_may_change_is_told_and_no_difference():
+    new = changed(lineage__root="b", trainer__enable_progress_bar=True, lineage__generations=9)
+    new["data"] = {"source": {"class_path": "Images", "init_args": {"root": "there"}}}
+    new["trainer"]["accelerator"] = "gpu"
+    assert differences(OLD, new) == []
+    assert circumstances(OLD, new) == [
+        "data.source.class_path: (absent) -> Images",
+        "data.source.init_args.root: (absent) -> there",
+        "lineage.root: a -> b",
+        "trainer.accelerator: (absent) -> gpu",
+        "trainer.enable_progress_bar: False -> True",
+    ]
+
+
+def test_settings_have_one_digest_however_their_numbers_are_written():
+    for same in (
+        changed(policy__init_args__n_real=5.0),
+        changed(lineage__root="b"),
+        {**OLD, "seed_everything": 3},
+    ):
+        assert settings_digest(same) == settings_digest(OLD)
+    others = [changed(policy__init_args__n_real=n) for n in (6, "5", None, [5], True)]
+    assert len({settings_digest(other) for other in [OLD, *others]}) == 6

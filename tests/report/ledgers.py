@@ -76,7 +76,8 @@ def fed(root, name, policy, trend, /, *, start="scratch", ages=True, **plain):
                 GenerationRecord(
                     t, policy.token, mix.n_real, mix.n_fresh, mix.n_synthetic, 1.0,
                     metrics={"recall": 0.9 - 0.1 * t, "fid": distance},
-                    floor={"recall": 0.8, "fid": 0.1}, protocol=PROTOCOL, start=start, ages=mix.ages() if ages else None,
+                    floor={"recall": 0.8, "fid": 0.1}, protocol=PROTOCOL,
+                    start=start, ages=mix.ages() if ages else None,
                 )
             )  # fmt: skip
         told = {"seed_everything": seed, "policy": {"class_path": name}} | plain
