@@ -45,8 +45,6 @@ __all__ = ["WandB", "history_row"]
 
 _MODES = ("auto", "online", "offline", "disabled", "dryrun", "run")
 """What ``WANDB_MODE`` may say; W&B takes dryrun for offline, and run for online."""
-_SETTING = {"project": "project", "tags": "run_tags"}
-"""What W&B calls what it checks by itself."""
 
 
 def history_row(record: GenerationRecord) -> dict[str, Any]:
@@ -106,15 +104,21 @@ class WandB(LineageCallback):
             here = "" if self.mode == self._chosen else "WANDB_MODE is "
             remedy = "WANDB_MODE and `mode` are online, offline or disabled"
             raise Refused("mode", f"{here}{self._chosen!r}", remedy)
-        if self._chosen != "disabled":
-            import wandb
+        if self._chosen == "disabled":
+            return
+        import wandb
 
-            for name, values in (("project", self.project), ("tags", self.tags)):
-                try:
-                    wandb.Settings(**{_SETTING[name]: values})
-                except (ValueError, wandb.errors.UsageError) as error:
-                    problem = f"{values!r} is not what W&B takes: {_reason(error)}"
-                    raise Refused(name, problem, f"choose another `{name}`") from None
+        try:
+            wandb.Settings().update_from_env_vars(os.environ)
+        except (ValueError, wandb.errors.UsageError) as error:
+            problem = f"W&B does not take what the environment says: {_reason(error)}"
+            raise Refused("", problem, "mend or unset that WANDB_ variable") from None
+        for name, setting in (("project", "project"), ("tags", "run_tags")):
+            try:
+                wandb.Settings(**{setting: getattr(self, name)})
+            except (ValueError, wandb.errors.UsageError) as error:
+                problem = f"{getattr(self, name)!r} is not what W&B takes: {_reason(error)}"
+                raise Refused(name, problem, f"choose another `{name}`") from None
 
     @property
     def _chosen(self) -> str:
@@ -154,6 +158,8 @@ class WandB(LineageCallback):
         """
         self._lineage, self._records = lineage, []
         self._run, self.failure = None, None
+        if self._chosen == "disabled":
+            raise RuntimeError("W&B is disabled")
         self._notes = _Notes.read(lineage.directory.wandb_notes, self._folder)
         self._drop_unsynced()
         if [*self._runs()] or self._notes.online:
@@ -473,8 +479,8 @@ def _has_key() -> bool:
 
 def _reason(error: Exception) -> str:
     """What is wrong, of a message that may go on with where to read about it."""
-    lines = str(error).splitlines()
-    return next((line.strip() for line in lines[2:]), lines[0]).partition(" [type=")[0]
+    head, *lines = str(error).splitlines()
+    return ": ".join(line.strip() for line in lines[:2]).partition(" [type=")[0] or head
 
 
 def _line(error: Exception) -> str:

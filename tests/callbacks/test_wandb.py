@@ -562,6 +562,7 @@ def test_a_wait_without_end_is_refused():
         ("project", {"project": "a/b?c"}, "offline"),
         ("project", {"project": "p" * 129}, "online"),
         ("tags", {"tags": ["fine", ""]}, "offline"),
+        ("", {"mode": "offline"}, "nonsense"),
     ],
 )
 def test_what_wandb_would_not_take_is_refused_before_training(monkeypatch, field, arguments, mode):
@@ -571,5 +572,5 @@ def test_what_wandb_would_not_take_is_refused_before_training(monkeypatch, field
         WandB(**arguments).check({})
     assert caught.value.field == field
     assert len(str(caught.value).splitlines()) == 2
-    if field != "mode":
+    if mode != "nonsense" and field != "mode":
         WandB(**arguments, mode="disabled").check({})
