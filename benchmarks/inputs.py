@@ -570,6 +570,9 @@ YAML: dict[str, tuple[str, bytes | str]] = {
 }
 
 MODULE = "from mad_lightning import LoopPolicy, FullySynthetic, Mix, Part\n"
+FUTURE = """class Mine(LoopPolicy):
+    def mix(self, t): return Mix(t, (Part('synthetic', '009', 0, 100),))
+"""
 OWN = {
     "a package that is not there": ("import nosuch\n", "No module named 'nosuch'"),
     "a name that is not there": ("from math import nosuch\n", "cannot import name"),
@@ -577,7 +580,6 @@ OWN = {
     "an indentation": ("if 1:\npass\n", "IndentationError"),
     "an error at the top": ("x = 1 / 0\n", "ZeroDivisionError"),
     "a ValueError at the top": ("raise ValueError('early')\n", "early"),
-    "an exit": ("import sys\nsys.exit(3)\n", ""),
     "no such class": ("x = 1\n", "has no Mine"),
     "no policy": ("class Mine: pass\n", ""),
     "an abstract policy": (f"{MODULE}class Mine(LoopPolicy): pass\n", ""),
@@ -598,13 +600,7 @@ OWN = {
         f"{MODULE}class Mine(LoopPolicy):\n    def mix(self, t): return Mix(t, ())\n",
         "nothing to train on",
     ),
-    "a shard of the future": (
-        (
-            f"{MODULE}class Mine(LoopPolicy):\n"
-            "    def mix(self, t): return Mix(t, (Part('synthetic', '009', 0, 100),))\n"
-        ),
-        "",
-    ),
+    "a shard of the future": (f"{MODULE}{FUTURE}", ""),
     "latin-1": ("# caf\xe9\nclass Mine: pass\n", ""),
 }
 

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused
@@ -226,7 +226,7 @@ class LoopPolicy(Described, ABC):
     """Abstract loop policy. A new one is one small class that implements :meth:`mix`."""
 
     token: ClassVar[str]
-    """The name in file names, ledgers and tables."""
+    """The name in file names, ledgers and tables; the class's own if it gives none."""
 
     reach: int = 1
     """For how many generations ahead a shard is drawn (more than 1 only where each later
@@ -235,9 +235,21 @@ class LoopPolicy(Described, ABC):
     pool_field: str = "n_real"
     """The field to look at when the real pool is too small."""
 
+    def __init_subclass__(cls) -> None:
+        """Gives it a name."""
+        super().__init_subclass__()
+        if not hasattr(cls, "token"):
+            cls.token = cls.__name__.lower()
+
     @abstractmethod
     def mix(self, t: int) -> Mix:
         """Prescribes what generation ``t`` >= 1 trains on."""
+
+    def summary(self, t: int) -> dict[str, Any]:
+        """What a ledger tells of the mix of generation ``t``: counts by origin, and ages."""
+        mix = self.mix(t)
+        counts = {name: getattr(mix, name) for name in ("n_real", "n_fresh", "n_synthetic")}
+        return {**counts, "ages": mix.ages()}
 
     def n_draw(self, t: int) -> int:
         """How many samples the shard of generation ``t`` must hold for the generations after it."""
@@ -276,6 +288,9 @@ class LoopPolicy(Described, ABC):
                 source = part.generation
                 if source is None:
                     continue
+                if source >= t:
+                    problem = f"generation {t} asks for the shard of generation {source}"
+                    raise Refused("", problem, "take shards of earlier generations only")
                 if t - source <= self.reach:
                     drawn[source] = max(drawn.get(source, 0), part.stop)
                 elif part.stop > drawn.get(source, 0) and part.stop > self.n_draw(source):
@@ -356,6 +371,17 @@ class _SyntheticPolicy(LoopPolicy):
     def mix(self, t: int) -> Mix:
         """Real samples for t = 1; then what the loop keeps of them, and synthetic ones."""
         return Mix(t, self.real_parts(t) + self.synthetic_parts(t))
+
+    def summary(self, t: int) -> dict[str, Any]:
+        """What a ledger tells of the mix of generation ``t``, without making its parts."""
+        if type(self).mix is not _SyntheticPolicy.mix:
+            return super().summary(t)
+        real, window = Mix(t, self.real_parts(t)), self._window(t)
+        n = max(0, self.n_synthetic(t)) if window else 0
+        share, rest = divmod(n, window or 1)
+        ages = {window - place: share + (place < rest) for place in range(window)}
+        counts = {"n_real": real.n_real, "n_fresh": real.n_fresh, "n_synthetic": n}
+        return {**counts, "ages": {age: count for age, count in ages.items() if count}}
 
     def n_draw(self, t: int) -> int:
         """How many samples the shard of generation ``t`` must hold for the generations after it."""

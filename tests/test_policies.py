@@ -174,6 +174,8 @@ def test_the_quick_check_is_that_of_any_policy(text, kind):
     assert told(type(policy).check) == told(LoopPolicy.check)
     for t in range(1, 9):
         assert policy.n_draw(t) == LoopPolicy.n_draw(policy, t)
+        assert policy.summary(t) == LoopPolicy.summary(policy, t)
+        assert list(policy.summary(t)["ages"]) == list(policy.mix(t).ages())
 
 
 def test_a_pool_that_keeps_all_is_checked_in_linear_time(monkeypatch):
@@ -185,6 +187,7 @@ def test_a_pool_that_keeps_all_is_checked_in_linear_time(monkeypatch):
     policy.check(2000)
     policy.n_pool(2000)
     policy.n_draw(1999)
+    assert policy.summary(2000)["ages"] == dict.fromkeys(range(1999, 0, -1), 10)
     assert len(asked) <= 2000
 
 
@@ -271,6 +274,16 @@ def test_a_treatment_renames_what_generators_drew_and_nothing_else():
     assert mix.treated("kept").shards == ("002.kept", "foreign/laion")
     assert mix.treated("kept").ages() == mix.ages()
     assert mix.treated("kept").parts[0] == parts[0]
+
+
+def test_a_policy_cannot_take_what_is_not_drawn_yet():
+    class Hasty(LoopPolicy):
+        def mix(self, t):
+            return Mix(t, (Part("synthetic", "003", 0, 10),))
+
+    assert Hasty.token == "hasty"
+    with pytest.raises(Refused, match="generation 1 asks for the shard of generation 3"):
+        Hasty().check(5)
 
 
 def test_a_new_policy_is_one_small_class():

@@ -6,6 +6,7 @@ The first three end on one screen. Only a bug of ours keeps its traceback.
 from __future__ import annotations
 
 import errno
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -49,6 +50,10 @@ def refusal_of(error: Exception) -> Refused | None:
         return error
     if words := "\n".join(in_own_code(error)):
         return Refused("your own code", f"raised\n{words}", "mend it; --debug shows all frames")
+    if name := _own_class(error):
+        problem = f"{type(error).__name__}: {str(error)[:300]}".replace("`", "'")
+        remedy = "let it do all that its base class does; --debug shows all frames"
+        return Refused(name, problem, remedy)
     if isinstance(error, OSError) and error.errno is not None:
         place = str(error.filename2 or error.filename or "a file")
         remedy = _REMEDIES.get(error.errno, f"mend that, {_AGAIN}")
@@ -70,6 +75,18 @@ def in_own_code(error: BaseException) -> Iterator[str]:
     if own or (isinstance(error, SyntaxError) and _is_own(error.filename or "<>")):
         for line in traceback.format_list(own[-3:]) + traceback.format_exception_only(error):
             yield line.rstrip()
+
+
+def _own_class(error: Exception) -> str:
+    """A class of the user's own that our code was working with when it failed."""
+    if isinstance(error, OSError | MemoryError):
+        return ""
+    frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for thing in (getattr(error, "obj", None), *reversed(frames)):
+        module = sys.modules.get(type(thing).__module__)
+        if _is_own(getattr(module, "__file__", None) or "<>"):
+            return f"{type(thing).__module__}.{type(thing).__name__}"
+    return ""
 
 
 def _is_own(file: str) -> bool:

@@ -162,6 +162,9 @@ class LineageCLI(LightningCLI):
             raise explain(str(error), parser, _LISTING) from None
         except Unreadable as error:
             raise error.refused from None
+        for group in ("lineage", "data", "evaluator", "trainer"):
+            if not isinstance(self.config[group], Namespace):
+                raise Refused(group, f"{self.config[group]} is not accepted", _LISTING)
 
     def _add_instantiators(self) -> None:
         """Keeps no configuration in checkpoints: it stands beside the lineage."""

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +105,7 @@ class GenerationRecord:
         return json.dumps(finite(plain), ensure_ascii=False)
 
     @classmethod
+    @lru_cache(maxsize=8192)  # a long ledger is asked for often
     def from_json(cls, line: str) -> GenerationRecord:
         """Inverse of :meth:`to_json`; null metrics become NaN, unknown keys are ignored."""
         names = {part.name for part in fields(cls)}

@@ -118,13 +118,9 @@ def check_begun(meta: Candidate) -> None:
             raise Refused("lineage", problem, "bring it back from a copy, or begin another lineage")
         if record.branched_from:
             continue  # made under the settings of another lineage
-        mix = meta.policy.mix(t)
         now = {
             "policy": meta.policy.token,
-            "n_real": mix.n_real,
-            "n_fresh": mix.n_fresh,
-            "n_synthetic": mix.n_synthetic,
-            "ages": mix.ages(),
+            **meta.policy.summary(t),
             "sampling_bias": meta.sampling_bias,
             "start": meta.settings.start,
             "seed": meta.seed,
@@ -334,7 +330,7 @@ def check_generator(meta: Candidate) -> Generator:
         return generator
     try:
         load_weights(generator, Path(settings.base))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise Refused(
             "lineage.base",

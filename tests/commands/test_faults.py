@@ -42,6 +42,26 @@ def test_an_error_in_ones_own_module_is_shown_as_it_is(
     assert not (tmp_path / "runs").exists()
 
 
+WITHOUT_A_FRAME = {
+    "no constructor called": "def __init__(self): pass",
+    "a mix that is None": "def mix(self, t): return None",
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_A_FRAME)
+def test_an_error_that_a_class_of_ones_own_causes_in_ours_names_it(
+    case, arguments, tmp_path, monkeypatch, refusal
+):
+    module = f"causes_{list(WITHOUT_A_FRAME).index(case)}"
+    text = f"{HEAD}class Mine(FullySynthetic):\n    {WITHOUT_A_FRAME[case]}\n"
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    place = arguments.index("--policy")
+    more = ["--policy.n_initial", "100"] if "mix" in case else []
+    arguments[place : place + 4] = ["--policy", f"{module}.Mine", *more]
+    assert refusal("train", *arguments).startswith(f"error: {module}.Mine: ")
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [("nosuch.Mine", "no module nosuch"), ("mad_lightning.policies.Mine", "policies has no Mine")],
