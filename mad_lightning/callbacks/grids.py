@@ -14,7 +14,7 @@ from torch import Tensor
 from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.files import write
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import check_within
 from mad_lightning.samples import Samples, SampleSpec
 
 __all__ = ["SampleGrids", "n_shown", "scatter", "sheet"]
@@ -85,10 +85,9 @@ class SampleGrids(LineageCallback):
     def __init__(
         self, every: int = 1, reach: float = 4.0, centre: tuple[float, float] = (0.0, 0.0)
     ) -> None:
-        if every < 1:
-            raise Refused("every", f"{every}", "take at least 1")
-        if not reach > 0.0:
-            raise Refused("reach", f"{reach}", "choose above 0, e.g. 4")
+        check_within("[1, inf)", every=every)
+        check_within("(0, inf)", "e.g. 4", reach=reach)
+        check_within("(-inf, inf)", centre=centre)
         self.every, self.reach, self.centre = every, reach, centre
 
     def on_samples_ready(self, t: int, directory: Path, samples: Samples) -> None:

@@ -25,7 +25,7 @@ from mad_lightning.data.shards import Shard
 from mad_lightning.data.sources import Source
 from mad_lightning.identity import Described
 from mad_lightning.policies import Mix, Part
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import check_within
 from mad_lightning.samples import Samples
 from mad_lightning.seeds import permutation
 
@@ -168,11 +168,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
         cache: str = "runs/cache",
     ) -> None:
         super().__init__()
-        for field, value in (("batch_size", batch_size), ("images_per_epoch", images_per_epoch)):
-            if value is not None and value < 1:
-                raise Refused(field, f"{value}", "take at least 1")
-        if n_reference < 2:
-            raise Refused("n_reference", f"{n_reference}", "hold out at least 2 samples")
+        check_within("[1, inf)", batch_size=batch_size, images_per_epoch=images_per_epoch)
+        check_within("[2, inf)", "e.g. 1000", n_reference=n_reference)
         self.source = source
         self.batch_size = batch_size
         self.images_per_epoch = images_per_epoch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mad_lightning.identity import Described
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import check_within
 from mad_lightning.samples import Law, Samples, SampleSpec
 from mad_lightning.seeds import normal, uniform
 
@@ -56,8 +56,7 @@ class StandardNormal(LawSource):
     name = "standard_normal"
 
     def __init__(self, dim: int = 100) -> None:
-        if dim < 1:
-            raise Refused("dim", f"{dim}", "take at least 1")
+        check_within("[1, 10000]", "the paper takes 100", dim=dim)
         self.dim = dim
 
     @property
@@ -89,10 +88,8 @@ class Grid25(LawSource):
     name = "grid25"
 
     def __init__(self, side: int = 5, std: float = 0.05) -> None:
-        if side < 1:
-            raise Refused("side", f"{side}", "take at least 1; 5 makes 25 modes")
-        if not 0.0 < std < float("inf"):
-            raise Refused("std", f"{std}", "take a positive number, e.g. 0.05")
+        check_within("[1, 1000]", "5 makes 25 modes", side=side)
+        check_within("(0, inf)", "e.g. 0.05", std=std)
         self.side, self.std = side, std
 
     @property

@@ -21,9 +21,12 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
+import warnings
 import zipfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
@@ -37,6 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 
+from mad_lightning.data.labels import Classes, by_folder, listed
 from mad_lightning.files import Damaged, make_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
@@ -51,6 +55,10 @@ _CHUNK = 256  # pictures decoded ahead of the writer, which bounds the memory
 _LABELS = "dataset.json"  # StyleGAN's name for the file with the classes
 _EXTENSIONS = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+)
+_NOT_READ = re.compile(  # pictures, too, but passed over
+    r"\.(jfif|jif|jp2|j2k|jpf|jxl|hei[cf]|avif|tga|dds|svg|psd|exr|hdr|raw|cr2|nef|arw|dng|ico|pcx"
+    r"|p[bn]m|dib|apng|mpo)"
 )
 
 
@@ -91,10 +99,12 @@ def _natural(name: str) -> tuple[list[list[str | int]], str]:
     return [[int(x) if at % 2 else x for at, x in enumerate(part)] for part in parts], name
 
 
+def _is_shown(name: str) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
 def _is_picture(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in _EXTENSIONS and not hidden
+    return PurePosixPath(name).suffix.lower() in _EXTENSIONS and _is_shown(name)
 
 
 class Pictures(ABC):
@@ -162,67 +172,67 @@ class Pictures(ABC):
             )
         return names
 
-    def labels(self) -> list[int]:
-        """The class of every picture: from ``dataset.json`` if there is one, else by folder.
-
-        Folders of the first level are numbered in natural order. Folders of five digits are not
-        taken for classes: StyleGAN and FFHQ store every thousand pictures in one of those.
+    def check_passed_over(self) -> None:
+        """Tells how many pictures of kinds that are not read lie there, too.
 
         Raises:
-            Refused: If some picture has no class.
+            Refused: If those are most of them.
         """
-        if _LABELS in self.files:
-            return self._listed_labels()
-        loose = next((name for name in self.names if "/" not in name), None)
-        folders = list(dict.fromkeys(name.split("/")[0] for name in self.names))
-        if loose is not None or all(re.fullmatch("[0-9]{5}", folder) for folder in folders):
-            raise Refused(
-                "labels",
-                f"{self.root} has no {_LABELS}, and "
-                + (f"{loose} lies in no folder" if loose else "its folders are StyleGAN's chunks"),
-                f'put each class into a folder of its own, or add {_LABELS} with {{"labels": '
-                "[[file name, class], ...]}, or leave `labels: false`",
-            )
-        return [folders.index(name.split("/")[0]) for name in self.names]
+        endings = [PurePosixPath(name).suffix.lower() for name in self.files if _is_shown(name)]
+        others = Counter(filter(_NOT_READ.fullmatch, endings))
+        if not others:
+            return
+        counts = ", ".join(f"{n:,} {ending}" for ending, n in others.most_common())
+        problem = (
+            f"{self.root} holds {counts}, which are not read, beside {len(self.names):,} pictures"
+        )
+        if others.total() > len(self.names):
+            raise Refused("root", problem, "convert them, to .png or .jpg, or take them away")
+        warnings.warn(f"{problem} that are", stacklevel=2)
 
-    def _listed_labels(self) -> list[int]:
-        def refused(problem: str) -> Refused:
-            return Refused(
-                "labels",
-                f"{self.root}: {_LABELS} {problem}",
-                'write {"labels": [[file name, class], ...]} with whole numbers from 0, or leave '
-                "`labels: false`",
-            )
+    @cached_property
+    def classes(self) -> Classes:
+        """The class of every picture: from ``dataset.json`` if there is one, else by folder.
 
-        try:
-            with self.open(_LABELS) as file:
-                pairs = json.load(file)["labels"]
-            listed = {name.replace("\\", "/"): label for name, label in pairs or []}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise refused(f"cannot be read ({type(error).__name__}: {error})") from error
-        if not listed:
-            raise refused("names no labels")
-        for name in self.names:
-            if name not in listed:
-                raise refused(f"gives {name} no class")
-            if type(listed[name]) is not int or listed[name] < 0:
-                raise refused(f"gives {name} the class {listed[name]!r}")
-        return [listed[name] for name in self.names]
+        Raises:
+            Refused: If some picture has no class, or the classes are none.
+        """
+        if _LABELS not in self.files:
+            return by_folder(self.root, self.names)
+        return listed(self.root / _LABELS, lambda: self.open(_LABELS), self.names)
 
 
 class _Folder(Pictures):
     def walk(self) -> Iterator[str]:
         # Links to folders are a way to compose a data set; one that leads upwards would never end.
-        for here, folders, files in os.walk(self.root, followlinks=True):
+        for here, folders, files in os.walk(self.root, onerror=self._unreadable, followlinks=True):
             place = Path(here)
             above = {place.resolve(), *place.resolve().parents}
             folders[:] = [name for name in folders if (place / name).resolve() not in above]
             yield from ((place / name).relative_to(self.root).as_posix() for name in files)
 
+    def _unreadable(self, error: OSError) -> None:
+        raise Refused(
+            "root",
+            f"{error.filename} cannot be looked into: {error.strerror}",
+            "let yourself read it, or take it away: a part of a data set is another one",
+        ) from error
+
     def fingerprint(self) -> list[str]:
         names = [*self.names, _LABELS] if _LABELS in self.files else self.names
-        stats = [(name, (self.root / name).stat()) for name in names]
-        return [f"{name} {_identity(stat)}" for name, stat in stats]
+        return [f"{name} {_identity(self._stat(name))}" for name in names]
+
+    def _stat(self, name: str) -> os.stat_result:
+        try:
+            return (self.root / name).stat()
+        except OSError as error:
+            is_link = (self.root / name).is_symlink()
+            raise Refused(
+                "root",
+                f"{self.root}: {name} "
+                + ("is a link to nothing" if is_link else f"cannot be read: {error.strerror}"),
+                "fetch what it stands for, as with git annex get or dvc pull, or take it away",
+            ) from error
 
     def open(self, name: str) -> IO[bytes]:
         return (self.root / name).open("rb")
@@ -231,17 +241,27 @@ class _Folder(Pictures):
 class _Zip(Pictures):
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.root)
+        try:
+            return zipfile.ZipFile(self.root)
+        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            raise Refused("root", f"{self.root}: {error}", "fetch the zip again") from error
+
+    @cached_property
+    def _entries(self) -> dict[str, str]:
+        """What a file is called in the archive, by its path; Windows tools write backslashes."""
+        entries = (info.filename for info in self._archive.infolist() if not info.is_dir())
+        files = {entry.replace("\\", "/"): entry for entry in entries}
+        return {name: entry for name, entry in files.items() if not name.endswith("/")}
 
     def walk(self) -> Iterator[str]:
-        return (info.filename for info in self._archive.infolist() if not info.is_dir())
+        return iter(self._entries)
 
     def fingerprint(self) -> list[str]:
         stat = self.root.stat()
         return [f"{self.root.name} {_identity(stat)}"]
 
     def open(self, name: str) -> IO[bytes]:
-        return self._archive.open(name)
+        return self._archive.open(self._entries[name])
 
 
 # --- one picture --------------------------------------------------------------------------------
@@ -439,9 +459,17 @@ def _read(path: Path) -> StoredSamples | None:
 
 def _build(path: Path, pictures: Pictures, framing: Framing, labelled: bool) -> None:
     """Decodes every picture into one file."""
-    labels = pictures.labels() if labelled else []
+    labels = pictures.classes.labels if labelled else []
     shape, decoded = stream(pictures, framing)
     whole = (len(pictures.names), *shape)
+    free = shutil.disk_usage(path.parent).free
+    if math.prod(whole) > free:
+        raise Refused(
+            "root" if framing.resolution is None else "resolution",
+            f"{whole[0]:,} decoded pictures of {shape[2]} x {shape[1]} take "
+            f"{math.prod(whole) / 2**30:,.1f} GiB, {path.parent} has room for {free / 2**30:,.1f}",
+            "make room, or choose a smaller `resolution`",
+        )
     with path.open("wb") as file:
         file.write(_header(whole, labelled, "0" * 64))
         file.write(np.asarray(labels, dtype="<i8").tobytes())
@@ -466,7 +494,7 @@ def load_once(
         name: Beginning of the file name.
         pictures: Where they come from.
         framing: What to make of each.
-        labelled: Whether samples carry the classes of :meth:`Pictures.labels`.
+        labelled: Whether samples carry the classes of :attr:`Pictures.classes`.
 
     Returns:
         Images (N, C, H, W), uint8, in the order of ``pictures.names``, and their digest.
@@ -475,6 +503,7 @@ def load_once(
         Refused: If a picture cannot be read, or the set is not uniform; nothing is stored then.
         OSError: If the stored file cannot be written, or read back.
     """
+    pictures.check_passed_over()
     address = [str((_RULES, *astuple(framing), labelled)), *pictures.fingerprint()]
     key = sha256("\n".join(address).encode()).hexdigest()[:16]
     path = cache / f"{name}-{key}.safetensors"

@@ -8,8 +8,10 @@ samples. A mix names real samples by their place in that order.
 
 from __future__ import annotations
 
+import math
+import warnings
 from functools import cached_property
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 
 import torch
@@ -18,13 +20,18 @@ from torch import Tensor
 from mad_lightning.data.laws import LawSource
 from mad_lightning.data.sources import Source
 from mad_lightning.identity import description
-from mad_lightning.refusal import Refused, at
+from mad_lightning.refusal import Refused, at, check_memory
 from mad_lightning.samples import Law, Samples
 from mad_lightning.seeds import permutation, sample_seeds
 
 __all__ = ["RealData"]
 
 _PLACES = 2**40  # an inexhaustible pool keeps its reference this far behind its training samples
+
+
+def _fingerprint(sample: Tensor) -> bytes:
+    """Equal for equal values, and for no others."""
+    return blake2b(sample.contiguous().numpy().data, digest_size=16).digest()
 
 
 class RealData:
@@ -53,6 +60,9 @@ class RealData:
         self.split_seed = split_seed
         if isinstance(source, LawSource):
             self.spec, self.size, identity = source.spec, None, source.identity
+            what = f"a reference of {n_reference:,} samples"
+            size = 4.0 * n_reference * math.prod(self.spec.shape)
+            check_memory("n_reference", size, what, "hold out fewer, e.g. 10000")
         else:
             with at("source"):
                 loaded = source.load(cache)
@@ -80,6 +90,25 @@ class RealData:
     def class_names(self) -> tuple[str, ...]:
         """What the classes 0, 1, ... are called; empty where the source does not say."""
         return () if isinstance(self.source, LawSource) else self._class_names
+
+    @cached_property
+    def n_copies(self) -> int:
+        """Reference samples that lie in the training pool, too, value for value.
+
+        Data sets that were gathered from the web have such. Whoever learns the pool by heart then
+        looks right about them, so their number is told and stands in the protocol.
+        """
+        if self.size is None:
+            return 0
+        pool = {_fingerprint(self._samples.values[place]) for place in self._split[0].tolist()}
+        n = sum(_fingerprint(sample) in pool for sample in self.reference.values)
+        if n:
+            warnings.warn(
+                f"{n:,} of {self.n_reference:,} reference samples lie in the training pool, too: "
+                "what is learned by heart looks right about them (take copies out of the data)",
+                stacklevel=2,
+            )
+        return n
 
     @property
     def splits(self) -> bool:

@@ -20,7 +20,6 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -29,9 +28,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mad_lightning.data.labels import numbered
 from mad_lightning.data.pictures import Filter, Framing, Pictures, load_once
 from mad_lightning.identity import Described
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_memory, check_one_of, check_within
 from mad_lightning.samples import Samples, SampleSpec
 from mad_lightning.seeds import sample_seeds, uniform
 
@@ -97,10 +97,6 @@ class Source(Described, ABC):
         """
 
 
-def _classes(labels: Tensor | None) -> int | None:
-    return None if labels is None else int(labels.max()) + 1
-
-
 class Digits(Source):
     """The 1,797 handwritten digits that scikit-learn ships: 1 x 8 x 8, ten classes, no download.
 
@@ -132,11 +128,9 @@ class Photos(Source):
     name = "photos"
 
     def __init__(self, resolution: int = 32, n: int = 4000, labels: bool = False) -> None:
-        if not 1 <= resolution <= 213:
-            remedy = "choose 1 to 213: the photographs are 427 px high"
-            raise Refused("resolution", f"{resolution}", remedy)
-        if n < 2:
-            raise Refused("n", f"{n}", "take at least 2")
+        check_within("[1, 213]", "the photographs are 427 px high", resolution=resolution)
+        check_within("[2, inf)", n=n)
+        check_memory("n", 15.0 * n * resolution**2, f"{n:,} squares", "take fewer, or smaller ones")
         self.resolution, self.n, self.labels = resolution, n, labels
 
     def load(self, cache: Path) -> RealSet:
@@ -360,19 +354,22 @@ class Images(Source):
         filter: Filter = "lanczos",
         labels: bool = False,
     ) -> None:
-        if resolution is not None and resolution < 1:
-            raise Refused("resolution", f"{resolution}", "take at least 1, e.g. 64")
-        if channels not in (None, 1, 3):
-            raise Refused("channels", f"{channels}", "choose 1 (grey) or 3 (colour)")
-        if filter not in get_args(Filter):
-            raise Refused("filter", f"{filter!r}", f"choose {', '.join(get_args(Filter))}")
+        check_within("[1, 4096]", "e.g. 64", resolution=resolution)
+        check_one_of((None, 1, 3), channels=channels)
+        check_one_of(get_args(Filter), filter=filter)
         self.root, self.labels = root, labels
         self.framing = Framing(resolution, channels, filter)
 
     def load(self, cache: Path) -> RealSet:
         """Decodes the pictures, or finds them decoded; the result is memory-mapped."""
-        stored = load_once(cache, self.name, Pictures.at(self.root), self.framing, self.labels)
-        return RealSet(stored.samples, None, _classes(stored.samples.labels), stored.digest)
+        pictures = Pictures.at(self.root)
+        stored = load_once(cache, self.name, pictures, self.framing, self.labels)
+        if not self.labels:
+            return RealSet(stored.samples, None, None, stored.digest)
+        labels, names, n = pictures.classes
+        # What was stored before classes were numbered without gaps has the numbers of the file.
+        samples = Samples(stored.samples.values, torch.tensor(labels))
+        return RealSet(samples, None, n, stored.digest, names)
 
 
 class Arrays(Source):
@@ -382,7 +379,8 @@ class Arrays(Source):
         path: ``.npy`` or ``.npz``. Images are (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3
             channels; vectors are (N, D).
         values: Name of the samples in an ``.npz``; None takes the only array besides the labels.
-        labels: Name of the classes (N,) in an ``.npz``, whole numbers from 0; None for no labels.
+        labels: Name of the classes (N,) in an ``.npz``, whole numbers from 0, perhaps with gaps;
+            None for no labels.
     """
 
     name = "arrays"
@@ -400,7 +398,7 @@ class Arrays(Source):
                 labels = None if self.labels is None else arrays[self.labels]
         except Refused:
             raise
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        except Exception as error:  # numpy raises what it pleases on a broken file
             # numpy's own message advises to unpickle, which is out of the question
             reason = getattr(error, "strerror", None) or "no plain numpy file"
             raise Refused(
@@ -408,10 +406,13 @@ class Arrays(Source):
                 f"{path} cannot be read: {reason}",
                 "name a .npy or .npz file of plain numbers, as numpy.save and numpy.savez write",
             ) from error
-        samples = Samples(
-            _as_values(values, path), None if labels is None else _as_labels(labels, values, path)
-        )
-        return RealSet(samples, None, _classes(samples.labels))
+        samples = Samples(_as_values(values, path))
+        if labels is None:
+            return RealSet(samples, None, None)
+        kinds = _as_labels(labels, values, path)
+        numbers, names, n = numbered(kinds, sorted(set(kinds)), path)
+        samples.labels = torch.tensor(numbers)
+        return RealSet(samples, None, n, class_names=names)
 
     def _values_among(self, names: list[str], path: Path) -> str:
         listed = ", ".join(names) if any(names) else "one array without a name"
@@ -460,8 +461,8 @@ def _as_values(array: NDArray[Any], path: Path) -> Tensor:
     )
 
 
-def _as_labels(array: NDArray[Any], values: NDArray[Any], path: Path) -> Tensor:
-    """An array as classes (N,), int64."""
+def _as_labels(array: NDArray[Any], values: NDArray[Any], path: Path) -> list[int]:
+    """The number that an array has for the class of each sample."""
     if array.dtype.kind not in "iu" or array.shape != values.shape[:1] or array.min() < 0:
         raise Refused(
             "labels",
@@ -469,4 +470,4 @@ def _as_labels(array: NDArray[Any], values: NDArray[Any], path: Path) -> Tensor:
             "samples, or negative ones",
             f"store whole numbers from 0 with shape ({len(values)},)",
         )
-    return torch.from_numpy(array.astype(np.int64))
+    return array.tolist()

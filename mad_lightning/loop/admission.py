@@ -331,7 +331,8 @@ def check_generator(meta: Candidate) -> Generator:
     try:
         load_weights(generator, Path(settings.base))
     except (RuntimeError, OSError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        first, *more = str(error).strip().splitlines()  # torch lists what is missing below
+        reason = (more[0].strip() if more else first)[:300]
         raise Refused(
             "lineage.base",
             f"{settings.base} does not fit {family} on {meta.data.source.name}: {reason}",

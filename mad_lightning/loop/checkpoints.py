@@ -124,7 +124,8 @@ def read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers raise what they please on a broken file
         raise Damaged(path, str(error).strip().partition("\n")[0]) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise Damaged(path, "it holds no weights")
     if "made_of" in checkpoint and not is_sealed:  # all that tell are sealed
         raise Damaged(path)

@@ -79,6 +79,8 @@ class Measuring:
         protocol = self.evaluator.protocol(self.data.n_reference)
         if self.real.spec.classes is not None:
             protocol["labels"] = self.labels
+        if self.real.n_copies:
+            protocol["copies_in_pool"] = self.real.n_copies
         return json.loads(json.dumps(protocol))
 
     def prepare(self) -> None:
@@ -104,6 +106,8 @@ class Measuring:
             told, now = record.protocol, self.protocol
             if "labels" in now:
                 told = {"labels": "equal", **told}  # there was no other way before ledgers told
+            if "copies_in_pool" in now:  # which ledgers did not always tell
+                told = {"copies_in_pool": now["copies_in_pool"], **told}
             if told != now:
                 changes = ", ".join(
                     f"{name} {told.get(name)}, now {now.get(name)}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from mad_lightning.lineage.quantities import Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.functional import memorisation
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["Memorisation"]
 
@@ -26,8 +26,7 @@ class Memorisation(Metric):
 
     def __init__(self, q: float = 0.05) -> None:
         super().__init__()
-        if not 0.0 < q < 1.0:
-            raise Refused("q", f"{q}", "take a fraction between 0 and 1")
+        check_within("(0, 1)", "e.g. 0.05", q=q)
         self.q = q
 
     def update(self, features: Tensor, real: bool, training: bool = False) -> None:

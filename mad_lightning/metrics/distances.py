@@ -16,7 +16,7 @@ from mad_lightning.metrics.functional import (
     kernel_distance_of_subsets,
 )
 from mad_lightning.metrics.functional.checks import check_features
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import Law
 
 __all__ = ["Frechet", "GaussianW2", "Kernel"]
@@ -71,12 +71,8 @@ class Kernel(Metric):
         extractor: str = "identity",
     ) -> None:
         super().__init__()
-        if subsets is not None and (subsets < 1 or subset_size < 2):
-            raise Refused(
-                "subsets",
-                f"{subsets} of {subset_size} samples",
-                "take at least 1 subset of at least 2, or leave it out to use all pairs",
-            )
+        check_within("[1, 100000]", "or leave it out to use all pairs", subsets=subsets)
+        check_within("[2, inf)", "e.g. 1000", subset_size=subset_size)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
         self.extractor = extractor
 

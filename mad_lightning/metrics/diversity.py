@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mad_lightning.lineage.quantities import Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["Modes", "Trace"]
 
@@ -50,14 +50,8 @@ class Modes(Metric):
 
     def __init__(self, radius: float, least: int = 1) -> None:
         super().__init__()
-        if not radius > 0.0:
-            raise Refused(
-                "radius",
-                f"{radius}",
-                "take several standard deviations of a mode, e.g. 0.25 for Grid25",
-            )
-        if least < 1:
-            raise Refused("least", f"{least}", "take at least 1")
+        check_within("(0, inf)", "e.g. 0.25 for Grid25, 5 times a mode's std", radius=radius)
+        check_within("[1, inf)", least=least)
         self.radius, self.least = radius, least
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:

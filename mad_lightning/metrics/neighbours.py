@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -10,14 +10,15 @@ from mad_lightning.lineage.quantities import Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.functional import class_recall, class_share, squared_radii, two_sample
 from mad_lightning.metrics.functional.checks import check_features
-from mad_lightning.refusal import Refused
+from mad_lightning.metrics.functional.neighbours import Balls
+from mad_lightning.refusal import Refused, check_one_of, check_within
 
 __all__ = ["Classes", "Neighbours"]
 
 
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise Refused("k", f"{k}", "take at least 1; the paper takes 5")
+def _check_balls(k: int, balls: str) -> None:
+    check_within("[1, inf)", "the paper takes 5", k=k)
+    check_one_of(get_args(Balls), balls=balls)
 
 
 def _check_count(n: int, k: int) -> None:
@@ -38,9 +39,9 @@ class Neighbours(Metric):
             is the convention of the package prdc.
     """
 
-    def __init__(self, k: int = 5, balls: Literal["closed", "open"] = "closed") -> None:
+    def __init__(self, k: int = 5, balls: Balls = "closed") -> None:
         super().__init__()
-        _check_k(k)
+        _check_balls(k, balls)
         self.k, self.balls = k, balls
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
@@ -76,9 +77,9 @@ class Classes(Metric):
 
     sets = ("real", "synthetic", "real_labels", "synthetic_labels")
 
-    def __init__(self, k: int = 5, balls: Literal["closed", "open"] = "closed") -> None:
+    def __init__(self, k: int = 5, balls: Balls = "closed") -> None:
         super().__init__()
-        _check_k(k)
+        _check_balls(k, balls)
         self.k, self.balls = k, balls
 
     def update(self, features: Tensor, real: bool, labels: Tensor) -> None:  # type: ignore[override]

@@ -14,7 +14,7 @@ import torch
 
 from mad_lightning.lineage.quantities import Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["TailMass"]
 
@@ -33,8 +33,7 @@ class TailMass(Metric):
 
     def __init__(self, share: float = 0.02) -> None:
         super().__init__()
-        if not 0.0 < share < 1.0:
-            raise Refused("share", f"{share}", "choose within (0, 1), e.g. 0.02")
+        check_within("(0, 1)", "e.g. 0.02", share=share)
         self.share = share
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Nobody trains on the reference; the split follows one seed, the order of the pool another."""
 
+import numpy as np
 import pytest
 import torch
 
 from mad_lightning.data.laws import StandardNormal
 from mad_lightning.data.real import RealData
-from mad_lightning.data.sources import Digits, RealSet, Source
+from mad_lightning.data.sources import Arrays, Digits, RealSet, Source
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
@@ -189,3 +190,37 @@ def test_a_law_without_dimensions_is_refused():
     with pytest.raises(Refused) as caught:
         StandardNormal(0)
     assert caught.value.field == "dim"
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def doubled(tmp_path):
+    """Every digit twice, in a file."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.repeat((digits.images * 15).astype("u1"), 2, axis=0)
+    np.savez(tmp_path / "a.npz", x=images, y=np.repeat(digits.target, 2))
+    return Arrays(str(tmp_path / "a.npz"), labels="y")
+
+
+def test_copies_of_reference_samples_in_the_pool_are_counted_and_told(doubled, tmp_path):
+    real = RealData(doubled, 500, 0, 0, tmp_path)
+    with pytest.warns(UserWarning, match="of 500 reference samples lie in the training pool"):
+        n = real.n_copies
+    pool, reference = (side.values.flatten(1) for side in (real.pool(), real.reference))
+    assert n == int((reference[:, None] == pool).all(dim=2).any(dim=1).sum())
+    assert n > 400
+
+
+def test_without_copies_nothing_is_told(tmp_path, recwarn):
+    assert RealData(Digits(), 800, 0, 0, tmp_path).n_copies == 0
+    assert RealData(StandardNormal(3), 100, 0, 0, tmp_path).n_copies == 0
+    assert not [warning for warning in recwarn if "reference" in str(warning.message)]
+
+
+def test_a_reference_that_no_memory_holds_is_refused(tmp_path):
+    with pytest.raises(Refused, match="n_reference"):
+        RealData(StandardNormal(100), 10**12, 0, 0, tmp_path)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from mad_lightning.files import make_once, write
 from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.processes import one_thread
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import permutation, seed_for
 
@@ -79,6 +79,8 @@ class Classifier(FeatureExtractor):
 
     def __init__(self, n_images: int = 60_000, lr: float = 2e-3, seed: int = 0) -> None:
         super().__init__()
+        check_within("[1, 1000000000]", "e.g. 60000", n_images=n_images)
+        check_within("(0, 1]", "e.g. 2e-3", lr=lr)
         self.n_images, self.lr, self.seed = n_images, lr, seed
         self.weights = ""
         self.net: nn.Sequential = nn.Sequential()

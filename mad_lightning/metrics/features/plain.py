@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.metrics.features.pretrained import Resize
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 
 __all__ = ["Identity", "Pixels"]
@@ -42,8 +42,7 @@ class Pixels(FeatureExtractor):
 
     def __init__(self, resolution: int | None = None) -> None:
         super().__init__()
-        if resolution is not None and resolution < 1:
-            raise Refused("resolution", f"{resolution}", "take at least 1, e.g. 8")
+        check_within("[1, 4096]", "e.g. 8", resolution=resolution)
         self.resize = None if resolution is None else Resize(resolution, "bilinear")
 
     def prepare(
