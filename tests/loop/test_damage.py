@@ -152,18 +152,15 @@ def test_a_finished_generation_of_another_lineage_is_not_eaten(stages, tmp_path,
 
 
 @pytest.mark.parametrize("change", ["--seed_everything=1", "--data.split_seed=1"])
-def test_without_its_configuration_a_lineage_goes_on_under_what_its_weights_tell(
+def test_without_its_configuration_a_lineage_goes_on_under_no_other(
     stages, tmp_path, monkeypatch, change
 ):
     shutil.copytree(stages["finished"], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for name in ("config.yaml", "floor.json"):
         Path("runs/tiny", name).unlink()
-    with pytest.raises(Refused, match="was made of other data or settings"):
+    with pytest.raises(Refused, match="other settings|other samples|had seed 0, now 1"):
         build([*GAUSSIAN, change, "--lineage.generations=3"]).fit()
-    cut(Path(FIRST, "generator.ckpt"))
-    with pytest.raises(Refused, match=r"generator\.ckpt is damaged"):
-        build([*GAUSSIAN, "--lineage.generations=3"]).fit()
 
 
 LEDGERS = {

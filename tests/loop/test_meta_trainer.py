@@ -161,10 +161,10 @@ def test_generators_and_trainers_do_not_outlive_their_generation(arguments):
     assert gc.get_freeze_count() == 0
 
 
-def test_weights_that_do_not_move_are_an_error(arguments, monkeypatch):
-    monkeypatch.setattr(Gaussian, "training_step", lambda self, batch, batch_idx: None)
+def test_weights_that_do_not_move_are_an_error(arguments, diffusion, monkeypatch):
+    monkeypatch.setattr(Diffusion, "training_step", lambda self, batch, batch_idx: None)
     with pytest.raises(Refused, match="did not move"):
-        build([*arguments, "--data.source", "StandardNormal"]).fit()
+        build([*arguments, *diffusion]).fit()
 
 
 def test_sample_seeds_and_grid_are_addressed(arguments):
