@@ -24,7 +24,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,8 @@ class LineageDirectory:
         with suppress(Damaged):
             if self.mix(mix.generation) == mix:
                 return
-        write_json(self.mix_file(mix.generation), asdict(mix))
+        parts = [vars(part) for part in mix.parts]  # there may be thousands: no deep copies
+        write_json(self.mix_file(mix.generation), {"generation": mix.generation, "parts": parts})
 
     def mix(self, t: int) -> Mix | None:
         """What a generation was trained on; None if that was not kept.
