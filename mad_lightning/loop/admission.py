@@ -330,7 +330,10 @@ def check_generator(meta: Candidate) -> Generator:
         return generator
     try:
         load_weights(generator, Path(settings.base))
-    except (RuntimeError, OSError, TypeError, AttributeError) as error:
+    except OSError as error:
+        remedy = f"name a {meta.lineage.WEIGHTS} of this family, size and kind of data"
+        raise Refused("lineage.base", str(error), remedy) from None
+    except (RuntimeError, TypeError, AttributeError) as error:
         first, *more = str(error).strip().splitlines()  # torch lists what is missing below
         reason = (more[0].strip() if more else first)[:300]
         raise Refused(

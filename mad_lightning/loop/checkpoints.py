@@ -123,7 +123,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers raise what they please on a broken file
-        raise Damaged(path, str(error).strip().partition("\n")[0]) from error
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]  # torch goes on long
+        raise Damaged(path, f"or no checkpoint ({reason[:200]})") from error
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise Damaged(path, "it holds no weights")

@@ -493,7 +493,8 @@ class MetaTrainer:
         origin = self.settings.starts_from(t)
         if origin is None:
             reseed(self.seed, t, "initialise")
-            generator.initialise(next(iter(data.loader())))
+            with at("generator"):
+                generator.initialise(next(iter(data.loader())))
             return
         if isinstance(origin, int):
             field, path = "start", self.lineage.weights(origin)
