@@ -91,6 +91,32 @@ class Stopped(Exception):
     pass
 
 
+def test_curves_of_a_resumed_training_are_those_of_an_undisturbed_one(arguments):
+    """The penalty is worked out in every second epoch: in between its cell is empty."""
+    options = [*arguments, *WGANS, "--generator", "StyleGAN2", "--trainer.max_epochs", "4"]
+    for name, value in (("dim", 16), ("mapping_layers", 1), ("channel_base", 32), ("r1_every", 4)):
+        options += [f"--generator.{name}", str(value)]
+    options += ["--data.images_per_epoch", "64", "--generator.channel_max", "4"]
+    texts = []
+    for name, last in (("calm", None), ("stopped", 5)):
+        meta = build([*options, "--lineage.name", name])
+
+        class Stops(LineageCallback):
+            def on_generation_progress(self, t, phase, done, total, last=last):
+                if phase == "train" and done == last:
+                    raise Stopped
+
+        meta.observers.callbacks = (Stops(),)
+        if last:
+            with pytest.raises(Stopped):
+                meta.fit()
+            meta.observers.callbacks = ()
+        meta.fit()
+        texts.append(meta.lineage.curves_file(1).read_text())
+        assert ["r1" in row for row in meta.lineage.curves(1)] == [True, False, True, False]
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("phase", ["train", "sample"])
 def test_seconds_are_the_sum_over_all_starts(arguments, diffusion, phase, monkeypatch):
     """On a clock that only batches move, by 2 s each; a kill costs what came after the last one."""
