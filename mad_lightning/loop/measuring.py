@@ -191,8 +191,10 @@ class Measuring:
     def is_measured(self, t: int, drawn: Shard) -> bool:
         """Whether what was measured of a generation is of this shard, by this protocol."""
         kept = self.lineage.measured(t)
+        if not {"values", "floor", "protocol"} <= kept.keys():
+            return False
         told = kept.get("shard", drawn.manifest.sha256)  # it did not always stand there
-        return bool(kept) and (told, kept["protocol"]) == (drawn.manifest.sha256, self.protocol)
+        return (told, kept["protocol"]) == (drawn.manifest.sha256, self.protocol)
 
     def training(self, mix: Mix) -> dict[str, Samples]:
         """What a mix holds, under the name ``training``; nothing unless a metric asks for it."""

@@ -49,13 +49,18 @@ def _lenet(spec: SampleSpec) -> nn.Sequential:
     )
 
 
+def _told(path: Path, content: bytes) -> str:
+    """A line as ``sha256sum`` writes and checks it."""
+    return f"{sha256(content).hexdigest()}  {path.name}\n"
+
+
 def _is_whole(path: Path, beside: Path) -> bool:
     """Whether kept weights are those that were trained, as far as a digest beside them tells."""
     if not path.exists():
         return False
     content = path.read_bytes()
     if beside.exists():
-        return beside.read_bytes().startswith(sha256(content).hexdigest().encode())
+        return beside.read_bytes() == _told(path, content).encode()
     try:  # from before there were digests
         return bool(load(content))
     except SafetensorError:
@@ -104,7 +109,7 @@ class Classifier(FeatureExtractor):
 
         def train(temporary: Path) -> None:
             content = save(self._train(pool(), spec).state_dict())
-            write(beside, f"{sha256(content).hexdigest()}  {path.name}\n")
+            write(beside, _told(path, content))
             temporary.write_bytes(content)
 
         content = make_once(path, train, lambda path: _is_whole(path, beside)).read_bytes()
