@@ -2,7 +2,7 @@
 
 import pytest
 
-from mad_lightning.refusal import Refused, at, check_sampling_bias
+from mad_lightning.refusal import Diverged, Refused, at, check_sampling_bias
 
 
 def refused(place, field, problem="", remedy=""):
@@ -75,3 +75,13 @@ def test_a_sampling_bias_outside_its_range_is_refused(bias):
 def test_a_sampling_bias_within_its_range_is_not():
     check_sampling_bias(1.0)
     check_sampling_bias(1e-3)
+
+
+def test_a_divergence_stays_one_wherever_it_is_mounted():
+    with pytest.raises(Diverged) as told, at("generator"):
+        raise Diverged("", "it broke", "a lower `lr` (now 1.0)")
+    assert (told.value.field, told.value.remedy) == (
+        "generator",
+        "a lower `generator.lr` (now 1.0)",
+    )
+    assert isinstance(told.value, FloatingPointError)

@@ -134,6 +134,7 @@ class MetaTrainer:
 
         Raises:
             Refused: Before anything is written, if the lineage cannot be trained as configured.
+            Diverged: If a generation breaks while it is trained; those before it stand.
         """
         admit(self)
         self.make_ready()

@@ -119,12 +119,18 @@ class NoRoot(Gaussian):
         return torch.linalg.cholesky(-torch.eye(3)).expand(len(seeds), 3, 3)
 
 
+class NoFit(Gaussian):
+    def on_train_epoch_end(self):
+        torch.linalg.cholesky(-torch.eye(3))
+
+
 WORDS = {
     BrokenLoss: r"its loss is not finite in epoch 0, from step 4 on",
     BrokenWeights: r"1 of its weights \(level\) are not finite after step 4, the last of epoch 0",
     BrokenDraw: r"8 of 8 samples are not finite",
     BrokenLater: r"1 of 32 samples are not finite",
     TooLargeToStore: r"8 of 8 samples are not finite",
+    NoFit: r"NoFit has diverged: .*cholesky",
     NoRoot: r"no samples can be drawn \(.*cholesky",
 }
 
