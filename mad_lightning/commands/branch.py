@@ -54,7 +54,8 @@ def run(args: Sequence[str]) -> None:
         others = ["--config", str(parent.config_file), *root, *others]
     meta = build(others)
     t = branch(meta, parent, t)
-    say(f"{meta.lineage} begins with generations 1 to {t} of {parent}")
+    shared = "generation 1" if t == 1 else f"generations 1 to {t}"
+    say(f"{meta.lineage} begins with {shared} of {parent}")
     more = "" if t < meta.settings.generations else f" --lineage.generations {t + 1}"
     say(f"to go on: mad train --config {meta.lineage.config_file}{more}")
 
