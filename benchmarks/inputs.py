@@ -274,6 +274,8 @@ FLAGS = {
 """,
     ("config", "any"): """
 --lineage.threads 4
+--lineage.n_grid '!!float 1'
+--evaluator.metrics [Neighbours,Neighbours]
 --evaluator.metrics []
 --policy.n_synthetic 'max(t)'
 --lineage.n_grid 1
@@ -363,6 +365,7 @@ FLAGS = {
 --trainer.limit_train_batches -1
 --trainer.limit_train_batches 1.5
 --trainer.overfit_batches -1
+--trainer.overfit_batches 1e-30
 --trainer.gradient_clip_val -1
 --trainer.gradient_clip_val .nan
 --trainer.gradient_clip_val .inf
@@ -484,14 +487,13 @@ FLAGS = {
 --evaluator.metrics [{class_path: Neighbours, init_args: {nosuch: 1}}]
 --evaluator.metrics [{class_path: Neighbours, init_args: {k: 1, k: 2}}]
 --evaluator.metrics text
---evaluator.metrics [Neighbours,Neighbours]
 --callbacks [{class_path: SampleGrids, init_args: {every: 0}}]
 --callbacks [{class_path: StopWhenMAD, init_args: {metric: recal}}]
 --callbacks [{class_path: StopWhenMAD, init_args: {patience: 0}}]
 """,
     ("diverge", "diverge"): """
 --generator.lr 1e30
---generator WGAN --generator.lr 1e6
+--generator WGAN --generator.lr 1e6 --trainer.max_epochs 5
 --generator Glow --generator.lr 1e30
 --generator StyleGAN2 --generator.lr 1e30
 """,

@@ -135,14 +135,14 @@ def way_on(diverged: Diverged) -> str:
 def speaks() -> bool:
     """Whether this process tells what was refused: the first of those that were started together.
 
-    A rank without a number of processes is left over from something else.
+    A rank that no launcher stands behind is left over from something else.
     """
-    alone = all(os.environ.get(name, "1") == "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
-    if alone or "torch" not in sys.modules:
+    if "torch" not in sys.modules:
         return True
-    from mad_lightning.processes import is_first
+    from mad_lightning.processes import is_first, together
 
-    return is_first()
+    launched = {"TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"} & {*os.environ}
+    return is_first() or not (launched or together())
 
 
 def flag(name: str, value: str) -> str:

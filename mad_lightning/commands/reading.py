@@ -160,7 +160,10 @@ def read_strictly() -> None:
 
     def load_strictly(text: str) -> Any:
         check(text)
-        return load(text)
+        try:
+            return load(text)
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+            raise yaml.YAMLError(f"{text[:80]!r} has no value: {error}") from error
 
     def read_strictly(self: Any) -> str:
         path = Path(self.absolute)

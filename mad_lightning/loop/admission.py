@@ -426,13 +426,12 @@ def check_epochs(meta: Candidate, generator: Generator) -> None:
             "take at least `data.batch_size`",
         )
     images = data.images_per_epoch or max(data.batch_size, len(meta.policy.mix(1)))
-    batches, limit = math.ceil(images / data.batch_size), arguments.get("limit_train_batches")
-    if isinstance(limit, float) and int(limit * batches) == 0:
-        raise Refused(
-            "trainer.limit_train_batches",
-            f"{limit} of {batches} batches is none",
-            "take at least one batch",
-        )
+    batches = math.ceil(images / data.batch_size)
+    for field in ("limit_train_batches", "overfit_batches"):
+        share = arguments.get(field)
+        if isinstance(share, float) and share > 0 and int(share * batches) == 0:
+            problem = f"{share} of {batches} batches is none"
+            raise Refused(f"trainer.{field}", problem, "take at least one batch")
     epochs = max(1, arguments.get("max_epochs") or 1000)
     if images * epochs > _MOST_IMAGES and (arguments.get("max_steps") or -1) == -1:
         days = images * epochs / 1e6 / 86400

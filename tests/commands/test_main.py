@@ -118,7 +118,11 @@ def test_the_script_the_module_and_train_py_are_one_door():
 
 
 def test_only_the_first_of_several_processes_says_no(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")  # left over: nobody has launched anything
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path)])
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     for rank, lines in (("0", 2), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as left:
