@@ -48,8 +48,7 @@ ACCEPTED = {
     (Classifier, "seed"): ANY,
     (GenerationDataModule, "split_seed"): ANY,
     (GenerationDataModule, "n_reference"): {HUGE},  # compared with the data
-    (GenerationDataModule, "batch_size"): {HUGE},
-    (GenerationDataModule, "images_per_epoch"): {HUGE},
+    (GenerationDataModule, "batch_size"): {HUGE},  # and with the machine's memory
     (Grid25, "std"): {HUGE, 1e30},
     (Modes, "radius"): {HUGE, 1e30},
     (Modes, "least"): {HUGE},

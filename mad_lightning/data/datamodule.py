@@ -25,7 +25,7 @@ from mad_lightning.data.shards import Shard
 from mad_lightning.data.sources import Source
 from mad_lightning.identity import Described
 from mad_lightning.policies import Mix, Part
-from mad_lightning.refusal import check_within
+from mad_lightning.refusal import check_memory, check_within
 from mad_lightning.samples import Samples
 from mad_lightning.seeds import permutation
 
@@ -168,7 +168,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
         cache: str = "runs/cache",
     ) -> None:
         super().__init__()
-        check_within("[1, inf)", batch_size=batch_size, images_per_epoch=images_per_epoch)
+        check_within("[1, inf)", "e.g. 64", batch_size=batch_size)
+        check_within("[1, 10000000000]", "e.g. 50000", images_per_epoch=images_per_epoch)
         check_within("[2, inf)", "e.g. 1000", n_reference=n_reference)
         self.source = source
         self.batch_size = batch_size
@@ -183,12 +184,14 @@ class GenerationDataModule(Described, L.LightningDataModule):
         """The real data as the lineage of a seed sees it; loaded once and kept.
 
         Raises:
-            Refused: If the data is not there, or too small for the reference.
+            Refused: If the data is not there, or too small for the reference, or a batch of it too
+                large for this machine.
         """
         if seed not in self._real:
-            self._real[seed] = RealData(
-                self.source, self.n_reference, self.split_seed, seed, self.cache
-            )
+            real = RealData(self.source, self.n_reference, self.split_seed, seed, self.cache)
+            size, what = 4.0 * math.prod(real.spec.shape), f"a batch of {self.batch_size:,} samples"
+            check_memory("batch_size", self.batch_size * size, what, "take fewer, e.g. 64")
+            self._real[seed] = real
         return self._real[seed]
 
     def feed(
@@ -230,11 +233,16 @@ class GenerationDataModule(Described, L.LightningDataModule):
         everything = self.loader()
         return everything.gather(torch.arange(everything.n))
 
-    def labels(self) -> Tensor | None:
-        """Classes (N,) of all samples that it trains on; None where some have no class."""
-        fed = self._fed or self._pool(exact=True)
-        labels = [part.labels for part in fed.parts if part.labels is not None]
-        return torch.cat(labels) if len(labels) == len(fed.parts) else None
+    def labels(self, mix: Mix, seed: int, shards: Mapping[str, Shard] = {}) -> Tensor | None:
+        """Classes (N,) of all samples of a mix; None where some have none. Reads no values."""
+        labels = [
+            self.real(seed).labels(part.start, part.count)
+            if part.shard is None
+            else shards[part.shard].samples[part.start : part.stop].labels
+            for part in mix.parts
+        ]
+        known = [some for some in labels if some is not None]
+        return torch.cat(known) if len(known) == len(labels) else None
 
     def loader(
         self, rank: int = 0, world_size: int = 1, epoch: Callable[[], int] = lambda: 0

@@ -125,13 +125,17 @@ class Pictures(ABC):
             Refused: If neither does.
         """
         path = Path(root).expanduser()
-        if path.is_dir():
-            return _Folder(path)
-        if zipfile.is_zipfile(path):
-            return _Zip(path)
+        try:
+            if path.is_dir():
+                return _Folder(path)
+            if zipfile.is_zipfile(path):
+                return _Zip(path)
+            problem = "is neither a folder nor a zip" if path.exists() else "does not exist"
+        except (OSError, ValueError) as error:  # closed, too long, no name at all
+            problem = f"cannot be looked at: {getattr(error, 'strerror', None) or error}"
         raise Refused(
             "root",
-            f"{path} is neither a folder nor a zip" if path.exists() else f"{path} does not exist",
+            f"{path} {problem}",
             "name a folder of pictures (searched recursively) or a zip of them, as StyleGAN's "
             "dataset_tool.py writes, e.g. ~/data/ffhq or ~/data/ffhq-256.zip",
         )

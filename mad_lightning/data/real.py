@@ -162,5 +162,15 @@ class RealData:
         """Training samples by their place in this lineage's order of the pool."""
         if self.size is None:
             return self._draw(start, count, self.seed, "real")
-        order = permutation(self.size, self.seed, "pool")[start : start + count]
-        return self._samples[self._split[0][order]]
+        return self._samples[self._places(start, count)]
+
+    def labels(self, start: int, count: int) -> Tensor | None:
+        """Classes (N,) of what :meth:`read` reads; None if samples have none."""
+        if self.size is None or self._samples.labels is None:
+            return None
+        return self._samples.labels[self._places(start, count)]
+
+    def _places(self, start: int, count: int) -> Tensor:
+        """Where the source has what lies at some places of this lineage's order of the pool."""
+        assert self.size is not None
+        return self._split[0][permutation(self.size, self.seed, "pool")[start : start + count]]

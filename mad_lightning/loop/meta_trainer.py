@@ -534,7 +534,7 @@ class MetaTrainer:
         mix = self.policy.mix(t).treated(self.treatment)
         for name in mix.shards:
             self.mend(name)
-        labels = self.data.feed(mix, self.seed, self.store).labels()
+        labels = self.data.labels(mix, self.seed, self.store)
         return torch.ones(k).long() if labels is None else labels.bincount(minlength=k)
 
     def classes(self, t: int) -> tuple[Tensor | None, Tensor | None]:

@@ -144,6 +144,14 @@ def test_a_link_to_nothing_is_named(tmp_path):
     assert caught.value.field == "root"
 
 
+@pytest.mark.parametrize("root", ["a\0b", "x" * 300, "absent", "/dev/null", ""])
+def test_a_root_that_is_no_place_is_refused(tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refused) as caught:
+        Images(root).load(tmp_path / "cache")
+    assert caught.value.field == "root"
+
+
 def test_a_link_in_place_of_the_classes_is_named(tmp_path):
     root = folder(tmp_path / "p", "1.png", "2.png")
     (root / "dataset.json").symlink_to("absent")

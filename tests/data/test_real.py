@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.laws import StandardNormal
 from mad_lightning.data.real import RealData
 from mad_lightning.data.sources import Arrays, Digits, RealSet, Source
+from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
@@ -224,3 +226,15 @@ def test_without_copies_nothing_is_told(tmp_path, recwarn):
 def test_a_reference_that_no_memory_holds_is_refused(tmp_path):
     with pytest.raises(Refused, match="n_reference"):
         RealData(StandardNormal(100), 10**12, 0, 0, tmp_path)
+
+
+def test_a_batch_that_no_memory_holds_is_refused():
+    with pytest.raises(Refused, match=r"batch_size: a batch of 1,000,000,000,000 samples"):
+        GenerationDataModule(StandardNormal(100), batch_size=10**12).real()
+
+
+def test_the_classes_of_a_mix_are_those_of_its_samples(tmp_path):
+    data = GenerationDataModule(Numbered(), n_reference=100)
+    mix = Mix(1, (Part("real", None, 5, 40), Part("fresh", None, 60, 7)))
+    assert torch.equal(data.labels(mix, 3), data.feed(mix, 3).training_set().labels)
+    assert GenerationDataModule(StandardNormal(2)).labels(mix, 3) is None
