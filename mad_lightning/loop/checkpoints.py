@@ -21,7 +21,7 @@ from mad_lightning.files import Damaged, appearing
 from mad_lightning.generators.base import Generator
 from mad_lightning.refusal import Refused
 
-__all__ = ["SealedCheckpoints", "load_weights", "read", "stands"]
+__all__ = ["SealedCheckpoints", "load_told", "load_weights", "read", "stands"]
 
 _SIGN = b"sha256 "
 _SEAL = len(_SIGN) + 64
@@ -162,3 +162,17 @@ def load_weights(generator: Generator, path: Path) -> None:
         RuntimeError: If the weights are those of another network.
     """
     generator.load_state_dict(read(path)["state_dict"])
+
+
+def load_told(generator: Generator, path: Path, told: str | None) -> None:
+    """Loads weights with the digest that was told, if one was.
+
+    Raises:
+        OSError: If they are missing, damaged, or others.
+    """
+    try:
+        load_weights(generator, path)
+    except RuntimeError as error:
+        raise Damaged(path, "it holds the weights of another network") from error
+    if told not in (None, generator.digest()):
+        raise Damaged(path, "the ledger tells of other weights")

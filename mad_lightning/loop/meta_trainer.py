@@ -42,7 +42,7 @@ from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Blocks
-from mad_lightning.loop.checkpoints import load_weights, read, stands
+from mad_lightning.loop.checkpoints import load_told, read, stands
 from mad_lightning.loop.classes import in_turn, one_round
 from mad_lightning.loop.description import described
 from mad_lightning.loop.inside import (
@@ -467,7 +467,7 @@ class MetaTrainer:
         if t is None or name != shard_name(t) or self.lineage.records()[t - 1].branched_from:
             raise OSError("no generator of this lineage drew it")
         generator = self.fresh_generator(t)
-        self.load_told(generator, self.lineage.weights(t), self.told.get(t, {}).get("generator"))
+        load_told(generator, self.lineage.weights(t), self.told.get(t, {}).get("generator"))
         if is_first():
             self.store[name].manifest_file.unlink(missing_ok=True)
         barrier()
@@ -475,19 +475,6 @@ class MetaTrainer:
         self.sample(t, generator)
         if is_first():
             self.lineage.sweep(t)
-
-    def load_told(self, generator: Generator, path: Path, told: str | None) -> None:
-        """Loads weights with the digest that was told, if one was.
-
-        Raises:
-            OSError: If they are missing, damaged, or others.
-        """
-        try:
-            load_weights(generator, path)
-        except RuntimeError as error:
-            raise Damaged(path, "it holds the weights of another network") from error
-        if told not in (None, generator.digest()):
-            raise Damaged(path, "the ledger tells of other weights")
 
     def start(self, t: int, generator: Generator, data: GenerationDataModule) -> None:
         """Gives a generator the weights that generation ``t`` starts from."""
@@ -504,7 +491,7 @@ class MetaTrainer:
             field, path, told = "base", origin, self.base
         with at("lineage"):
             try:
-                self.load_told(generator, path, told)
+                load_told(generator, path, told)
             except OSError as error:
                 raise Refused(field, str(error), "bring it back from a copy") from None
 
