@@ -172,11 +172,14 @@ class Shard:
         facts = ("generation", "sampling_bias", "seeds", "generator", "count", "spec", "labels")
         unlike = [name for name in facts if getattr(drawn, name) != getattr(manifest, name)]
         if unlike:
+            remedy = "bring back what belongs here, or take that generation away: it is made anew"
+            if unlike == ["labels"]:
+                remedy = f"go on with `labels: {drawn.labels}`, or {remedy.partition(', or ')[2]}"
             raise Refused(
                 "",
                 f"{self.manifest_file} tells of samples that were drawn otherwise: "
                 + ", ".join(f"{name} {getattr(drawn, name)}" for name in unlike),
-                "bring back what belongs here, or take that generation away: it is made anew",
+                remedy,
             )
         try:
             _ = self.samples

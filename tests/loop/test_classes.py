@@ -131,3 +131,12 @@ def test_a_lineage_that_drew_in_equal_shares_goes_on_so_or_is_refused(skewed):
     assert refused.value.field == "lineage.labels"
     assert "`lineage.labels: equal`" in refused.value.remedy
     assert len(build([*skewed, "--lineage.labels", "equal"]).fit()) == 2
+
+
+def test_so_is_a_generation_that_was_drawn_and_not_yet_recorded(skewed):
+    meta = build([*skewed, "--lineage.labels", "equal"])
+    meta.record = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        meta.fit()
+    with pytest.raises(Refused, match=r"go on with `lineage\.labels: equal`"):
+        build(skewed).fit()
