@@ -245,8 +245,8 @@ def sweep(directory: Path, names: str, alone: bool = False) -> None:
         alone: Whether nobody else writes them at this moment. Otherwise a temporary file goes when
             its process is gone; one of another host when it is a day old.
     """
-    with suppress(OSError):  # litter in a place that one may only read, or not at all
-        for entry in os.scandir(directory):
+    with suppress(OSError), os.scandir(directory) as entries:  # one may only read it, or not even
+        for entry in entries:
             torn = _TORN.fullmatch(entry.name)
             if torn and re.fullmatch(names, torn["name"]) and (alone or _is_dead(entry, torn)):
                 Path(entry.path).unlink(missing_ok=True)

@@ -167,7 +167,7 @@ class Shard:
             return False
         try:
             drawn = self.manifest
-        except OSError:  # no manifest of ours: it is written anew
+        except Damaged:  # no manifest of ours: it is written anew
             return False
         facts = ("generation", "sampling_bias", "seeds", "generator", "count", "spec", "labels")
         unlike = [name for name in facts if getattr(drawn, name) != getattr(manifest, name)]
@@ -183,7 +183,7 @@ class Shard:
             )
         try:
             _ = self.samples
-        except OSError:
+        except (FileNotFoundError, Damaged):
             return False
         return True
 

@@ -71,7 +71,7 @@ class Blocks:
         """Whether one block is there, and is what was written."""
         try:
             self.read(index)
-        except OSError:
+        except (FileNotFoundError, Damaged):
             return False
         return True
 

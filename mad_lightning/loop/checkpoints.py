@@ -122,6 +122,8 @@ def read(path: Path) -> dict[str, Any]:
     is_sealed = _is_sealed(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # readers raise what they please on a broken file
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]  # torch goes on long
         raise Damaged(path, f"or no checkpoint ({reason[:200]})") from error
@@ -143,7 +145,7 @@ def stands(path: Path, made_of: str) -> dict[str, Any] | None:
         return None
     try:
         checkpoint = read(path)
-    except OSError:
+    except Damaged:  # what may not be read is another matter
         return None
     if checkpoint.get("made_of", made_of) != made_of:  # checkpoints did not always tell
         raise Refused(
