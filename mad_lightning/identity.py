@@ -4,7 +4,8 @@ A configuration file names classes and their arguments. What was made in Python 
 itself: whatever is :class:`Described` remembers the call that made it, so that a lineage that was
 built in Python is known by the same facts as one from the command line, and goes on under no
 others. What remembers nothing is told by its class and by what can be seen of it: arrays and
-weights by a digest, networks by their shapes, other objects by their plain attributes.
+frozen weights by a digest, weights that training decides by their shapes, other objects by their
+plain attributes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
@@ -74,7 +76,7 @@ def description(thing: Any) -> Any:
 
 def class_path(thing: Any) -> str:
     """Where a class or function can be imported from; a script is known by its file."""
-    module = thing.__module__ or ""
+    module = getattr(thing, "__module__", None) or ""
     if module == "__main__":
         module = Path(getattr(sys.modules["__main__"], "__file__", None) or module).stem
     return f"{module}.{thing.__qualname__}"
@@ -107,7 +109,10 @@ def _function(thing: Any) -> Any:
     inside = sorted(
         {*code.co_names, *(repr(c) for c in code.co_consts if isinstance(c, int | float | str))}
     )
-    around = [cell.cell_contents for cell in thing.__closure__ or ()]
+    around = []
+    for cell in thing.__closure__ or ():
+        with suppress(ValueError):  # it is empty still
+            around += [cell.cell_contents] if cell.cell_contents is not thing else []
     return {
         "function": inside,
         "around": description(around),
@@ -123,12 +128,21 @@ def _seen(thing: Any) -> dict[str, Any]:
             for name, value in thing.state_dict().items()
             if hasattr(value, "shape")
         }
-        return {"shapes": sha256(repr(shapes).encode()).hexdigest(), **_attributes(thing)}
+        told = {"shapes": sha256(repr(shapes).encode()).hexdigest(), **_attributes(thing)}
+        frozen = {k: _digest(v) for k, v in thing.named_parameters() if not v.requires_grad}
+        return {**told, "frozen": frozen} if frozen else told
     if hasattr(thing, "shape") and hasattr(thing, "dtype"):
-        array = thing.detach().cpu().numpy() if hasattr(thing, "detach") else thing
-        facts = f"{thing.dtype} {tuple(thing.shape)}".encode()
-        return {"sha256": sha256(facts + array.tobytes()).hexdigest()}
+        return {"sha256": _digest(thing)}
     return _attributes(thing)
+
+
+def _digest(array: Any) -> str:
+    """SHA-256 of an array or tensor."""
+    facts = f"{array.dtype} {tuple(array.shape)}".encode()
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = (array.float() if "bfloat16" in str(array.dtype) else array).numpy()
+    return sha256(facts + array.tobytes()).hexdigest()
 
 
 def _attributes(thing: Any) -> dict[str, Any]:

@@ -31,6 +31,12 @@ def make(size):
     return nn.Linear(size, 2)
 
 
+def frozen(weight):
+    network = nn.Linear(2, 2).requires_grad_(False)
+    network.weight.fill_(weight)
+    return network
+
+
 def test_defaults_are_told_and_positions_are_names():
     assert description(FreshData(5, n_fresh=6, n_synthetic="t * 7")) == {
         "class_path": "mad_lightning.policies.FreshData",
@@ -79,6 +85,8 @@ def test_a_class_without_arguments_still_takes_none():
         (Mine(torch.float16), Mine(torch.bfloat16)),
         (Mine(range(3)), Mine(range(4))),
         (Mine(np.float32(1)), Mine(np.float32(2))),
+        (Mine(frozen(1.0)), Mine(frozen(2.0))),
+        (Mine(torch.ones(2).bfloat16()), Mine(torch.zeros(2).bfloat16())),
         (Mine(nn.ReLU()), Mine(nn.Tanh())),
         (Mine(Theirs(1)), Mine(Theirs(2))),
         (Mine(torch.zeros(3)), Mine(torch.ones(3))),

@@ -36,6 +36,7 @@ def described(
         trainer: Arguments of the Trainer, beside its defaults.
     """
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # what it draws is the same at every start
         generator = build_generator()
     defaults = inspect.signature(L.Trainer).parameters.items()
     told = {name: None if of.default is of.empty else of.default for name, of in defaults}
