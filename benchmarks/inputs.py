@@ -3,8 +3,8 @@
     python benchmarks/inputs.py [--only GROUP ...] [--seed N] [--fuzz N] [--keep DIRECTORY]
 
 Every input is tried in a process and a directory of its own, which is forked from one that has
-imported everything, so that one input costs what it does and not what Python does: all of them take
-about 8 minutes on one core. What is expected of an input:
+imported everything, so that one input costs what it does and not what Python does. All of them take
+a quarter of an hour on an idle core, and half an hour on a busy one. What is expected of an input:
 
     refuse   exit code 2 on one screen, with field and remedy, no traceback, nothing written
     ok       exit code 0

@@ -19,6 +19,7 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -149,6 +150,7 @@ class Trainers:
                     raise Refused(field, f"{type(given).__name__} does not work here", remedy)
         if self.world_size == 1:
             alone()
+            vars(rank_zero_only)["rank"] = 0  # as Lightning had read it from the environment
 
     @property
     def world_size(self) -> int:
