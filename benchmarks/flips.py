@@ -1,12 +1,12 @@
-"""What is done to lineages that a disk, a kill or a hand could do, and what becomes of them.
+"""Whether a spoilt file is ever used: one bit flipped, or the file cut in half.
 
-    python benchmarks/torture.py flips                 # one bit flipped, files cut in half
-    python benchmarks/torture.py flips --seed 3 --only classifier
-    python benchmarks/torture.py kills                 # SIGKILL at random moments
+    python benchmarks/flips.py                             # every kind of artefact, both ways
+    python benchmarks/flips.py --seed 3 --only classifier
 
-Each part prints a table of what came of each trial, and ends with exit code 1 if one of them was
-not answered as it should be. Trials are compared with the same lineage left alone: its rows, and
-every file that it left. Lineages run in forks of this program, which has imported everything once.
+A lineage whose file was spoilt goes on by the same command, or with one generation more. What came
+of it is compared with the same lineage left alone: its rows, and every file that it left. Each
+trial is a row, the last line counts, and the program ends with 1 if a spoilt file was used or
+answered by a traceback. Lineages run in forks of this program, which has imported everything once.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ def trial(
 
 def flips(given: argparse.Namespace) -> bool:
     """Spoils each kind of artefact of small lineages, and lets them go on."""
-    work = Path(tempfile.mkdtemp(prefix="torture-"))
+    work = Path(tempfile.mkdtemp(prefix="flips-"))
     draw_pictures(work / "pictures")
     counts: Counter[str] = Counter()
     for family in FAMILIES:
@@ -322,30 +322,15 @@ def trials(
             yield kind, spoil.__name__, *outcome
 
 
-# --- kills ----------------------------------------------------------------------------------------
-
-
-def kills(given: argparse.Namespace) -> bool:
-    """Kills lineages at random moments, and starts them again."""
-    raise NotImplementedError
-
-
-# --- the door -------------------------------------------------------------------------------------
-
-PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {"flips": flips, "kills": kills}
-"""Each tells whether all went well."""
-
-
 def main() -> None:
-    """Runs one part."""
+    """Runs all trials."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--seed", type=int, default=0, help="where and when")
+    parser.add_argument("--seed", type=int, default=0, help="where bits flip")
     parser.add_argument("--only", default="", help="trials with this in their name")
     given = parser.parse_args()
     import mad_lightning.commands.train  # noqa: F401 - once, for all forks
 
-    sys.exit(0 if PARTS[given.part](given) else 1)
+    sys.exit(0 if flips(given) else 1)
 
 
 if __name__ == "__main__":
