@@ -162,6 +162,11 @@ class LineageCLI(LightningCLI):
             raise explain(str(error), parser, _LISTING) from None
         except Unreadable as error:
             raise error.refused from None
+        except (LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            if any(in_own_code(error)):
+                raise
+            problem = f"a value cannot be read: {type(error).__name__}: {error}"
+            raise Refused("configuration", problem[:300], _LISTING) from error
         for group in ("lineage", "data", "evaluator", "trainer"):
             if not isinstance(self.config[group], Namespace):
                 raise Refused(group, f"{self.config[group]} is not accepted", _LISTING)

@@ -74,6 +74,15 @@ BAD = {
         "at most 4",
     ),
     "generations": (["--lineage.generations", "0"], "lineage.generations", "1"),
+    "a value that YAML cannot make": (
+        ["--trainer.detect_anomaly", "!!float"],
+        "configuration",
+        "full_help",
+    ),
+    "a group that is none": (["--lineage", "[1]"], "lineage", "full_help"),
+    "no seed": (["--seed_everything", "null"], "seed_everything", "int"),
+    "a name that leads away": (["--lineage.name", "../x"], "lineage.name", "lineage.root"),
+    "a Trainer without an end": (["--trainer.max_epochs", "-1"], "trainer.max_epochs", "1"),
 }
 
 
@@ -84,6 +93,14 @@ def test_bad_input_names_field_and_remedy_and_writes_nothing(case, arguments, tm
     assert message.startswith(f"error: {field}: "), message
     assert remedy in message.split("remedy:")[1], message
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_says_two_things_is_refused_wherever_it_is_named(arguments, tmp_path, refusal):
+    (tmp_path / "twice.yaml").write_text("n_reference: 100\nn_reference: 200\n")
+    (tmp_path / "outer.yaml").write_text("data: twice.yaml\n")
+    for name in ("twice.yaml", "outer.yaml"):
+        message = refusal("train", "--config", tmp_path / name, *arguments)
+        assert "twice.yaml: line 2: n_reference stands twice, before on line 1" in message
 
 
 def test_fresh_pool_that_runs_out_is_refused_with_the_arithmetic(arguments, refusal):
