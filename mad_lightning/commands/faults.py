@@ -37,6 +37,8 @@ _LIBRARIES = (
     str(Path(__file__).resolve().parents[1]),
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
+_DISK_FULL = ("os error 28", "os error 122", "file write failed")
+"""What safetensors and torch say of a disk that is full."""
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Unable to allocate", "array is too big")
 
 
@@ -58,6 +60,13 @@ def refusal_of(error: Exception) -> Refused | None:
         place = str(error.filename2 or error.filename or "a file")
         remedy = _REMEDIES.get(error.errno, f"mend that, {_AGAIN}")
         return Refused(place, f"{error.strerror}", remedy)
+    if (
+        type(error).__name__ == "MisconfigurationException"
+    ):  # Lightning's, which is not imported yet
+        problem = str(error).strip().replace("`", "")[:500]
+        return Refused("trainer", problem, "give what Lightning's Trainer takes")
+    if any(words in str(error) for words in _DISK_FULL):
+        return Refused("disk", str(error).strip().splitlines()[0][:300], _REMEDIES[errno.ENOSPC])
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         problem = (str(error).strip() or "there is not enough").splitlines()[0]
         return Refused(

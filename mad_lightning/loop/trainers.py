@@ -88,6 +88,12 @@ _CANNOT_WORK: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
         "take at least 1",
     ),
     (
+        "val_check_interval",
+        lambda n: isinstance(n, int) and n > 1,
+        "a lineage has no validation",
+        "leave it out",
+    ),
+    (
         "enable_checkpointing",
         lambda value: value is False,
         "a lineage that is killed would not be able to go on",

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mad_lightning.commands import VERBS, flag, main, page
 from mad_lightning.commands.measure import build_parser as measure_parser
@@ -162,6 +163,12 @@ MACHINE = {
     "no locks": (OSError(errno.ENOLCK, "No locks available", "runs/.lock"), "locks"),
     "read-only": (OSError(errno.EROFS, "Read-only file system", "runs"), "read-only"),
     "something new": (OSError(errno.EBADMSG, "Bad message", "f"), "f: Bad message"),
+    "a full disk for torch": (
+        RuntimeError("PytorchStreamWriter failed: file write failed"),
+        "room",
+    ),
+    "a full disk for safetensors": (RuntimeError("I/O error: (os error 28)"), "make room"),
+    "what Lightning cannot do": (MisconfigurationException("no `such` thing"), "trainer: no such"),
     "no memory": (MemoryError(), "memory: there is not enough"),
     "no memory for torch": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "smaller"),
 }

@@ -55,6 +55,7 @@ ON_CPU = {"accelerator": "cpu", "devices": 1}
         ({"num_nodes": 2}, "num_nodes"),
         ({"precision": "12-mixed"}, "precision"),
         ({"profiler": "nope"}, "profiler"),
+        ({"val_check_interval": 10}, "val_check_interval"),
         ({"fast_dev_run": -1}, "fast_dev_run"),
     ],
 )
