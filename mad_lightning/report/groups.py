@@ -9,11 +9,12 @@ much of it is fresh. Whether groups may stand side by side is decided here as we
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -39,6 +40,7 @@ __all__ = [
     "thinned",
 ]
 
+_log = logging.getLogger(__name__)
 _SEED = re.compile(r"_seed(\d+)")
 
 
@@ -115,6 +117,11 @@ class Lineage:
             return mine == theirs
         known = self.source is not None and other.source is not None
         return not known or not differences({"source": self.source}, {"source": other.source})
+
+    def is_copy_of(self, other: Lineage) -> bool:
+        """Whether its first generator is the other's: two seeds never train the same weights."""
+        mine, theirs = (each.records[0].digests.get("generator") for each in (self, other))
+        return mine is not None and mine == theirs
 
     def is_seed_beside(self, other: Lineage) -> bool:
         """Whether it differs from another in the seed alone, and shares no generation with it."""
@@ -195,11 +202,14 @@ def thinned(n: int, most: int) -> list[int]:
 def load(directories: Iterable[str | Path]) -> list[Group]:
     """Reads lineages and groups those that differ only in the seed, in the order given.
 
+    Directories of something else, lineages without a finished generation, and copies, whose
+    generators are those of another seed, are left out with a word.
+
     Raises:
-        Refused: If a directory holds no finished generation, or a group has a seed twice.
+        Refused: If no directory holds a finished generation, or a group has a seed twice.
     """
     groups: list[list[Lineage]] = []
-    for lineage in map(_read, dict.fromkeys(map(Path, directories))):
+    for lineage in _lineages(dict.fromkeys(map(Path, directories))):
         alike = (twins for twins in groups if all(map(lineage.is_seed_beside, twins)))
         group = next(alike, None)
         if group is None:
@@ -208,7 +218,12 @@ def load(directories: Iterable[str | Path]) -> list[Group]:
             if twin.seed == lineage.seed is not None:
                 problem = f"same configuration and seed {lineage.seed} as {twin.directory}"
                 raise Refused(str(lineage.directory), problem, "give one of the two")
-        group.append(lineage)
+        original = next(filter(lineage.is_copy_of, group), None)
+        if original is not None:
+            told = (lineage.directory, original.directory)
+            _log.warning("left out: %s has the generators of %s", *told)
+        else:
+            group.append(lineage)
     names = [_SEED.sub("", group[0].directory.name) for group in groups]
     if len(set(names)) < len(names):
         names = [str(group[0].directory) for group in groups]  # alike in name only
@@ -218,15 +233,41 @@ def load(directories: Iterable[str | Path]) -> list[Group]:
     return list(map(Group, names, groups))
 
 
+def _lineages(paths: Iterable[Path]) -> Iterator[Lineage]:
+    """Those that have finished a generation.
+
+    Raises:
+        Refused: Why the first directory is no such lineage, if none is; and what is damaged.
+    """
+    unread: list[Refused] = []
+    read = 0
+    for path in paths:
+        try:
+            lineage = _read(path)
+        except _NothingYet as refused:
+            unread.append(refused)
+            continue
+        read += 1
+        yield lineage
+    if not read:
+        raise unread[0] if unread else Refused("directories", "none", "give some, e.g. runs/*")
+    for why in unread:
+        _log.warning("left out: %s: %s", why.field, why.problem)
+
+
+class _NothingYet(Refused):
+    """A directory without a finished generation."""
+
+
 def _read(path: Path) -> Lineage:
     directory = LineageDirectory(path)
     ledger = directory.ledger.path
     if not ledger.exists():
         remedy = "give lineages' directories, e.g. runs/*"
-        raise Refused(str(directory), f"no {ledger.name}", remedy)
+        raise _NothingYet(str(directory), f"no {ledger.name}", remedy)
     records = directory.records()
     if not records:
-        raise Refused(str(ledger), "no generation is finished", "wait, or leave it out")
+        raise _NothingYet(str(ledger), "no generation is finished", "wait, or leave it out")
     name = directory.name
     try:
         config = directory.config() or {"name": _SEED.sub("", name)}

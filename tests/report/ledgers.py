@@ -55,7 +55,7 @@ def lineage(
         GenerationRecord(
             t, loop, 9 * (t == 1), 0, 9 * (t > 1), 1.0, metrics(loop, seed, t),
             floor=more.get("floor", FLOOR), protocol=protocol, ages={1: 9} if t > 1 else {},
-            quantities=more.get("quantities", {}),
+            quantities=more.get("quantities", {}), digests=more.get("digests", {}),
         )
         for t in range(1, generations + 1)
     ]  # fmt: skip

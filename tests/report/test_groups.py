@@ -151,6 +151,30 @@ def test_ledgers_that_tell_no_ages_leave_that_to_counts_or_to_the_mixes_on_disk(
     assert load(runs)[0].closed == closed
 
 
+# what is left out
+
+
+def test_what_is_no_lineage_is_left_out_with_a_word(tmp_path, caplog):
+    runs = fed(tmp_path, "full", FullySynthetic(9), 1.3)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "lineage.jsonl").write_text("")
+    (group,) = load(sorted(tmp_path.iterdir()))
+    assert [str(one.directory) for one in group.lineages] == sorted(map(str, runs))
+    assert "cache: no lineage.jsonl" in caplog.text
+    assert "no generation is finished" in caplog.text
+
+
+def test_copies_are_no_seeds(tmp_path, caplog):
+    runs = [
+        lineage(tmp_path, "full_synth", seed, digests={"generator": f"{max(seed, 1):064x}"})
+        for seed in range(3)
+    ]
+    (group,) = load(runs)
+    assert [one.seed for one in group.lineages] == [0, 2]
+    assert "full_synth_seed1 has the generators of" in caplog.text
+
+
 # what is refused
 
 
