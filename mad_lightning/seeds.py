@@ -145,7 +145,7 @@ def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
         return normal(seeds.cpu(), *shape, stream=stream).to(seeds.device)
     n = math.prod(shape)
     half = (n + 1) // 2
-    pairs = torch.empty(len(seeds), 2, half, device=seeds.device)
+    pairs = torch.empty(len(seeds), 2, half, dtype=torch.float32, device=seeds.device)
     for rows, columns, bits in _bits(seeds, half, stream):
         radius = _shift(bits, 32).double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
         angle = bits.bitwise_and_(0xFFFFFFFF).double().mul_(2.0 * math.pi * 2.0**-32)

@@ -100,8 +100,9 @@ def test_the_same_weights_give_the_same_shard_on_one_and_two_processes(
     plain = [*arguments, *diffusion, "--lineage.generations", "1"]
     train([*plain, "--lineage.name", "one"], tmp_path)
     one, two = (tmp_path / "runs" / name for name in ("one", "two"))
-    (two / "generation_001").mkdir(parents=True)
-    shutil.copy(one / "generation_001" / "generator.ckpt", two / "generation_001")
+    (two / "generation_001" / "train").mkdir(parents=True)
+    for trained in ("generator.ckpt", "train/curves.csv"):
+        shutil.copy(one / "generation_001" / trained, two / "generation_001" / trained)
     train([*plain, "--lineage.name", "two", *TWO], tmp_path)
     digests = [LineageDirectory(each).records()[0].digests["shard"] for each in (one, two)]
     assert digests[0] == digests[1]

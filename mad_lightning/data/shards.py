@@ -100,7 +100,7 @@ class ShardManifest:
     def from_plain(cls, plain: dict[str, Any]) -> ShardManifest:
         """From the values of a JSON file; keys of later versions are ignored."""
         values = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
-        if "labels" not in values and values["spec"]["classes"] is not None:
+        if "labels" not in values and values.get("spec", {}).get("classes") is not None:
             values["labels"] = "equal"  # there was no other way before manifests told
         lists = ("seeds", "parents", "classes")
         return cls(**values | {k: tuple(values.get(k, ())) for k in lists})

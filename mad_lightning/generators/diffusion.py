@@ -99,7 +99,7 @@ class Diffusion(Generator):
         check_one_of(("epsilon", "velocity"), prediction=prediction)
         check_within("[1, 100000]", "the paper takes 500", timesteps=timesteps)
         check_within("[0, 1)", "the paper takes 0.1", condition_drop=condition_drop)
-        check_within("(0, 1]", "e.g. 1e-3", lr=lr)
+        check_within("(0, inf)", "e.g. 1e-3", lr=lr)
         check_within("[0, 1000000]", warmup=warmup)
         check_within("[0, 10]", weight_decay=weight_decay)
         check_within("[0, 1)", "e.g. 0.995", ema_decay=ema_decay)

@@ -81,7 +81,7 @@ class Glow(Generator):
         check_within("[1, 1000]", couplings=couplings)
         check_within("[1, 65536]", hidden=hidden)
         check_within("[1, 8]", "stored images have 8", bits=bits)
-        check_within("(0, 1]", "e.g. 1e-3", lr=lr)
+        check_within("(0, inf)", "e.g. 1e-3", lr=lr)
         check_within("[0, 1000000]", warmup=warmup)
         check_within("(0, inf)", "e.g. 1", clip_norm=clip_norm)
         check_within("[0, 1)", "e.g. 0.995", ema_decay=ema_decay)

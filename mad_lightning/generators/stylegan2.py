@@ -123,7 +123,7 @@ class StyleGAN2(Adversarial):
         check_within("[1, 100]", mapping_layers=mapping_layers)
         check_within("[1, 1000000]", channel_base=channel_base)
         check_one_of(get_args(Modulation), modulation=modulation)
-        check_within("(0, 1]", "e.g. 2e-3", lr=lr)
+        check_within("(0, inf)", "e.g. 2e-3", lr=lr)
         check_within("[0, 1000000]", r1=r1, path=path)
         check_within("[1, 1000000]", r1_every=r1_every, path_every=path_every)
         check_within("[0, 1]", mixing=mixing)

@@ -70,7 +70,7 @@ class WGAN(Adversarial):
         super().__init__(accumulate)
         check_within("[1, 10000]", "the paper takes 5", n_critic=n_critic)
         check_within("[0, 1000000]", "the paper takes 10", gradient_penalty=gradient_penalty)
-        check_within("(0, 1]", "e.g. 1e-4", lr=lr)
+        check_within("(0, inf)", "e.g. 1e-4", lr=lr)
         check_within("[0, 1)", "the paper takes 0 and 0.9", betas=betas)
         check_within("[0, 1)", "e.g. 0.999", ema_decay=ema_decay)
         self.networks = networks

@@ -159,7 +159,7 @@ REFUSED = {
         "seed_everything",
     ),
     "fresh samples that were used": (
-        ["--policy", "FreshData", "--policy.n_initial", "10", "--policy.n_fresh", "20",
+        ["--policy", "FreshData", "--policy.n_initial", "40", "--policy.n_fresh", "20",
          "--policy.n_synthetic", "50"],
         "policy",
     ),

@@ -15,7 +15,7 @@ from torch import nn
 from mad_lightning.generators import WGAN, Diffusion, Gaussian, Glow, Mixture, StyleGAN2
 from mad_lightning.nets.pairs import ConvPair, DensePair
 from mad_lightning.nets.unet import UNet
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Diverged, Refused
 from mad_lightning.samples import Samples, SampleSpec, SeedBlock
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**12
@@ -110,6 +110,9 @@ def test_a_value_that_means_nothing_is_refused_by_name_or_works(cls, name, value
     assert finite, "neither NaN nor infinity is a setting"
     if cls in NETWORKS:
         assert (name, value) == ("dropout", 0)
+    elif name == "lr" and value > 1:  # a matter of the data, told in its epoch
+        with pytest.raises(Diverged, match="a lower `lr`"):
+            works(thing, fit)
     else:
         assert works(thing, fit)
 

@@ -167,7 +167,6 @@ def test_a_lineage_is_no_cache(arguments, tmp_path):
     ("extra", "field"),
     [
         (("--data.images_per_epoch", 16), "data.images_per_epoch"),
-        (("--data.images_per_epoch", 10**12), "data.images_per_epoch"),
         (("--trainer.max_epochs", 10**12), "trainer.max_epochs"),
         (("--trainer.limit_train_batches", 0.01), "trainer.limit_train_batches"),
         (

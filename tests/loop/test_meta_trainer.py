@@ -319,7 +319,7 @@ def test_a_base_of_another_size_or_without_use_is_refused(arguments, diffusion, 
     with pytest.raises(Refused, match=r"lineage.start.*closed form"):
         build([*arguments, "--lineage.name", "g", "--lineage.start", "previous"]).fit()
     base[-1] = str(small.lineage.generation(1) / "shard.json")
-    with pytest.raises(Refused, match=r"lineage.base.*does not fit"):
+    with pytest.raises(Refused, match=r"lineage.base.*no checkpoint"):
         build([*arguments, *diffusion, *base]).fit()
 
 
