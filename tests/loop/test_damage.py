@@ -282,7 +282,7 @@ def test_a_base_of_other_weights_or_a_damaged_one_is_refused(tiny, tmp_path):
     next(iter(checkpoint["state_dict"].values())).add_(1)
     checkpoint.pop("made_of")
     torch.save(checkpoint, base)  # whole, and by somebody else
-    with pytest.raises(Refused, match="the weights of another `lineage.base`"):
+    with pytest.raises(Refused, match=r"the weights of another `lineage.base`"):
         build(based).fit()
 
 
