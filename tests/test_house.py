@@ -3,7 +3,6 @@
 import ast
 import inspect
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -181,22 +180,6 @@ def test_every_hook_that_is_announced_exists_and_reaches_every_observer():
 
 
 # --- what an import costs ------------------------------------------------------------------------
-
-
-def cpu_seconds(code):
-    """What Python spends on some code, the least of three runs."""
-    spent = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = run("-c", code)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, done.stderr
-        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(spent)
-
-
-def test_the_package_itself_is_a_face():
-    assert cpu_seconds("import mad_lightning") - cpu_seconds("pass") < 0.1
 
 
 @pytest.mark.parametrize(
