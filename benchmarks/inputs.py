@@ -493,7 +493,7 @@ FLAGS = {
 """,
     ("diverge", "diverge"): """
 --generator.lr 1e30
---generator WGAN --generator.lr 1e6 --trainer.max_epochs 5
+--generator WGAN --generator.lr 1e30
 --generator Glow --generator.lr 1e30
 --generator StyleGAN2 --generator.lr 1e30
 """,

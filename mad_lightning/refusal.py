@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 
 __all__ = [
     "Diverged",
@@ -113,6 +114,8 @@ def check_within(
         for number in listed:
             if number is None:
                 continue
+            if not isinstance(number, Real):
+                raise Refused(field, f"{type(number).__name__} is no number", where)
             far_enough = number > low or (number == low and interval[0] == "[")
             near_enough = number < high or (number == high and interval[-1] == "]")
             if not (far_enough and near_enough):

@@ -136,3 +136,9 @@ def test_names_and_memory_are_told():
     check_memory("x", 1.0, "one byte", "take less")
     with pytest.raises(Refused, match="this machine has"):
         check_memory("x", 2.0**70, "everything", "take less")
+
+
+@pytest.mark.parametrize("thing", ["0.5", object(), Digits(), 1j])
+def test_what_is_no_number_lies_in_no_interval(thing):
+    with pytest.raises(Refused, match="is no number"):
+        check_within("(0, 1]", lr=thing)

@@ -394,6 +394,12 @@ def _survey(pictures: Pictures, framing: Framing) -> tuple[int, int, int]:
             f"{len(channels[3]):,} in colour, e.g. {channels[3][0]}",
             "choose `channels: 3`, or 1 to make all grey",
         )
+    if {*sizes} == {(1, 1)}:
+        raise Refused(
+            "root",
+            f"every picture of {pictures.root} is a single pixel",
+            "name a directory or archive of pictures; numbers are read from arrays",
+        )
     depth = next(iter(channels)) if framing.channels is None else framing.channels
     if framing.resolution is None:
         return depth, *next(iter(sizes))

@@ -351,6 +351,14 @@ def test_pictures_are_cropped_to_the_centre_and_resized_by_pillow(
     assert np.array_equal(found.samples.values[0].permute(1, 2, 0), np.asarray(expected))
 
 
+def test_pictures_of_a_single_pixel_are_none(tmp_path, cache):
+    for number in range(3):
+        Image.new("L", (1, 1), number).save(tmp_path / f"{number}.png")
+    with pytest.raises(Refused, match="is a single pixel") as caught:
+        Images(str(tmp_path)).load(cache)
+    assert caught.value.field == "root"
+
+
 def test_without_a_resolution_pictures_need_not_be_square(tmp_path, cache):
     save(tmp_path / "x" / "a.png", noise(8, 6, 3))
     assert Images(str(tmp_path / "x")).load(cache).spec.shape == (3, 8, 6)
