@@ -281,14 +281,6 @@ def test_arrays_of_what_is_no_sample_are_refused(tmp_path, values, field):
     assert caught.value.field == field
 
 
-def test_pictures_of_one_pixel_are_pictures(tmp_path):
-    root = tmp_path / "p"
-    root.mkdir()
-    for shade in range(3):
-        (root / f"{shade}.png").write_bytes(picture(shade, side=1))
-    assert Images(str(root)).load(tmp_path / "cache").samples.values.shape == (3, 1, 1, 1)
-
-
 def test_what_the_disk_cannot_hold_is_refused_with_the_numbers(tmp_path, monkeypatch):
     root = folder(tmp_path / "p", "1.png", "2.png")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 2 * 64**2 - 1}))
