@@ -235,7 +235,7 @@ def states(family: str, pictures: Path, place: Path) -> None:
                 raise SystemExit(0)
             return record(t, *rest)
 
-        meta.record = late  # type: ignore[method-assign]
+        meta.record = late  # type: ignore[method-assign] # it stops before the line
         meta.fit()
 
     for name in ("calm", "finished", "stopped"):

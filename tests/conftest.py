@@ -1,6 +1,9 @@
 """Small lineages for all tests, hermetic: no network, no W&B account, one thread."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +49,23 @@ def diffusion():
         "--data.images_per_epoch", "128",
         "--trainer.max_epochs", "2",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def two_processes(tmp_path):
+    """Runs a test's file as a program on two processes, which get their rank and a directory."""
+
+    def run(file):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, file, str(rank), str(tmp_path)],
+                env=environment, stderr=subprocess.PIPE, text=True,
+            )
+            for rank in (0, 1)
+        ]  # fmt: skip
+        for process in processes:
+            _, errors = process.communicate(timeout=600)
+            assert process.returncode == 0, errors[-3000:]
+
+    return run

@@ -1,7 +1,5 @@
 """However work and samples are dealt out over processes, the values are those of one process."""
 
-import os
-import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -212,18 +210,8 @@ def two_processes(rank, path):
 
 
 @pytest.mark.ddp
-def test_two_processes_agree(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:]
+def test_two_processes_agree(two_processes):
+    two_processes(__file__)
 
 
 if __name__ == "__main__":

@@ -73,16 +73,16 @@ _TRAINER = {
 }
 """Arguments of Lightning's Trainer whose default is ours."""
 _TOLD_TOO_OFTEN = (
-    ".*does not have many workers.*",
+    ".*does not have many workers.*",  # a batch is a gather, workers would only cost
     ".*this fit will run with no optimizer.*",  # closed forms have none
-    ".*No device id is provided.*",
-    ".*Trainer already configured with model summary.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*treespec, LeafSpec.*",
+    ".*No device id is provided.*",  # Lightning's own barrier
+    ".*Trainer already configured with model summary.*",  # which is switched off
+    ".*Checkpoint directory .* exists and is not empty.*",  # of a training that goes on
+    ".*treespec, LeafSpec.*",  # between Lightning and torch
     ".*module.s. in eval mode at the start of training.*",  # the averaged weights
-    ".*resume from a checkpoint that ended before the epoch ended.*",
-    ".*number of training batches .* smaller than the logging interval.*",
-    ".*Total length of .* across ranks is zero.*",
+    ".*resume from a checkpoint that ended before the epoch ended.*",  # it is the epoch's end
+    ".*number of training batches .* smaller than the logging interval.*",  # logged by epoch
+    ".*Total length of .* across ranks is zero.*",  # all blocks stand
     ".*You have overridden .on_before_batch_transfer..*",  # it takes ordinary tensors, too
     ".*It is recommended to use .*sync_dist=True.*",  # means over processes are logged as such
     ".*GPU available but not used.*",

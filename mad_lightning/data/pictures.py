@@ -247,6 +247,7 @@ class _Zip(Pictures):
     def _archive(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.root)
+        # zipfile raises NotImplementedError for compressions that it does not know
         except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
             raise Refused("root", f"{self.root}: {error}", "fetch the zip again") from error
 
@@ -457,7 +458,7 @@ def _read(path: Path) -> StoredSamples | None:
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict, it cannot be iterated
         samples = Samples(**tensors)
         digest = samples.digest()
         header = _header(tuple(samples.values.shape), samples.labels is not None, digest)

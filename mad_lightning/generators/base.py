@@ -247,7 +247,7 @@ class Generator(Described, L.LightningModule, ABC):
             seeds = seeds.to(self.device)
             given = None if labels is None else labels.to(self.device)
             floats = self.draw(seeds, sampling_bias, given)
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined] # not in its stubs
             raise self.diverged(f"no samples can be drawn ({error})") from error
         finally:
             self.train(training)

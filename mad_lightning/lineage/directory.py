@@ -428,6 +428,7 @@ class LineageDirectory:
                 "wait for it, or give this lineage a `name` of its own; if none is alive on any "
                 f"machine, delete {lock.lock_file}",
             ) from None
+        # filelock raises NotImplementedError where a system has no locks
         except (OSError, NotImplementedError) as error:
             if getattr(error, "errno", None) not in (None, *_NO_LOCKS):
                 raise

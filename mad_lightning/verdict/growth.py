@@ -256,7 +256,7 @@ def _answer(curve: _Curve) -> tuple[Answer, str]:
         if last <= 4:
             reason += f" (seen in {last} generations: a swing of all seeds would look the same)"
         return "MAD", reason
-    if rose and curve.rises and last >= FEWEST and curve.gathers_pace:
+    if rose and curve.rises and curve.gathers_pace:
         return "MAD", (
             f"it grows in generations {first} to {last} and gathers pace, as no loop that settles "
             f"with a memory of up to {_MEMORY:.0%} a generation does"

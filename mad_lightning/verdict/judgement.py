@@ -101,11 +101,12 @@ def _floor_of(quantity: Quantity, floor: ArrayLike | None) -> Floor | None:
     base = np.asarray(math.nan if floor is None else floor, dtype=float)
     if not np.isfinite(base).all():
         return None
+    value = float(np.mean(base))
     if base.ndim == 0 or (base == base[0]).all():
-        value = float(np.mean(base))
-        return Floor(value, *2 * (_ONE_DRAW * abs(value),))
+        scatter = _ONE_DRAW * abs(value)
+        return Floor(value, error=scatter, scatter=scatter)
     scatter = float(np.std(base, ddof=1))
-    return Floor(float(np.mean(base)), scatter / math.sqrt(len(base)), scatter)
+    return Floor(value, error=scatter / math.sqrt(len(base)), scatter=scatter)
 
 
 def _may_leave(quantity: Quantity) -> bool:

@@ -47,3 +47,5 @@ def test_nobody_waits_for_a_number_while_it_is_noted():
     means = Means()
     for step in range(3):
         means.add("loss", torch.zeros((), device="meta"), step)
+    with pytest.raises((RuntimeError, NotImplementedError)):  # only who takes them looks
+        means.taken()

@@ -179,9 +179,11 @@ def test_an_epoch_holds_a_batch_and_a_training_ends(arguments, diffusion, extra,
     assert told(arguments, *diffusion, *extra).field == field
 
 
-def test_whoever_waits_for_what_is_logged_may_wait(arguments, diffusion):
+def test_whoever_waits_for_what_is_logged_may_wait(arguments, diffusion, tmp_path):
     stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "loss"]
-    admit(build([*arguments, *diffusion, *stopping]))
+    meta = build([*arguments, *diffusion, *stopping])
+    admit(meta)  # what is not logged is refused, see above
+    assert not meta.lineage.path.exists()
 
 
 def test_a_start_that_fails_in_training_blocks_no_name(arguments, diffusion, tmp_path, monkeypatch):
