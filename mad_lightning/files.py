@@ -36,6 +36,7 @@ __all__ = [
     "read_json",
     "sealed",
     "sweep",
+    "to_disk",
     "unsealed",
     "write",
     "write_json",
@@ -67,8 +68,13 @@ class Damaged(OSError, ValueError):
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path, lasting: bool = True) -> Iterator[Path]:
     """Lets a file appear when the block ends well, also after a power cut.
+
+    Args:
+        path: The file.
+        lasting: Whether to wait until it would survive a power cut. What is found damaged and made
+            again, or is settled later (:func:`to_disk`), need not: waiting is dear.
 
     Yields:
         Where to write it: another name in the same directory, which is made if need be.
@@ -80,9 +86,11 @@ def appearing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _to_disk(temporary)
+        if lasting:
+            to_disk(temporary)
         temporary.replace(path)
-        _to_disk(path.parent)
+        if lasting:
+            to_disk(path.parent)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary)):
             raise
@@ -105,41 +113,40 @@ def folder_appearing(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for place in (temporary, *temporary.rglob("*")):
-            _to_disk(place)
+        to_disk(temporary, *temporary.rglob("*"))
         temporary.rename(path)
-        _to_disk(path.parent)
+        to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _to_disk(path: Path) -> None:
-    """Waits until a file's content, or a directory's names, would survive a power cut."""
-    place = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
+def to_disk(*paths: Path) -> None:
+    """Waits until files' contents, or directories' names, would survive a power cut."""
+    for path in paths:
+        place = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, content: bytes | str, lasting: bool = True) -> None:
     """Writes a file that readers see whole or not at all; text as UTF-8."""
-    with appearing(path) as temporary:
+    with appearing(path, lasting) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def write_json(path: Path, value: Any, seal: bool = True) -> None:
+def write_json(path: Path, value: Any, seal: bool = True, lasting: bool = True) -> None:
     """Writes plain values as JSON; numbers that are not finite become null.
 
     Args:
         path: The file.
         value: A dict where it is sealed.
         seal: Whether to add its seal, as the key ``seal``.
+        lasting: See :func:`appearing`.
     """
-    if not seal:
-        write(path, _json(value))
-        return
-    write(path, sealed(_json({**value, "seal": BLANK})))
+    text = sealed(_json({**value, "seal": BLANK})) if seal else _json(value)
+    write(path, text, lasting)
 
 
 def _json(value: Any) -> str:

@@ -101,4 +101,4 @@ class SampleGrids(LineageCallback):
             picture = scatter(samples.values, reach=self.reach, centre=self.centre)
         file = io.BytesIO()
         picture.save(file, "PNG")
-        write(directory / LineageDirectory.PICTURE, file.getvalue())
+        write(directory / LineageDirectory.PICTURE, file.getvalue(), lasting=False)

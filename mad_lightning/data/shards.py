@@ -30,15 +30,24 @@ __all__ = ["Shard", "ShardManifest", "load_tensors", "save_tensors"]
 
 
 def save_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    lasting: bool = True,
 ) -> None:
     """Writes tensors as safetensors; the file appears whole or not at all.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        metadata: What the file says beside them.
+        lasting: Whether to wait until it would survive a power cut.
 
     Raises:
         OSError: If it cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with appearing(path) as temporary:
+    with appearing(path, lasting) as temporary:
         try:
             save_file(plain, temporary, metadata)
         except SafetensorError as error:  # it hides which error of the system it was

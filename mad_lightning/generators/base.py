@@ -55,6 +55,10 @@ class Generator(Described, L.LightningModule, ABC):
     exact_pass: bool = False
     """Whether an epoch must be one exact pass over the mix (families with a closed form)."""
 
+    is_one_pass: bool = False
+    """Whether its hooks ask nothing of a Trainer, log nothing, and one pass is the whole fit: then
+    a process that is alone fits it without one."""
+
     precisions: tuple[str, ...] = ("32-true", "16-mixed", "bf16-mixed", "64-true")
     """Lightning's precisions that it can be trained in. Weights in half precision are none of them:
     the small steps of an average, or of moments, would be rounded away."""

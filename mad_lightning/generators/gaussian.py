@@ -44,6 +44,8 @@ class Gaussian(ClosedForm):
         torch.Size([5, 2])
     """
 
+    is_one_pass = True
+
     n: Tensor
     mean: Tensor
     scatter: Tensor

@@ -207,6 +207,8 @@ class Mixture(ClosedForm):
         torch.Size([5, 2])
     """
 
+    is_one_pass = True
+
     weight: Tensor
     mean: Tensor
     root: Tensor

@@ -39,6 +39,7 @@ from mad_lightning.files import (
     read_json,
     sealed,
     sweep,
+    to_disk,
     unsealed,
     write,
     write_json,
@@ -279,7 +280,8 @@ class LineageDirectory:
             if self.mix(mix.generation) == mix:
                 return
         parts = [vars(part) for part in mix.parts]  # there may be thousands: no deep copies
-        write_json(self.mix_file(mix.generation), {"generation": mix.generation, "parts": parts})
+        kept = {"generation": mix.generation, "parts": parts}
+        write_json(self.mix_file(mix.generation), kept, lasting=False)
 
     def mix(self, t: int) -> Mix | None:
         """What a generation was trained on; None if that was not kept.
@@ -316,7 +318,7 @@ class LineageDirectory:
         table = csv.DictWriter(text, [*sorted({name for row in rows for name in row}), _SEAL])
         table.writeheader()
         table.writerows([*rows[:-1], {**rows[-1], _SEAL: BLANK}])
-        write(self.curves_file(t), sealed(text.getvalue()))
+        write(self.curves_file(t), sealed(text.getvalue()), lasting=False)
 
     def has_curves(self, t: int) -> bool:
         """Whether what a generator logged is there, and is what was written."""
@@ -348,7 +350,7 @@ class LineageDirectory:
     ) -> None:
         """Keeps what was measured of a generation, beside what, and of which shard (its digest)."""
         kept = {"values": dict(values), "floor": dict(floor), "protocol": dict(protocol)}
-        write_json(self.metrics_file(t), {**kept, "shard": shard})
+        write_json(self.metrics_file(t), {**kept, "shard": shard}, lasting=False)
 
     def measured(self, t: int) -> dict[str, Any]:
         """What was measured of a generation: ``values``, ``floor``, ``protocol``, ``shard``.
@@ -450,7 +452,7 @@ class LineageDirectory:
             nonlocal last
             last = time.perf_counter()
             seconds = self.seconds(t) | {phase: round(before + last - start, 3)}
-            write_json(self.seconds_file(t), seconds)
+            write_json(self.seconds_file(t), seconds, lasting=False)
 
         def tick() -> None:
             if time.perf_counter() - last > 1.0:
@@ -458,6 +460,15 @@ class LineageDirectory:
 
         yield tick
         keep()
+
+    def settle(self, t: int) -> None:
+        """Waits until what a generation keeps would survive a power cut; then the ledger may tell.
+
+        Weights and shards have waited when they were written: they are dear to make again.
+        """
+        small = (self.mix_file, self.curves_file, self.picture, self.metrics_file)
+        files = [file(t) for file in (*small, self.seconds_file)]
+        to_disk(*filter(Path.exists, [*files, self.training(t), self.generation(t)]))
 
     def sweep_all(self) -> None:
         """Drops what killed programs left; whoever calls it holds the lineage."""

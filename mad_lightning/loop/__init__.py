@@ -4,6 +4,7 @@
     admission.py     what is refused before anything is written
     branching.py     a lineage that begins after a generation of another
     trainers.py      the two Lightning Trainers of a generation, and what they may not be asked
+    one_pass.py      what serves as one where a single pass is the whole fit
     inside.py        what runs inside them
     checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of
     blocks.py        what is computed block by block, and survives a kill

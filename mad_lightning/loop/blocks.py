@@ -20,9 +20,12 @@ from torch import Tensor
 
 from mad_lightning.data.shards import load_tensors, save_tensors
 from mad_lightning.files import Damaged
+from mad_lightning.processes import together
 
-__all__ = ["BlockLoader", "BlockWriter", "Blocks"]
+__all__ = ["Announce", "BlockLoader", "BlockWriter", "Blocks"]
 
+Announce = Callable[[int, int], None]
+"""Called with (blocks or batches done, all of them) of this process."""
 _DIGEST = "sha256"
 
 
@@ -33,10 +36,13 @@ class Blocks:
         directory: Where the blocks live until they are joined.
         n: Number of rows in all.
         block_size: Rows in a block; the last one may be shorter.
+        passing: Whether nobody reads them after they are joined. A process that is alone then
+            keeps a set of one block in memory: what is made of it is written next.
     """
 
-    def __init__(self, directory: Path, n: int, block_size: int) -> None:
+    def __init__(self, directory: Path, n: int, block_size: int, passing: bool = False) -> None:
         self.directory, self.n, self.block_size = directory, n, block_size
+        self.passing = passing
         self._read: dict[int, dict[str, Tensor]] = {}  # checked once a process, mapped to memory
 
     def __len__(self) -> int:
@@ -51,8 +57,11 @@ class Blocks:
         return slice(index * self.block_size, min(self.n, (index + 1) * self.block_size))
 
     def write(self, index: int, tensors: dict[str, Tensor]) -> None:
-        """Stores one block, whole or not at all."""
-        save_tensors(self.path(index), tensors, {_DIGEST: _digest(tensors)})
+        """Stores one block, whole or not at all; one that a power cut has torn is made again."""
+        if self.passing and len(self) == 1 and not together():
+            self._read[index] = tensors
+        else:
+            save_tensors(self.path(index), tensors, {_DIGEST: _digest(tensors)}, lasting=False)
 
     def read(self, index: int) -> dict[str, Tensor]:
         """The rows of one block.

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
 from torch import Tensor
+from tqdm import tqdm
 
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
@@ -26,7 +27,7 @@ from mad_lightning.files import Damaged, read_json, sweep, write_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.settings import Labels
-from mad_lightning.loop.blocks import Blocks
+from mad_lightning.loop.blocks import Announce, Blocks
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.base import View
@@ -131,7 +132,8 @@ class Measuring:
         place = self.data.cache / f"features-{key}"
         for side in sides:  # other lineages may be writing here, too
             sweep(place / side, r"\d+\.safetensors")
-        return self.features(sides, place, **_bar())
+        with _watched() as announce:
+            return self.features(sides, place, announce)
 
     @cached_property
     def floor(self) -> dict[str, float]:
@@ -159,13 +161,19 @@ class Measuring:
         return values
 
     def _measure_floor(self, real: Tensor, training: Mapping[str, Samples]) -> dict[str, float]:
-        eaten = self.features(training, self.lineage.unfinished(1, "features"), **_bar())
+        with _watched() as announce:
+            eaten = self.features(training, self.lineage.unfinished(1, "features"), announce)
         floor = View(real, labels=self.real.floor.labels)
         with at("evaluator"):
             return self.evaluator.compare(self.reference(eaten), floor)
 
     def measure(
-        self, t: int, generator: Generator, mix: Mix, drawn: Shard, progress: Callback
+        self,
+        t: int,
+        generator: Generator,
+        mix: Mix,
+        drawn: Shard,
+        progress: Announce,
     ) -> None:
         """Measures what a generator drew against the reference; keeps values, floor and protocol.
 
@@ -174,12 +182,12 @@ class Measuring:
             generator: Its generator, which may know its law.
             mix: What it was trained on.
             drawn: Its shard, which has at least as many samples as the reference.
-            progress: Tells how far it is.
+            progress: Called with (blocks done, all blocks).
         """
         samples = drawn.samples[: self.data.n_reference]
         sides = {"synthetic": samples} | self.training(mix)
         place = self.lineage.unfinished(t, "features") / drawn.manifest.sha256[:12]
-        features = self.features(sides, place, progress)
+        features = self.features(sides, place, progress, passing=True)
         reference, floor = self.reference(features), self.floor
         if is_first():
             shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
@@ -212,7 +220,11 @@ class Measuring:
         )
 
     def features(
-        self, sides: Mapping[str, Samples], directory: Path, *callbacks: Callback, **overrides: Any
+        self,
+        sides: Mapping[str, Samples],
+        directory: Path,
+        announce: Announce,
+        passing: bool = False,
     ) -> dict[str, Tensor]:
         """Features of sample sets by name, in full precision; kept in ``directory``."""
         if not sides:
@@ -222,15 +234,25 @@ class Measuring:
             return lambda job, rows: SampleBlock(job, samples[rows])
 
         blocks = {
-            name: Blocks(directory / name, len(samples), self.block_size)
+            name: Blocks(directory / name, len(samples), self.block_size, passing)
             for name, samples in sides.items()
         }
         work = {blocks[name]: batches(samples) for name, samples in sides.items()}
-        overrides = {"precision": "32-true", **overrides}
-        self.trainers.compute(self.evaluator.extractor, work, *callbacks, **overrides)
+        self.trainers.compute(self.evaluator.extractor, work, announce, full_precision=True)
         return {name: parts.join()["features"] for name, parts in blocks.items()}
 
 
-def _bar() -> dict[str, Any]:
-    """Lightning's own progress bar, where somebody watches: nobody observes the lineage yet."""
-    return {"enable_progress_bar": sys.stdout.isatty()}
+@contextmanager
+def _watched() -> Iterator[Announce]:
+    """A progress bar, where somebody watches: nobody observes the lineage yet.
+
+    Yields:
+        To be called with (blocks done, all blocks).
+    """
+    with tqdm(desc="features", unit="block", disable=not sys.stdout.isatty(), leave=False) as bar:
+
+        def announce(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield announce

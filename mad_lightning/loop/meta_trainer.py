@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from mad_lightning.lineage.configuration import circumstances, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
-from mad_lightning.loop.blocks import Blocks
+from mad_lightning.loop.blocks import Announce, Blocks
 from mad_lightning.loop.checkpoints import load_told, read, stands
 from mad_lightning.loop.classes import in_turn, one_round
 from mad_lightning.loop.description import described
@@ -55,8 +55,9 @@ from mad_lightning.loop.inside import (
     telling_divergence,
 )
 from mad_lightning.loop.measuring import Measuring
+from mad_lightning.loop.one_pass import OnePass
 from mad_lightning.loop.store import Store
-from mad_lightning.loop.trainers import Trainers, freeing
+from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
 from mad_lightning.processes import barrier, is_first, on_first
@@ -138,7 +139,8 @@ class MetaTrainer:
         """
         admit(self)
         self.make_ready()
-        with on_first(self.lineage.held()), self.watched() as records, freeing() as free:
+        trainers = self.trainers
+        with on_first(self.lineage.held()), self.watched() as records, trainers.freeing() as free:
             for t in range(len(records) + 1, self.settings.generations + 1):
                 if self.observers.stop(records):
                     break
@@ -183,7 +185,7 @@ class MetaTrainer:
             return generator
         with on_first(self.lineage.timed(t, "train")) as tick:
             data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
-            trainer = self.trainer(t, made_of, resumes, tick)
+            trainer = self.trainer(t, generator, made_of, resumes, tick)
             if not resumes:
                 if is_first():
                     self.lineage.curves_file(t).unlink(missing_ok=True)
@@ -222,8 +224,9 @@ class MetaTrainer:
             # Blocks of other weights or classes would be others.
             of = manifest.generator[:12] + ("-mix" if manifest.labels == "mix" else "")
             unfinished = self.lineage.unfinished
-            blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, self.settings.block_size)
-            grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid)
+            size = self.settings.block_size
+            blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, size, passing=True)
+            grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid, passing=True)
             work = {
                 blocks: lambda job, rows: self.seed_block(job, rows, asked, *manifest.seeds),
                 grid: lambda job, rows: self.seed_block(job, rows, equal, self.seed, "grid"),
@@ -286,6 +289,7 @@ class MetaTrainer:
         )
         self.told[t] = record.digests
         if is_first():
+            self.lineage.settle(t)
             self.lineage.ledger.append(record)
             if self.changes:
                 self.lineage.keep_config(self.config)
@@ -496,14 +500,15 @@ class MetaTrainer:
                 raise Refused(field, str(error), "bring it back from a copy") from None
 
     def trainer(
-        self, t: int, made_of: str, resumes: bool, tick: Callable[[], None] | None
-    ) -> L.Trainer:
+        self,
+        t: int,
+        generator: Generator,
+        made_of: str,
+        resumes: bool,
+        tick: Callable[[], None] | None,
+    ) -> L.Trainer | OnePass:
         """A new Trainer with new inner callbacks, in a directory of its own."""
-        curves = Curves(
-            self.lineage,
-            t,
-            lambda images, values: self.observers.on_generation_curves(t, images, values),
-        )
+        curves = Curves(self.lineage, t, partial(self.observers.on_generation_curves, t))
         asked, _ = self.classes(t)
         trial = self.seed_block(0, slice(0, N_TRIAL), asked, self.seed, t, "sample")
         return self.trainers.for_fit(
@@ -511,7 +516,8 @@ class MetaTrainer:
             made_of,
             # Randomness first, so that all others draw by address too.
             first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
-            last=[Divergence(trial), curves, self.progress(t, "train", tick)],
+            last=[Divergence(trial), curves, Progress(self.progress(t, "train", tick))],
+            one_pass=generator.is_one_pass,
         )
 
     def class_counts(self, t: int) -> Tensor | None:
@@ -542,7 +548,7 @@ class MetaTrainer:
         labels = None if classes is None else in_turn(classes, rows)
         return SeedBlock(job, seeds, labels, self.sampling_bias)
 
-    def progress(self, t: int, phase: str, tick: Callable[[], None] | None) -> Progress:
+    def progress(self, t: int, phase: str, tick: Callable[[], None] | None) -> Announce:
         """Tells the clock of a phase that it goes on, and the observers how far it is."""
 
         def announce(done: int, total: int) -> None:
@@ -550,4 +556,4 @@ class MetaTrainer:
                 tick()
             self.observers.on_generation_progress(t, phase, done, total)
 
-        return Progress(announce)
+        return announce

@@ -2,7 +2,9 @@
 
 One trains, one computes blocks. Each is made anew, with new inner callbacks and in a directory of
 its own: a Trainer or a callback that was used before can bring the weights of an earlier generation
-along.
+along. A Trainer costs more than many a small generation: where one process computes blocks, or fits
+a closed form, and nothing asks for a Trainer, it does without one, and nobody can tell from what
+comes out.
 """
 
 from __future__ import annotations
@@ -13,24 +15,31 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
+import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from mad_lightning.loop.blocks import BlockLoader, Blocks, BlockWriter
+from mad_lightning.loop.blocks import Announce, BlockLoader, Blocks, BlockWriter
 from mad_lightning.loop.checkpoints import SealedCheckpoints
-from mad_lightning.loop.inside import CrashOnly
+from mad_lightning.loop.inside import CrashOnly, Progress
+from mad_lightning.loop.one_pass import OnePass
 from mad_lightning.processes import alone, barrier
 from mad_lightning.refusal import Refused
 
-__all__ = ["Trainers", "freeing"]
+__all__ = ["Trainers"]
 
 _QUIET = {
     "logger": False,
@@ -44,6 +53,17 @@ _OF_THE_MACHINE = ("accelerator", "strategy", "devices", "num_nodes", "precision
 _OF_A_NODE = ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "RANK")
 _MOST = max(16, 4 * (os.cpu_count() or 1))
 _COPIES = ("spawn", "fork", "notebook")
+_OF_PREDICTING = (
+    "on_predict_start",
+    "on_predict_epoch_start",
+    "on_predict_batch_start",
+    "on_predict_batch_end",
+    "on_predict_epoch_end",
+    "on_predict_end",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+"""Hooks of a module that only a Trainer calls."""
 _REFUSALS_OF_LIGHTNING = (
     MisconfigurationException,
     ValueError,
@@ -109,6 +129,24 @@ _CANNOT_WORK: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
 """Argument, what makes it wrong, why, and the remedy."""
 
 
+class _Plan(NamedTuple):
+    """How a lineage is computed.
+
+    Attributes:
+        world_size: How many processes train together.
+        precision: How exactly numbers are kept in training, as Lightning calls it.
+        device: Where the only process computes; None if there are several, or their ways differ.
+        plugin: Lightning's, for the precision.
+        is_plain: Whether the Trainer is asked for nothing but one epoch on a device.
+    """
+
+    world_size: int
+    precision: str
+    device: torch.device | None
+    plugin: Precision
+    is_plain: bool
+
+
 class Trainers:
     """Makes the Trainers of a lineage.
 
@@ -118,6 +156,7 @@ class Trainers:
 
     def __init__(self, build_arguments: Callable[[], Mapping[str, Any]]) -> None:
         self.build_arguments = build_arguments
+        self._is_used = False
 
     def arguments(self) -> dict[str, Any]:
         """Fresh arguments; callbacks and plugins are lists."""
@@ -165,15 +204,15 @@ class Trainers:
         Raises:
             Refused: If Lightning cannot make such a Trainer.
         """
-        return self._plan[0]
+        return self._plan.world_size
 
     @property
     def precision(self) -> str:
         """How exactly numbers are kept in training, as Lightning calls it."""
-        return self._plan[1]
+        return self._plan.precision
 
     @cached_property
-    def _plan(self) -> tuple[int, str]:
+    def _plan(self) -> _Plan:
         arguments = self.arguments()
         if arguments.get("devices") in (0, "0"):
             raise Refused("devices", "0: nothing would compute", "take at least 1, or leave it out")
@@ -182,7 +221,15 @@ class Trainers:
             if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > _MOST:
                 problem = f"{trainer.num_devices} processes for {os.cpu_count()} CPU cores"
                 raise Refused("devices", problem, f"take at most {_MOST} on this machine")
-            return trainer.world_size, str(trainer.precision)
+            world_size, strategy = trainer.world_size, trainer.strategy
+            is_alone = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and world_size == 1
+            return _Plan(
+                world_size,
+                str(trainer.precision),
+                strategy.root_device if is_alone else None,
+                trainer.precision_plugin,
+                _is_plain(arguments),
+            )
         except Refused:
             raise
         except _REFUSALS_OF_LIGHTNING as error:
@@ -210,15 +257,21 @@ class Trainers:
         made_of: str = "",
         first: Sequence[L.Callback] = (),
         last: Sequence[L.Callback] = (),
-    ) -> L.Trainer:
-        """A Trainer that trains and keeps its last checkpoint.
+        one_pass: bool = False,
+    ) -> L.Trainer | OnePass:
+        """A Trainer that trains and keeps its last checkpoint, or what serves as one.
 
         Args:
             directory: Where it may write.
             made_of: Digest of what the training is made of; checkpoints carry it.
             first: Callbacks before the user's.
             last: Callbacks after the user's, before the one that writes checkpoints.
+            one_pass: Whether the generator is fitted in one pass and asks nothing of a Trainer.
         """
+        plan = self._plan
+        if one_pass and plan.is_plain and plan.device is not None:
+            return OnePass(plan.device, plan.plugin, made_of, [*first, *last])
+        self._is_used = True
         arguments = self.arguments()
         checkpoints = ModelCheckpoint(
             directory,
@@ -239,26 +292,33 @@ class Trainers:
         self,
         module: L.LightningModule,
         work: Mapping[Blocks, Callable[[int, slice], Any]],
-        *callbacks: L.Callback,
-        **overrides: Any,
+        announce: Announce,
+        full_precision: bool = False,
     ) -> None:
         """Computes all blocks that do not stand yet, spread over the processes.
 
         Args:
             module: What computes them, in its ``predict_step``.
             work: Blocks, and what makes the batch of (job number, rows).
-            callbacks: Of the Trainer.
-            overrides: Arguments of the Trainer, over the configured ones.
+            announce: Called with (blocks done, all blocks) of this process.
+            full_precision: Whether to compute in float32, whatever the Trainer's precision is.
         """
         jobs = BlockLoader(work)
+        device = self._plan.device
+        wants_trainer = (is_overridden(name, module, L.LightningModule) for name in _OF_PREDICTING)
+        if device is not None and not any(wants_trainer):
+            self._compute_here(module, jobs, device, announce, full_precision)
+            return
+        self._is_used = True
         configured = self.arguments()
+        overrides = {"precision": "32-true"} if full_precision else {}
         trainer = L.Trainer(
             **_QUIET
             | {name: configured[name] for name in _OF_THE_MACHINE if name in configured}
             | {
                 "enable_checkpointing": False,
                 "inference_mode": False,
-                "callbacks": [BlockWriter(jobs.write), CrashOnly(), *callbacks],
+                "callbacks": [BlockWriter(jobs.write), CrashOnly(), Progress(announce)],
             }
             | overrides
         )
@@ -268,24 +328,51 @@ class Trainers:
             trainer.predict(module, jobs, return_predictions=False)
         barrier()
 
+    @contextmanager
+    def freeing(self) -> Iterator[Callable[[], None]]:
+        """Frees the Trainers of a generation, and the generator that they hold, when it is over.
 
-@contextmanager
-def freeing() -> Iterator[Callable[[], object]]:
-    """Frees the Trainers of a generation, and the generator that they hold, when it is over.
+        A Trainer, its loops, its callbacks and its module hold each other in rings, which Python
+        finds when it looks through everything, after a dozen generations perhaps. Inside, what was
+        there at the start is set aside, so that looking through the rest costs a few milliseconds.
 
-    A Trainer, its loops, its callbacks and its module hold each other in rings, which Python finds
-    when it looks through everything, after a dozen generations perhaps. Inside, what was there at
-    the start is set aside, so that looking through the rest costs a few milliseconds.
+        Yields:
+            To be called when a generation is over.
+        """
 
-    Yields:
-        To be called when a generation is over.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield gc.collect
-    finally:
-        gc.unfreeze()
+        def free() -> None:
+            if self._is_used:
+                gc.collect()
+            self._is_used = False
+
+        gc.collect()
+        gc.freeze()
+        try:
+            yield free
+        finally:
+            gc.unfreeze()
+
+    def _compute_here(
+        self,
+        module: L.LightningModule,
+        jobs: BlockLoader,
+        device: torch.device,
+        announce: Announce,
+        full_precision: bool,
+    ) -> None:
+        """Computes blocks on the only process, as Lightning's Trainer would."""
+        if not (n := jobs.share(0, 1)):
+            return
+        plugin = Precision() if full_precision else self._plan.plugin
+        plugin.convert_module(module).to(device).eval()
+        try:
+            with torch.no_grad(), plugin.predict_step_context():
+                for done, batch in enumerate(jobs):
+                    there = plugin.convert_input(move_data_to_device(batch, device))
+                    jobs.write(batch, module.predict_step(there, done))
+                    announce(done + 1, n)
+        finally:
+            module.cpu()
 
 
 def _listed(given: Any) -> list[Any]:
@@ -293,6 +380,19 @@ def _listed(given: Any) -> list[Any]:
     if given is None or given == []:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _is_plain(arguments: Mapping[str, Any]) -> bool:
+    """Whether everything that could make a pass over the samples differ is as Lightning has it."""
+    usual = {name: given.default for name, given in signature(L.Trainer).parameters.items()} | {
+        **_QUIET,
+        "callbacks": [],
+        "plugins": [],
+        "max_epochs": 1,
+    }
+    free = (*_OF_THE_MACHINE[:-1], "default_root_dir")
+    asked = {name: value for name, value in arguments.items() if name not in free}
+    return arguments.get("max_epochs") == 1 and all(usual[k] == v for k, v in asked.items())
 
 
 def _shown(value: Any) -> str:

@@ -104,7 +104,6 @@ REBUILT = {
     "picture": ("stopped", f"{SECOND}/samples.png", ""),
     "curves": ("stopped", f"{SECOND}/train/curves.csv", ""),
     "blocks": ("stopped", f"{SECOND}/blocks/*/00001.*", f"{SECOND}/shard.json"),
-    "grid": ("stopped", f"{SECOND}/grid/*/*", f"{SECOND}/shard.json"),
     "features": ("stopped", f"{SECOND}/features/*/*/00001.*", f"{SECOND}/metrics.json"),
 }
 """Where it lies, and what newer artefact is taken away so that it must be used."""

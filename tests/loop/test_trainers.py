@@ -130,12 +130,52 @@ def test_blocks_are_computed_once_in_any_number_of_sets(tmp_path):
     module, trainers = Doubles(), Trainers(lambda: ON_CPU)
     sets[0].path(1).parent.mkdir()
     sets[0].write(1, {"features": torch.full((2, 2), -1.0)})  # stands already
-    trainers.compute(module, work)
+    told = []
+    trainers.compute(module, work, lambda done, total: told.append((done, total)))
     assert module.seen == [0, 2, 3, 4, 5]
+    assert told == [(done, 5) for done in range(1, 6)]
     assert torch.equal(sets[1].join()["features"], 2 * values)
     assert sets[0].join()["features"][2:4].unique().tolist() == [-1.0]
-    trainers.compute(module, work)
-    assert len(module.seen) == 5
+    trainers.compute(module, work, lambda done, total: told.append(total))
+    assert len(module.seen) == len(told) == 5
+
+
+class Asks(Doubles):
+    """Tells in which precision it computes, and whether gradients are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+
+    def predict_step(self, batch, batch_idx):
+        self.seen.append((torch.is_grad_enabled(), self.training))
+        return self.linear(batch.samples.values)
+
+
+class AsksByHook(Asks):
+    """The same, and has a hook that only a Trainer calls."""
+
+    def on_predict_start(self):
+        self.trainer_came = self.trainer.world_size
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("full_precision", [True, False])
+def test_blocks_without_a_trainer_are_those_of_one(tmp_path, precision, full_precision):
+    values = torch.arange(10.0).reshape(5, 2)
+    trainers = Trainers(lambda: {**ON_CPU, "precision": precision})
+    rows = []
+    for module in (Asks(), AsksByHook()):
+        torch.manual_seed(0)
+        module.linear = torch.nn.Linear(2, 2)
+        blocks = Blocks(tmp_path / type(module).__name__, 5, 2)
+        work = {blocks: lambda job, rows: SampleBlock(job, Samples(values[rows]))}
+        trainers.compute(module, work, lambda done, total: None, full_precision)
+        rows.append(blocks.join()["features"])
+        assert module.seen == [(False, False)] * 3
+    assert module.trainer_came == 1
+    assert rows[0].dtype == rows[1].dtype
+    assert torch.equal(rows[0], rows[1])
 
 
 def test_checkpoints_are_written_whole_unless_somebody_else_writes_them(tmp_path):
