@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import io
 import math
 import os
@@ -422,25 +421,23 @@ def pairs(family: Family, epochs: int, generations: int, root: str) -> list[tupl
         ]
     )  # fmt: skip
     stamps, configured = Stamps(), loop.trainers.build_arguments
-    loop.trainers.build_arguments = lambda: {**configured(), "callbacks": [stamps]}
+    is_trained = type(loop.build_generator()).__name__ in STEPS
+    if is_trained:
+        loop.trainers.build_arguments = lambda: {**configured(), "callbacks": [stamps]}
     admit(loop)
     loop.make_ready()
     bare = Bare(loop, epochs)
-    is_trained = type(bare.model).__name__ in STEPS
-    quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, loop.lineage.held(), loop.watched() as records:
-        gc.collect()
-        gc.freeze()
+    quiet, free = contextlib.redirect_stdout(io.StringIO()), loop.trainers.freeing()
+    with quiet, loop.lineage.held(), loop.watched() as records, free as collect:
         for t in range(1, generations + 2):
             start = time.process_time()
             records.append(loop.generation(t))
             loop.observers.on_generation_end(records[-1], loop.lineage.generation(t))
-            gc.collect()
+            collect()
             total = time.process_time() - start
             of_epochs = stamps.ended - stamps.begun if is_trained else 0.0
             theirs = bare.generation()
             spent.append((Spent(of_epochs, total - of_epochs), theirs))
-        gc.unfreeze()
     return spent[1:]
 
 
