@@ -7,12 +7,12 @@ conditional and the unconditional noise, and classifier-free guidance (Ho & Sali
 the sampling bias.
 
 The sampler is a bias of its own: few solver steps, clipping and averaged weights all change what
-the next generation sees. They are therefore recorded beside λ.
+the next generation sees. They are therefore recorded beside λ. The solvers are in
+:mod:`mad_lightning.generators.solvers`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, Self
@@ -28,6 +28,7 @@ from mad_lightning.generators.base import (
     try_network,
     warmed_adamw,
 )
+from mad_lightning.generators.solvers import SOLVERS, Solver
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.unet import UNet
 from mad_lightning.refusal import Refused, at, check_one_of, check_within
@@ -36,9 +37,7 @@ from mad_lightning.seeds import normal
 
 __all__ = ["Diffusion"]
 
-_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
-SCHEDULES = {"ddpm": (*_BETAS, "sigmoid"), "dpm_solver": _BETAS}
-"""Noise schedules that each sampler knows."""
+_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
 
 class Diffusion(Generator):
@@ -53,13 +52,15 @@ class Diffusion(Generator):
             with class index ``spec.classes`` for "no class".
         timesteps: T of the forward process; the paper's MNIST experiments use 500.
         beta_schedule: Noise schedule, as diffusers names it: ``linear``, ``scaled_linear``,
-            ``squaredcos_cap_v2``, and for ``ddpm`` also ``sigmoid``.
+            ``squaredcos_cap_v2`` or ``sigmoid``.
         prediction: What the network's output is: the noise ``epsilon``, or the ``velocity``
             :math:`\sqrt{\bar\alpha_t}\epsilon - \sqrt{1-\bar\alpha_t}x_0` (Salimans & Ho, 2022),
             from which the same noise follows without dividing by a vanishing signal.
-        sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2), ``dpm_solver``
-            solves the probability-flow equation in a few steps (DPM-Solver++ 2M, Lu et al., 2022).
-        sampling_steps: Steps of the sampler; None takes all T, which ``dpm_solver`` cannot.
+        sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2); in a few steps,
+            ``sde_dpm_solver`` solves the reverse stochastic equation (SDE-DPM-Solver++ 2M, Lu et
+            al., 2022), ``dpm_solver`` (DPM-Solver++ 2M) and ``unipc`` (Zhao et al., 2023) the
+            probability-flow equation, without further noise.
+        sampling_steps: Steps of the sampler; None takes all T, which only ``ddpm`` can.
         clip: Clip the estimate of x_0 to [-1, 1] at every step.
         condition_drop: Share of training samples whose class is dropped; the paper drops 0.1.
         lr: Peak learning rate of AdamW; warms up over ``warmup`` steps, then falls as a cosine.
@@ -84,7 +85,7 @@ class Diffusion(Generator):
         timesteps: int = 1000,
         beta_schedule: str = "linear",
         prediction: Literal["epsilon", "velocity"] = "epsilon",
-        sampler: Literal["ddpm", "dpm_solver"] = "dpm_solver",
+        sampler: Literal["ddpm", "dpm_solver", "sde_dpm_solver", "unipc"] = "sde_dpm_solver",
         sampling_steps: int | None = 15,
         clip: bool = True,
         condition_drop: float = 0.1,
@@ -94,8 +95,8 @@ class Diffusion(Generator):
         ema_decay: float = 0.995,
     ) -> None:
         super().__init__()
-        check_one_of(SCHEDULES, sampler=sampler)
-        check_one_of(SCHEDULES[sampler], beta_schedule=beta_schedule)
+        check_one_of(SOLVERS, sampler=sampler)
+        check_one_of(_SCHEDULES, beta_schedule=beta_schedule)
         check_one_of(("epsilon", "velocity"), prediction=prediction)
         check_within("[1, 100000]", "the paper takes 500", timesteps=timesteps)
         check_within("[0, 1)", "the paper takes 0.1", condition_drop=condition_drop)
@@ -119,12 +120,14 @@ class Diffusion(Generator):
 
     def build(self, spec: SampleSpec) -> Self:
         """Makes the network, its average and the noise schedule."""
-        from diffusers import DDPMScheduler  # costs seconds
-
         refuse_vectors("Diffusion", spec)
         self.spec = spec
-        schedule = DDPMScheduler(self.timesteps, beta_schedule=self.beta_schedule)
-        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod, persistent=False)
+        steps = self.sampling_steps or self.timesteps
+        self.solver = Solver(
+            self.sampler_name, self.beta_schedule, self.timesteps, steps, self.clip
+        )
+        alphas_cumprod = self.solver.alphas_cumprod.clone()
+        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         self._check_schedule()
         with at("network"):
             self.net = self.network(spec)
@@ -133,10 +136,10 @@ class Diffusion(Generator):
         return self
 
     def _check_schedule(self) -> None:
-        """Refuses steps that the solver stumbles over; warns of a schedule that is too short.
+        """Warns of a schedule that is too short.
 
-        Raises:
-            Refused: If the solver does not find back to a finite sample, whatever the network.
+        Samples start from pure noise, whose mean is 0 and not what is left of the images'. It is
+        not rescaled: T = 500 with linear betas is the usual MNIST code, and probably the paper's.
         """
         left = float(self.alphas_cumprod[-1].sqrt())
         if left > 0.05:
@@ -146,16 +149,6 @@ class Diffusion(Generator):
                 "network would drift from generation to generation (more timesteps, or "
                 "squaredcos_cap_v2, end in noise)"
             )
-        if self.sampler_name == "dpm_solver":
-            one = torch.ones(1, 1, 1, 1)
-            if not self._solve(one, lambda x, t: torch.ones_like(x)).isfinite().all():
-                raise Refused(
-                    "sampling_steps",
-                    f"dpm_solver in {self.sampling_steps or 'all'} steps of `timesteps: "
-                    f"{self.timesteps}` meets a time twice and divides by zero",
-                    "take few steps, e.g. `sampling_steps: 15`, or more timesteps, or "
-                    "`sampler: ddpm`",
-                )
 
     def _try_network(self) -> None:
         """Calls it once, with a class and with none."""
@@ -179,10 +172,8 @@ class Diffusion(Generator):
     def sampler(self) -> dict[str, Any]:
         """The biases besides λ."""
         return {
-            "sampler": self.sampler_name,
-            "steps": self.sampling_steps or self.timesteps,
-            "timesteps": self.timesteps,
-            "clip": self.clip,
+            **self.solver.facts(),
+            "prediction": self.prediction,
             "weights": f"ema {self.ema_decay}",
         }
 
@@ -247,54 +238,7 @@ class Diffusion(Generator):
         return alpha_bar.sqrt() * out + (1.0 - alpha_bar).sqrt() * x
 
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
-        """Runs the sampler from each seed's own noise."""
-        x = normal(seeds, *self.spec.shape)
+        """Runs the solver from each seed's own noise."""
+        noise = partial(normal, seeds, *self.spec.shape)
         estimate = partial(self.noise_estimate, labels=labels, sampling_bias=sampling_bias)
-        if self.sampler_name == "ddpm":
-            return self._ancestral(x, seeds, estimate)
-        return self._solve(x, estimate)
-
-    def _solve(self, x: Tensor, noise_estimate: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """DPM-Solver++ 2M by diffusers; deterministic given the first noise."""
-        from diffusers import DPMSolverMultistepScheduler
-
-        solver = DPMSolverMultistepScheduler(
-            self.timesteps,
-            beta_schedule=self.beta_schedule,
-            thresholding=self.clip,
-            sample_max_value=1.0,
-            # A cosine schedule ends in pure noise; the solver starts where there is some signal.
-            lambda_min_clipped=-5.1 if self.beta_schedule == "squaredcos_cap_v2" else -math.inf,
-        )
-        solver.set_timesteps(self.sampling_steps or self.timesteps, device=x.device)
-        for t in solver.timesteps:
-            x = solver.step(noise_estimate(x, int(t)), t, x).prev_sample
-        return x
-
-    def _ancestral(
-        self, x: Tensor, seeds: Tensor, noise_estimate: Callable[[Tensor, int], Tensor]
-    ) -> Tensor:
-        """Ancestral sampling, over all times or an even subset (Ho et al., 2020, equations 6-7).
-
-        Written here because each sample's noise must come from its own seed at every step.
-        """
-        steps = self.sampling_steps or self.timesteps
-        times = torch.linspace(self.timesteps - 1, 0, steps).round().long().tolist()
-        for place, (t, before) in enumerate(zip(times, [*times[1:], -1], strict=True), start=1):
-            alpha_bar = self.alphas_cumprod[t]
-            alpha_bar_before = (
-                self.alphas_cumprod[before] if before >= 0 else torch.ones_like(alpha_bar)
-            )
-            alpha = alpha_bar / alpha_bar_before
-            noise = noise_estimate(x, t)
-            x_0 = (x - (1.0 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
-            if self.clip:
-                x_0 = x_0.clamp(-1.0, 1.0)
-            x = (
-                alpha_bar_before.sqrt() * (1.0 - alpha) * x_0
-                + alpha.sqrt() * (1.0 - alpha_bar_before) * x
-            ) / (1.0 - alpha_bar)
-            if before >= 0:
-                variance = (1.0 - alpha) * (1.0 - alpha_bar_before) / (1.0 - alpha_bar)
-                x = x + variance.sqrt() * normal(seeds, *self.spec.shape, stream=place)
-        return x
+        return self.solver.solve(noise(), estimate, lambda step: noise(stream=step))

@@ -113,7 +113,7 @@ def test_velocity_and_noise_are_two_names_of_one_network_output():
             return noise if self.kind == "epsilon" else velocity
 
     for kind in ("epsilon", "velocity"):
-        for sampler in ("ddpm", "dpm_solver"):
+        for sampler in ("ddpm", "dpm_solver", "sde_dpm_solver", "unipc"):
             Oracle.kind = kind
             generator = Diffusion(
                 Oracle, 50, prediction=kind, sampler=sampler, sampling_steps=10, clip=False
@@ -162,6 +162,15 @@ def test_samples_come_from_the_averaged_weights():
         generator.net.weight.fill_(5.0)
     assert torch.equal(generator.sample(seeds, 1.0, labels).values, before)
     assert generator.sampler()["weights"].startswith("ema")
+
+
+def test_what_decides_numbers_is_recorded():
+    told = build(timesteps=500, prediction="velocity", sampling_steps=7, clip=False).sampler()
+    assert told["sampler"] == "sde_dpm_solver"
+    assert (told["steps"], told["timesteps"], told["clip"]) == (7, 500, False)
+    assert (told["prediction"], told["beta_schedule"]) == ("velocity", "linear")
+    assert (told["first_time"], told["weights"]) == (499, "ema 0.995")
+    assert told["last_alpha_bar"] == pytest.approx(0.0064, abs=1e-4)  # starts are not pure noise
 
 
 def test_the_average_is_the_closed_form():

@@ -124,7 +124,6 @@ def test_a_value_that_means_nothing_is_refused_by_name_or_works(cls, name, value
     ("make", "field"),
     [
         (lambda: Diffusion(beta_schedule="cosine"), "beta_schedule"),
-        (lambda: Diffusion(beta_schedule="sigmoid"), "beta_schedule"),
         (lambda: Diffusion(beta_schedule="Linear"), "beta_schedule"),
         (lambda: Diffusion(beta_schedule=""), "beta_schedule"),
         (lambda: Diffusion(sampler="ddim"), "sampler"),
@@ -148,16 +147,29 @@ def test_what_does_not_exist_or_fit_is_refused(make, field):
     assert caught.value.field == field
 
 
-def test_sigmoid_is_a_schedule_of_ancestral_sampling(fit):
-    generator = Diffusion(tiny_unet, 40, "sigmoid", sampler="ddpm", sampling_steps=None)
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    [("ddpm", None), ("dpm_solver", 5), ("sde_dpm_solver", None), ("unipc", 9)],
+)
+def test_sigmoid_is_a_schedule_of_every_sampler(sampler, steps, fit):
+    generator = Diffusion(tiny_unet, 40, "sigmoid", sampler=sampler, sampling_steps=steps)
     assert works(generator.build(SPEC), fit)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize(("timesteps", "steps"), [(50, None), (20, 20)])
 def test_steps_that_give_no_number_are_refused_before_training(schedule, timesteps, steps):
-    generator = Diffusion(tiny_unet, timesteps, schedule, sampling_steps=steps)
+    generator = Diffusion(
+        tiny_unet, timesteps, schedule, sampler="dpm_solver", sampling_steps=steps
+    )
     with pytest.raises(Refused, match="sampling_steps: dpm_solver"):
+        generator.build(SPEC)
+
+
+@pytest.mark.parametrize("sampler", ["sde_dpm_solver", "unipc"])
+def test_more_steps_than_times_before_pure_noise_are_refused(sampler):
+    generator = Diffusion(tiny_unet, 50, "squaredcos_cap_v2", sampler=sampler, sampling_steps=None)
+    with pytest.raises(Refused, match=f"sampling_steps: {sampler} in 50 steps"):
         generator.build(SPEC)
 
 

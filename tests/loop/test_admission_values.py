@@ -79,7 +79,11 @@ def test_what_holds_no_weights_to_start_from_is_refused_with_its_name(
         (["--generator.network.widths", "[0,0]"], "generator.network.widths"),
         (["--generator.network.widths", "[]"], "generator.network.widths"),
         (
-            ["--generator.sampling_steps", "null", "--generator.timesteps", "50"],
+            [
+                *("--generator.sampling_steps", "50"),
+                *("--generator.timesteps", "50"),
+                *("--generator.beta_schedule", "squaredcos_cap_v2"),
+            ],
             "generator.sampling_steps",
         ),
         (["--generator.beta_schedule", "cosine"], "generator.beta_schedule"),
