@@ -153,7 +153,9 @@ class GenerationDataModule(Described, L.LightningDataModule):
         images_per_epoch: Images of an epoch ("tick": curves are logged and checkpoints written at
             its end), over all devices; None for one pass over the mix.
         n_reference: Real samples held out for measuring; never trained on.
-        split_seed: Decides which ones, the same for every lineage seed.
+        split_seed: Decides which ones, the same for every lineage seed. None: each lineage's own
+            seed does, so that seeds share neither reference nor floor nor classifier, and what they
+            say together holds for more than one reference.
         cache: Directory for decoded data sets, classifiers and reference features; lineages on
             the same data share it.
     """
@@ -164,7 +166,7 @@ class GenerationDataModule(Described, L.LightningDataModule):
         batch_size: int = 64,
         images_per_epoch: int | None = None,
         n_reference: int = 1000,
-        split_seed: int = 0,
+        split_seed: int | None = 0,
         cache: str = "runs/cache",
     ) -> None:
         super().__init__()

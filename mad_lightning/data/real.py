@@ -1,9 +1,16 @@
 """The real side of a lineage: a training pool in order, and a reference nobody trains on.
 
 Two orders decide everything. The *split* into pool and reference depends on the data and
-``split_seed`` alone, so that all lineages on one data set are measured against the same reference.
-The *order* of the pool depends on the lineage's seed, so that two seeds train on different real
-samples. A mix names real samples by their place in that order.
+``split_seed`` alone, so that all lineages on one data set are measured against the same reference;
+or on the lineage's seed, so that what seeds say together holds for no single reference. The *order*
+of the pool depends on the lineage's seed, so that two seeds train on different real samples. A mix
+names real samples by their place in that order.
+
+Where samples have classes, the reference has them in the shares of the data and the floor has as
+many of each as the reference. Drawn blindly the two would differ in their classes by chance, which
+was half of the variance of a floor and stood in every number. Training samples stay as they come:
+their shares of classes are part of what a seed is, and its scatter tells of them; with
+``lineage.labels: mix`` what is drawn of them has those shares.
 """
 
 from __future__ import annotations
@@ -27,11 +34,47 @@ from mad_lightning.seeds import permutation, sample_seeds
 __all__ = ["RealData"]
 
 _PLACES = 2**40  # an inexhaustible pool keeps its reference this far behind its training samples
+_LESSONS = 20_000
+"""Samples of an inexhaustible pool that a feature extractor may learn from."""
 
 
 def _fingerprint(sample: Tensor) -> bytes:
     """Equal for equal values, and for no others."""
     return blake2b(sample.contiguous().numpy().data, digest_size=16).digest()
+
+
+def _turns(labels: Tensor) -> Tensor:
+    """The how-manieth of its class each sample is, from 0, in the order given (N,)."""
+    order = labels.argsort(stable=True)
+    counts = labels.bincount()
+    first = counts.cumsum(dim=0) - counts
+    turns = torch.empty_like(order)
+    turns[order] = torch.arange(len(order)) - first[labels[order]]
+    return turns
+
+
+def _in_shares(order: Tensor, labels: Tensor | None) -> Tensor:
+    """Places in an order of which any first ones have the classes' shares of all.
+
+    By Sainte-Laguë's rule: the j-th of n samples of a class comes at time (j - 1/2) / n.
+    """
+    if labels is None:
+        return order
+    own = labels[order]
+    times = (2 * _turns(own) + 1).double() / own.bincount()[own]
+    return order[times.argsort(stable=True)]
+
+
+def _like(order: Tensor, labels: Tensor | None, others: Tensor | None) -> Tensor:
+    """Places in an order of which the first have as many of each class as others have.
+
+    What a class lacks is made up for by whatever comes next.
+    """
+    if labels is None or others is None:
+        return order
+    own = labels[order]
+    wanted = others.bincount(minlength=int(labels.max()) + 1)
+    return order[(_turns(own) >= wanted[own]).int().argsort(stable=True)]
 
 
 class RealData:
@@ -40,7 +83,7 @@ class RealData:
     Args:
         source: Where they come from.
         n_reference: Samples held out for measuring.
-        split_seed: Decides which ones.
+        split_seed: Decides which ones; None is the lineage's seed.
         seed: The lineage's seed; decides the order of the training pool.
         cache: Directory for decoded data sets.
 
@@ -54,10 +97,15 @@ class RealData:
     """Digest of the samples, and of which are held out."""
 
     def __init__(
-        self, source: Source | LawSource, n_reference: int, split_seed: int, seed: int, cache: Path
+        self,
+        source: Source | LawSource,
+        n_reference: int,
+        split_seed: int | None,
+        seed: int,
+        cache: Path,
     ) -> None:
         self.source, self.n_reference, self.seed = source, n_reference, seed
-        self.split_seed = split_seed
+        self.split_seed = seed if split_seed is None else split_seed
         if isinstance(source, LawSource):
             self.spec, self.size, identity = source.spec, None, source.identity
             what = f"a reference of {n_reference:,} samples"
@@ -84,7 +132,10 @@ class RealData:
             identity = loaded.digest
         made_with = description(source).get("init_args", "") if self.size is None else ""
         self.content = sha256(f"{identity} {made_with}".encode()).hexdigest()
-        self.digest = sha256(f"{identity} {n_reference} {split_seed}".encode()).hexdigest()
+        held_out = f"{identity} {n_reference} {self.split_seed}"
+        if self.spec.classes is not None:
+            held_out += " by class"  # until then it was drawn blindly
+        self.digest = sha256(held_out.encode()).hexdigest()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -127,12 +178,11 @@ class RealData:
     @cached_property
     def _split(self) -> tuple[Tensor, Samples]:
         """Of a finite source: places of the training pool, and the reference."""
-        if self._held_out is not None:
-            order = permutation(len(self._held_out), self.split_seed, "split")
-            return torch.arange(len(self._samples)), self._held_out[order[: self.n_reference]]
-        order = permutation(len(self._samples), self.split_seed, "split")
-        held_out = order[: self.n_reference]
-        return order[self.n_reference :].sort().values, self._samples[held_out]
+        kept = self._samples if self._held_out is None else self._held_out
+        order = _in_shares(permutation(len(kept), self.split_seed, "split"), kept.labels)
+        reference, others = order[: self.n_reference], order[self.n_reference :]
+        pool = torch.arange(len(self._samples)) if kept is self._held_out else others.sort().values
+        return pool, kept[reference]
 
     @cached_property
     def reference(self) -> Samples:
@@ -141,22 +191,33 @@ class RealData:
             return self._draw(_PLACES, self.n_reference, self.split_seed, "real")
         return self._split[1]
 
-    def pool(self) -> Samples:
-        """The whole training pool in split order, the same for every lineage seed.
-
-        Of an inexhaustible pool, as many samples as the reference has.
-        """
-        if self.size is None:
-            return self._draw(2 * _PLACES, self.n_reference, self.split_seed, "real")
-        return self._samples[self._split[0]]
+    @cached_property
+    def _apart(self) -> tuple[Tensor, Tensor]:
+        """Of a finite source: places of the floor, and of the others in the training pool."""
+        pool, reference = self._split
+        order = pool[permutation(len(pool), self.split_seed, "floor")]
+        order = _like(order, self._samples.labels, reference.labels)
+        return order[: self.n_reference], order[self.n_reference :]
 
     @cached_property
     def floor(self) -> Samples:
         """Real samples to compare with the reference, as many as it has."""
+        if self.size is not None:
+            return self._samples[self._apart[0]]
+        n = self.n_reference
+        spare = 0 if self.spec.classes is None else n
+        drawn = self._draw(2 * _PLACES, n + spare, self.split_seed, "real")
+        return drawn[_like(torch.arange(len(drawn)), drawn.labels, self.reference.labels)[:n]]
+
+    def lessons(self) -> Samples:
+        """What a feature extractor may learn from: neither of the reference nor of the floor.
+
+        All others of the training pool, the same for every lineage seed; 20,000 of an inexhaustible
+        one.
+        """
         if self.size is None:
-            return self.pool()
-        order = permutation(self.size, self.split_seed, "floor")[: self.n_reference]
-        return self._samples[self._split[0][order]]
+            return self._draw(3 * _PLACES, _LESSONS, self.split_seed, "real")
+        return self._samples[self._apart[1].sort().values]
 
     def read(self, start: int, count: int) -> Samples:
         """Training samples by their place in this lineage's order of the pool."""

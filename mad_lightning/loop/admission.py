@@ -130,8 +130,18 @@ def check_begun(meta: Candidate) -> None:
         if unlike:
             changes = ", ".join(f"{name} {told[name]}, now {now[name]}" for name in unlike)
             raise Refused("lineage", f"generation {t} of {meta.lineage} had {changes}", other)
+        if meta.real.spec.classes is None:
+            continue
+        if record.protocol.get("split") != "by class":
+            raise Refused(
+                "lineage",
+                f"{meta.lineage} was begun when references were held out blindly; now their "
+                "classes come in the shares of the data, so other samples are held out",
+                "give the new lineage a `lineage.name` of its own; the old one can be reported, "
+                "and be finished by the version that began it",
+            )
         drawn, labels = record.protocol.get("labels", "equal"), meta.settings.labels
-        if meta.real.spec.classes is not None and drawn != labels:
+        if drawn != labels:
             raise Refused(
                 "lineage.labels",
                 f"{labels}, and generation {t} of {meta.lineage} drew classes in shares {drawn!r}",

@@ -67,11 +67,11 @@ class TestContract:
         reference = content(real.reference)
         assert len(reference) == real.n_reference
         n = 5000 if real.size is None else real.size
-        for used in (real.read(0, n), real.pool(), real.floor):
+        for used in (real.read(0, n), real.lessons(), real.floor):
             assert not content(used) & reference
 
     def test_reference_pool_and_floor_do_not_depend_on_the_lineage_seed(self, opened):
-        for role in (lambda real: real.reference, lambda real: real.floor, RealData.pool):
+        for role in (lambda real: real.reference, lambda real: real.floor, RealData.lessons):
             assert role(opened(seed=0)).digest() == role(opened(seed=1)).digest()
 
     def test_the_split_depends_on_its_own_seed(self, opened):
@@ -108,9 +108,8 @@ class TestContract:
 def test_what_is_not_held_out_is_the_pool(tmp_path):
     real = RealData(Numbered(400), 100, 0, 0, tmp_path)
     everything = content(numbered(0, 400))
-    assert (
-        content(real.pool()) == content(real.read(0, 300)) == everything - content(real.reference)
-    )
+    assert content(real.read(0, 300)) == everything - content(real.reference)
+    assert content(real.lessons()) == content(real.read(0, 300)) - content(real.floor)
     assert (real.size, real.splits) == (300, True)
 
 
@@ -123,7 +122,7 @@ def test_an_official_split_leaves_all_training_samples_in_the_pool(tmp_path):
 
 def test_labels_stay_with_their_images(tmp_path):
     real = RealData(Numbered(400), 100, 0, 7, tmp_path)
-    for samples in (real.reference, real.pool(), real.floor, real.read(20, 200)):
+    for samples in (real.reference, real.lessons(), real.floor, real.read(20, 200)):
         spelled = samples.values.flatten(1).long() @ torch.tensor([256, 1])
         assert torch.equal(samples.labels, spelled)
 
@@ -148,6 +147,74 @@ def test_the_largest_reference_is_allowed_and_has_its_floor(tmp_path, n_held_out
     real = RealData(Numbered(400, n_held_out), n_reference, 0, 0, tmp_path)
     assert len(real.reference) == len(real.floor) == n_reference
     assert not content(real.reference) & content(real.floor)
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def of_classes(counts, seed):
+    """Images of two pixels that spell their own place, of so many in each class, mixed up."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    samples = numbered(0, len(labels))
+    mixed = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return Samples(samples.values, labels[mixed])
+
+
+class OfClasses(Source):
+    name = "of_classes"
+
+    def __init__(self, counts, held_out=()):
+        self.counts, self.held_out = counts, held_out
+
+    def load(self, cache):
+        held_out = of_classes(self.held_out, 1) if self.held_out else None
+        return RealSet(of_classes(self.counts, 0), held_out, 0)
+
+
+@pytest.mark.parametrize("split_seed", range(4))
+@pytest.mark.parametrize(
+    ("counts", "held_out", "n"),
+    [
+        ([100, 100, 100, 100], (), 100),
+        ([500, 100, 30, 7], (), 200),
+        ([300, 300, 60], (40, 80, 20), 70),
+        ([300, 300, 60], (40, 80, 20), 140),
+    ],
+)
+def test_reference_and_floor_have_as_many_of_each_class(tmp_path, counts, held_out, n, split_seed):
+    real = RealData(OfClasses(counts, held_out), n, split_seed, 0, tmp_path)
+    reference, floor = (
+        side.labels.bincount(minlength=len(counts)) for side in (real.reference, real.floor)
+    )
+    assert torch.equal(reference, floor)
+    shares = torch.tensor(held_out or counts).double()
+    assert (reference - n * shares / shares.sum()).abs().max() < 1.5
+
+
+def test_a_class_that_has_too_few_for_the_floor_is_made_up_for(tmp_path):
+    real = RealData(OfClasses([200, 5], (20, 20)), 40, 0, 0, tmp_path)
+    assert real.reference.labels.bincount().tolist() == [20, 20]
+    assert real.floor.labels.bincount().tolist() == [35, 5]
+
+
+def test_which_samples_of_a_class_are_held_out_is_chance(tmp_path):
+    splits = [RealData(OfClasses([50, 50]), 40, seed, 0, tmp_path).reference for seed in range(30)]
+    times = torch.stack(
+        [split.values.flatten(1).long() @ torch.tensor([256, 1]) for split in splits]
+    )
+    counts = times.flatten().bincount(minlength=100)
+    assert (counts.double() - 12).abs().max() < 4.5 * (30 * 0.4 * 0.6) ** 0.5
+
+
+def test_a_split_of_its_own_follows_the_lineages_seed(opened):
+    own = [opened(seed, split_seed=None) for seed in (3, 4)]
+    assert content(own[0].reference) != content(own[1].reference)
+    assert own[0].reference.digest() == opened(0, split_seed=3).reference.digest()
+    assert own[0].digest != own[1].digest
+
+
+def test_an_extractor_learns_from_enough_samples_of_a_law():
+    assert len(from_law(n_reference=10).lessons()) == 20_000
 
 
 # --- laws ---------------------------------------------------------------------------------------
@@ -212,7 +279,8 @@ def test_copies_of_reference_samples_in_the_pool_are_counted_and_told(doubled, t
     real = RealData(doubled, 500, 0, 0, tmp_path)
     with pytest.warns(UserWarning, match="of 500 reference samples lie in the training pool"):
         n = real.n_copies
-    pool, reference = (side.values.flatten(1) for side in (real.pool(), real.reference))
+    sides = (real.read(0, real.size), real.reference)
+    pool, reference = (side.values.flatten(1) for side in sides)
     assert n == int((reference[:, None] == pool).all(dim=2).any(dim=1).sum())
     assert n > 400
 

@@ -1,6 +1,7 @@
 """A lineage goes on under what made it, wherever it was built and wherever it lies."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,3 +156,22 @@ def test_settings_are_known_without_their_file_or_beside_another_one(tmp_path):
         assert caught.value.field == "lineage"
     kept.unlink()
     assert len(built(tmp_path).fit()) == 2
+
+
+def test_a_lineage_whose_reference_was_held_out_blindly_does_not_go_on(tmp_path):
+    meta = built(tmp_path, 1)
+    (record,) = meta.fit()
+    protocol = {key: value for key, value in record.protocol.items() if key != "split"}
+    meta.lineage.ledger.path.write_text("")
+    meta.lineage.ledger.append(replace(record, protocol=protocol))
+    with pytest.raises(Refused, match="held out blindly") as caught:
+        built(tmp_path).fit()
+    assert caught.value.field == "lineage"
+    assert "name" in caught.value.remedy
+
+
+def test_a_split_of_its_own_is_told(tmp_path):
+    (record,) = built(tmp_path, 1, data={"split_seed": None}).fit()
+    assert record.protocol["split_seed"] == "own"
+    with pytest.raises(Refused):
+        built(tmp_path).fit()

@@ -23,12 +23,12 @@ class FeatureExtractor(Described, L.LightningModule, ABC):
     """Part of every metric's name."""
 
     def prepare(
-        self, pool: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
+        self, lessons: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
     ) -> None:
         """Finds or makes the weights.
 
         Args:
-            pool: Gives the real training pool; the reference is never shown.
+            lessons: Gives real samples to learn from; reference and floor are never shown.
             spec: What its samples look like.
             digest: Digest of the real data and its split.
             cache: Where weights are kept.

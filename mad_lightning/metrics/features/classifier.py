@@ -29,6 +29,9 @@ from mad_lightning.seeds import permutation, seed_for
 
 __all__ = ["Classifier"]
 
+_LEAST = 5
+"""Samples a class below which nothing is learned of it that holds for others."""
+
 
 def _lenet(spec: SampleSpec) -> nn.Sequential:
     """LeNet with ReLUs: two convolutions, 120 and 84 units (after LeCun et al., 1998)."""
@@ -68,14 +71,16 @@ def _is_whole(path: Path, beside: Path) -> bool:
 
 
 class Classifier(FeatureExtractor):
-    """Penultimate layer (84 features) of a LeNet trained on the real training pool.
+    """Penultimate layer (84 features) of a LeNet trained on real samples.
 
     The paper's MNIST numbers use LeNet features (section 3.2, footnote). It is trained once for a
     data set and split, from a fixed seed, and kept with the data; retraining changes the scale of
-    every Fréchet distance, so its weight hash is part of the protocol.
+    every Fréchet distance, so its weight hash is part of the protocol. Of what it is measured with
+    it learns nothing: samples known by heart have features of their own, so a floor of such samples
+    against others would not be one of real against real.
 
     Args:
-        n_images: Training budget in images, at least five passes over the pool.
+        n_images: Training budget in images, at least five passes over what it learns from.
         lr: Learning rate of Adam.
         seed: Decides weights and order; the same for every lineage.
     """
@@ -91,7 +96,7 @@ class Classifier(FeatureExtractor):
         self.net: nn.Sequential = nn.Sequential()
 
     def prepare(
-        self, pool: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
+        self, lessons: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
     ) -> None:
         """Trains the LeNet, or finds it in the cache; processes that come second wait for it."""
         if spec.kind != "image" or spec.classes is None or min(spec.shape[1:]) < 4:
@@ -108,7 +113,7 @@ class Classifier(FeatureExtractor):
         beside = path.with_suffix(".sha256")
 
         def train(temporary: Path) -> None:
-            content = save(self._train(pool(), spec).state_dict())
+            content = save(self._train(lessons(), spec).state_dict())
             write(beside, _told(path, content))
             temporary.write_bytes(content)
 
@@ -118,11 +123,18 @@ class Classifier(FeatureExtractor):
         self.net.eval().requires_grad_(False)
         self.weights = sha256(content).hexdigest()[:12]
 
-    def _train(self, pool: Samples, spec: SampleSpec, batch_size: int = 64) -> nn.Module:
+    def _train(self, lessons: Samples, spec: SampleSpec, batch_size: int = 64) -> nn.Module:
         """Adam with a linearly falling rate, on one thread so that its bits do not vary."""
-        assert pool.labels is not None
-        passes = max(5, math.ceil(self.n_images / len(pool)))
-        steps = passes * len(pool) // batch_size + 1
+        assert lessons.labels is not None
+        if len(lessons) < (least := _LEAST * (spec.classes or 1)):
+            raise Refused(
+                "",
+                f"beside reference and floor {len(lessons)} real samples are left for Classifier "
+                f"to learn from, it takes {least}",
+                "hold out fewer for the reference, or measure with Pixels or Lite0",
+            )
+        passes = max(5, math.ceil(self.n_images / len(lessons)))
+        steps = passes * len(lessons) // batch_size + 1
         with one_thread(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_for(self.seed, "classifier"))
             net = _lenet(spec)
@@ -135,11 +147,12 @@ class Classifier(FeatureExtractor):
                 disable=not sys.stdout.isatty(),
             )
             for lap in laps:
-                order = permutation(len(pool), self.seed, "classifier", lap)
+                order = permutation(len(lessons), self.seed, "classifier", lap)
                 for index in order.split(batch_size):
                     for group in optimizer.param_groups:
                         group["lr"] = self.lr * max(0.0, 1.0 - step / steps)
-                    loss = F.cross_entropy(net(to_floats(pool.values[index])), pool.labels[index])
+                    scores = net(to_floats(lessons.values[index]))
+                    loss = F.cross_entropy(scores, lessons.labels[index])
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()

@@ -46,7 +46,7 @@ class Pixels(FeatureExtractor):
         self.resize = None if resolution is None else Resize(resolution, "bilinear")
 
     def prepare(
-        self, pool: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
+        self, lessons: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
     ) -> None:
         """Refuses vectors."""
         if spec.kind != "image":

@@ -143,7 +143,7 @@ class Pretrained(FeatureExtractor):
         )
 
     def prepare(
-        self, pool: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
+        self, lessons: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
     ) -> None:
         """Finds the weights, checks their hash and loads them."""
         if spec.kind != "image" or spec.shape[0] not in (1, 3):

@@ -27,7 +27,7 @@ def digits(tmp_path_factory):
 def trained(real, cache, n=200, **arguments):
     """A LeNet trained on a small part of the pool, which takes a moment."""
     classifier = Classifier(n_images=5 * n, **arguments)
-    classifier.prepare(lambda: real.pool()[:n], real.spec, real.digest, cache)
+    classifier.prepare(lambda: real.lessons()[:n], real.spec, real.digest, cache)
     return classifier
 
 
@@ -38,7 +38,7 @@ def classifier(digits, tmp_path_factory):
 
 def test_the_classifier_learns_digits_it_was_not_shown(digits, tmp_path):
     classifier = Classifier(n_images=15_000)
-    classifier.prepare(digits.pool, digits.spec, digits.digest, tmp_path)
+    classifier.prepare(digits.lessons, digits.spec, digits.digest, tmp_path)
     correct = classifier.classify(digits.reference) == digits.reference.labels
     assert correct.float().mean() > 0.9
 
@@ -87,22 +87,25 @@ def test_another_recipe_or_other_data_is_trained_anew(digits, tmp_path, monkeypa
     monkeypatch.setattr(Classifier, "_train", not_called)
     digest = other.pop("digest", digits.digest)
     with pytest.raises(AssertionError):
-        Classifier(**{"n_images": 1000} | other).prepare(digits.pool, digits.spec, digest, tmp_path)
+        Classifier(**{"n_images": 1000} | other).prepare(
+            digits.lessons, digits.spec, digest, tmp_path
+        )
 
 
-def test_the_reference_is_never_shown(digits, tmp_path, monkeypatch):
+def test_neither_reference_nor_floor_is_ever_shown(digits, tmp_path, monkeypatch):
     shown = []
     train = Classifier._train
 
-    def watched(self, pool, spec):
-        shown.append(pool)
-        return train(self, pool[:64], spec)
+    def watched(self, lessons, spec):
+        shown.append(lessons)
+        return train(self, lessons[:100], spec)
 
     monkeypatch.setattr(Classifier, "_train", watched)
-    Classifier(n_images=100).prepare(digits.pool, digits.spec, digits.digest, tmp_path)
-    content = [{x.numpy().tobytes() for x in each.values} for each in (*shown, digits.reference)]
-    assert [len(each) for each in content] == [1497, 300]
-    assert content[0].isdisjoint(content[1])
+    Classifier(n_images=100).prepare(digits.lessons, digits.spec, digits.digest, tmp_path)
+    sides = (*shown, digits.reference, digits.floor)
+    content = [{x.numpy().tobytes() for x in each.values} for each in sides]
+    assert [len(each) for each in content] == [1197, 300, 300]
+    assert content[0].isdisjoint(content[1] | content[2])
 
 
 def test_the_protocol_names_the_stored_weights(digits, tmp_path):
@@ -156,3 +159,8 @@ def test_the_classifier_refuses_what_it_cannot_classify(tmp_path, spec):
         Classifier().prepare(not_called, spec, "", tmp_path / "cache")
     assert caught.value.field == ""
     assert not (tmp_path / "cache").exists()
+
+
+def test_too_few_samples_to_learn_from_are_refused(digits, tmp_path):
+    with pytest.raises(Refused, match="beside reference and floor 49 real samples are left"):
+        trained(digits, tmp_path, 49)
