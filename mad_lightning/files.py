@@ -38,6 +38,7 @@ __all__ = [
     "sweep",
     "to_disk",
     "unsealed",
+    "with_nan",
     "write",
     "write_json",
 ]
@@ -217,6 +218,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def with_nan(values: dict[str, Any]) -> dict[str, float]:
+    """Numbers by name that were plain; None becomes NaN."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def make_once(

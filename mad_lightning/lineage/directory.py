@@ -345,15 +345,20 @@ class LineageDirectory:
         t: int,
         values: Mapping[str, float],
         floor: Mapping[str, float],
+        floor_errors: Mapping[str, float],
         protocol: Mapping[str, Any],
         shard: str,
     ) -> None:
         """Keeps what was measured of a generation, beside what, and of which shard (its digest)."""
-        kept = {"values": dict(values), "floor": dict(floor), "protocol": dict(protocol)}
-        write_json(self.metrics_file(t), {**kept, "shard": shard}, lasting=False)
+        kept: dict[str, Any] = {"values": dict(values), "floor": dict(floor)}
+        kept["floor_errors"] = dict(floor_errors)
+        kept |= {"protocol": dict(protocol), "shard": shard}
+        write_json(self.metrics_file(t), kept, lasting=False)
 
     def measured(self, t: int) -> dict[str, Any]:
         """What was measured of a generation: ``values``, ``floor``, ``protocol``, ``shard``.
+
+        Also ``floor_errors``, which were not always told.
 
         Empty if nothing was, or if the file is damaged.
         """

@@ -7,7 +7,6 @@ views of it. A generation is finished when its line stands, and not before.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from mad_lightning.files import finite
+from mad_lightning.files import finite, with_nan
 from mad_lightning.lineage.quantities import Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
@@ -47,6 +46,9 @@ class GenerationRecord:
         sampling_bias: λ that its own shard was drawn with.
         metrics: Measured values by name; each name states its extractor where it matters.
         floor: The same metrics, real against other real samples at the same n.
+        floor_errors: How far one reading of a floor may lie from it: the standard deviation over
+            other ways to part the same real samples. Empty in ledgers that were begun before
+            ledgers told.
         protocol: What the values depend on: n, k, extractor, weight hash, resize.
         sampler: What besides λ shapes its samples: sampler, steps, clipping, weights used.
         images: Training images it has seen.
@@ -76,6 +78,7 @@ class GenerationRecord:
     sampling_bias: float
     metrics: dict[str, float]
     floor: dict[str, float] = field(default_factory=dict)
+    floor_errors: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     images: int = 0
@@ -110,9 +113,8 @@ class GenerationRecord:
         """Inverse of :meth:`to_json`; null metrics become NaN, unknown keys are ignored."""
         names = {part.name for part in fields(cls)}
         plain = {key: value for key, value in json.loads(line).items() if key in names}
-        for name in ("metrics", "floor"):
-            values = plain.get(name) or {}
-            plain[name] = {k: math.nan if v is None else v for k, v in values.items()}
+        for name in ("metrics", "floor", "floor_errors"):
+            plain[name] = with_nan(plain.get(name) or {})
         if plain.get("ages") is not None:
             plain["ages"] = {int(age): count for age, count in plain["ages"].items()}
         stated = plain.get("quantities") or {}

@@ -8,7 +8,6 @@ real samples score against other real samples; it is measured before anything is
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
-from mad_lightning.files import Damaged, read_json, sweep, write_json
+from mad_lightning.files import Damaged, read_json, sweep, with_nan, write_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.settings import Labels
@@ -79,7 +78,9 @@ class Measuring:
         """What the values depend on, as JSON has it."""
         protocol = self.evaluator.protocol(self.data.n_reference)
         if self.real.spec.classes is not None:
-            protocol["labels"] = self.labels
+            protocol |= {"labels": self.labels, "split": "by class"}
+        if self.data.split_seed is None:
+            protocol["split_seed"] = "own"
         if self.real.n_copies:
             protocol["copies_in_pool"] = self.real.n_copies
         return json.loads(json.dumps(protocol))
@@ -92,7 +93,7 @@ class Measuring:
         """
         real = self.real
         with at("evaluator.extractor"):
-            self.evaluator.extractor.prepare(real.pool, real.spec, real.digest, self.data.cache)
+            self.evaluator.extractor.prepare(real.lessons, real.spec, real.digest, self.data.cache)
 
     def check_protocol(self, begun: LineageDirectory | None = None) -> None:
         """Refuses to go on with values that would not be those of the first generations.
@@ -106,7 +107,7 @@ class Measuring:
         for record in begun.records()[:1]:
             told, now = record.protocol, self.protocol
             if "labels" in now:
-                told = {"labels": "equal", **told}  # there was no other way before ledgers told
+                told = {"labels": "equal", "split": "blind", **told}  # until ledgers told
             if "copies_in_pool" in now:  # which ledgers did not always tell
                 told = {"copies_in_pool": now["copies_in_pool"], **told}
             if told != now:
@@ -135,37 +136,52 @@ class Measuring:
         with _watched() as announce:
             return self.features(sides, place, announce)
 
-    @cached_property
+    @property
     def floor(self) -> dict[str, float]:
         """What real samples score against other real samples, at the same n.
 
         The first record's if there is one. Every process must ask, and at the same place.
         """
+        return self._floor[0]
+
+    @property
+    def floor_errors(self) -> dict[str, float]:
+        """How far one reading of the floor may lie from it, by name."""
+        return self._floor[1]
+
+    @cached_property
+    def _floor(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Values and errors."""
         real, records = self.real_features, self.lineage.records()
         try:
             kept = read_json(self.lineage.floor_file)
         except Damaged:
             kept = {}
         if records and kept:
-            return records[0].floor
+            return records[0].floor, records[0].floor_errors
         training = self.training(self.policy.mix(1))  # all of it is real
         facts = [self.real.digest, self.protocol, {k: v.digest() for k, v in training.items()}]
         key = sha256(repr(facts).encode()).hexdigest()
-        if kept.get("key") == key:
-            return {k: math.nan if v is None else v for k, v in kept["values"].items()}
-        values = records[0].floor if records else self._measure_floor(real["floor"], training)
+        if kept.get("key") == key and "errors" in kept:
+            return with_nan(kept["values"]), with_nan(kept["errors"])
+        if records:
+            floor = records[0].floor, records[0].floor_errors
+        else:
+            floor = self._measure_floor(real["floor"], training)
         if is_first():
-            kept = {"key": key, "values": values, "protocol": self.protocol}
+            kept = {"key": key, "values": floor[0], "errors": floor[1], "protocol": self.protocol}
             kept["data"] = self.real.digest
             write_json(self.lineage.floor_file, kept)
-        return values
+        return floor
 
-    def _measure_floor(self, real: Tensor, training: Mapping[str, Samples]) -> dict[str, float]:
+    def _measure_floor(
+        self, real: Tensor, training: Mapping[str, Samples]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         with _watched() as announce:
             eaten = self.features(training, self.lineage.unfinished(1, "features"), announce)
         floor = View(real, labels=self.real.floor.labels)
         with at("evaluator"):
-            return self.evaluator.compare(self.reference(eaten), floor)
+            return self.evaluator.floor(self.reference(eaten), floor)
 
     def measure(
         self,
@@ -188,12 +204,12 @@ class Measuring:
         sides = {"synthetic": samples} | self.training(mix)
         place = self.lineage.unfinished(t, "features") / drawn.manifest.sha256[:12]
         features = self.features(sides, place, progress, passing=True)
-        reference, floor = self.reference(features), self.floor
+        reference, floor = self.reference(features), self._floor
         if is_first():
             shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
             with at("evaluator"):
                 values = self.evaluator.compare(reference, shard)
-            self.lineage.keep_measured(t, values, floor, self.protocol, drawn.manifest.sha256)
+            self.lineage.keep_measured(t, values, *floor, self.protocol, drawn.manifest.sha256)
         barrier()
 
     def is_measured(self, t: int, drawn: Shard) -> bool:

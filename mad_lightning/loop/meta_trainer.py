@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,7 +33,7 @@ from mad_lightning.callbacks.grids import n_shown
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard, ShardManifest
-from mad_lightning.files import Damaged
+from mad_lightning.files import Damaged, with_nan
 from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, settings_digest
@@ -263,7 +262,6 @@ class MetaTrainer:
     ) -> GenerationRecord:
         """Enters the generation into the ledger, then drops what only its making needed."""
         curves = self.lineage.curves(t)
-        values = {k: math.nan if v is None else v for k, v in measured["values"].items()}
         record = GenerationRecord(
             generation=t,
             policy=self.policy.token,
@@ -271,8 +269,9 @@ class MetaTrainer:
             n_fresh=mix.n_fresh,
             n_synthetic=mix.n_synthetic,
             sampling_bias=self.sampling_bias,
-            metrics=values,
-            floor={k: math.nan if v is None else v for k, v in measured["floor"].items()},
+            metrics=with_nan(measured["values"]),
+            floor=with_nan(measured["floor"]),
+            floor_errors=with_nan(measured.get("floor_errors", {})),
             protocol=measured["protocol"],
             sampler=drawn.manifest.sampler,
             images=int(curves[-1]["images"]) if curves else 0,

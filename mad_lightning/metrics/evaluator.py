@@ -2,22 +2,32 @@
 
 A number means something beside its protocol and its floor. The protocol says what it depends on
 (n, k, extractor, weight hash, resize). The floor is the same metric between the reference and as
-many *other real* samples: what a perfect generator would score. Both go with every value into the
-ledger, and so does what the value means.
+many *other real* samples: what a perfect generator would score. One such reading is chance for the
+most part, so both sets are shuffled and parted several times, without replacement (drawing with
+replacement doubles samples, which biases every distance); the mean is the floor, and the standard
+deviation how far one reading may lie from it. All go with every value into the ledger, and so does
+what the value means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import fmean, stdev
 from typing import Any
+
+import torch
 
 from mad_lightning.identity import Described
 from mad_lightning.lineage.quantities import Quantity
 from mad_lightning.metrics.base import Metric, View
+from mad_lightning.metrics.distances import Frechet, Kernel
 from mad_lightning.metrics.features.base import FeatureExtractor
+from mad_lightning.metrics.neighbours import Neighbours
 from mad_lightning.refusal import Refused
+from mad_lightning.seeds import permutation
 
 __all__ = ["Evaluator"]
 
@@ -27,12 +37,16 @@ class Evaluator(Described):
 
     Args:
         extractor: Makes the features that all metrics share.
-        metrics: What to report.
+        metrics: What to report. None: precision, recall, density and coverage, the kernel distance
+            and the Fréchet distance.
     """
 
-    def __init__(self, extractor: FeatureExtractor, metrics: list[Metric]) -> None:
+    resplits = 8
+    """Times that real samples are parted in two for the floor."""
+
+    def __init__(self, extractor: FeatureExtractor, metrics: list[Metric] | None = None) -> None:
         self.extractor = extractor
-        self.metrics = metrics
+        self.metrics = [Neighbours(), Kernel(), Frechet()] if metrics is None else metrics
 
     @property
     def needs_training(self) -> bool:
@@ -76,12 +90,60 @@ class Evaluator(Described):
         Raises:
             Refused: If a metric needs something of the sets that they do not have.
         """
-        name, values = self.extractor.name, dict[str, float]()
-        real, synthetic = replace(real, extractor=name), replace(synthetic, extractor=name)
+        values = dict[str, float]()
         for metric in self.metrics:
-            with _mounted(metric):
-                values |= metric(real, synthetic)
+            values |= self._compare(metric, real, synthetic)
         return values
+
+    def floor(self, real: View, others: View) -> tuple[dict[str, float], dict[str, float]]:
+        """What real samples score against real ones: mean and standard deviation over resplits.
+
+        Metrics that ask what a generator was trained on, which some of these are, are not resplit
+        and have no deviation.
+
+        Args:
+            real: The reference.
+            others: As many other real samples, the same number of each class where there are some.
+
+        Raises:
+            Refused: As :meth:`compare`.
+        """
+        values, errors = dict[str, float](), dict[str, float]()
+        parted = [_parted(real, others, turn) for turn in range(self.resplits)]
+        for metric in self.metrics:
+            if metric.needs_training:
+                values |= self._compare(metric, real, others)
+                continue
+            readings = [self._compare(metric, *sides) for sides in parted]
+            for name in readings[0]:
+                series = [reading[name] for reading in readings]
+                values[name], errors[name] = fmean(series), _deviation(series)
+        return values, errors
+
+    def _compare(self, metric: Metric, real: View, synthetic: View) -> dict[str, float]:
+        name = self.extractor.name
+        with _mounted(metric):
+            return metric(replace(real, extractor=name), replace(synthetic, extractor=name))
+
+
+def _deviation(series: Sequence[float]) -> float:
+    """Sample standard deviation; NaN if a number is missing."""
+    return stdev(series) if all(map(math.isfinite, series)) else math.nan
+
+
+def _parted(real: View, others: View, turn: int) -> tuple[View, View]:
+    """Both sets, shuffled and parted in two, class by class where there are classes."""
+    features, labels = torch.cat([real.features, others.features]), None
+    order = permutation(len(features), "floor", turn)
+    if real.labels is not None and others.labels is not None:
+        labels = torch.cat([real.labels, others.labels])
+        order = order[labels[order].argsort(stable=True)]
+    sides = (
+        replace(side, features=features[rows], labels=None if labels is None else labels[rows])
+        for side, rows in ((real, order[::2]), (others, order[1::2]))
+    )
+    first, second = sides
+    return first, second
 
 
 @contextmanager

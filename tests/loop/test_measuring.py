@@ -2,10 +2,12 @@
 
 import os
 
+import numpy as np
 import pytest
+import torch
 
 from mad_lightning.commands.train import build
-from mad_lightning.files import read_json
+from mad_lightning.files import read_json, write_json
 from mad_lightning.metrics.functional import frechet_distance, two_sample
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import to_floats
@@ -13,17 +15,17 @@ from mad_lightning.samples import to_floats
 
 @pytest.fixture
 def compared(monkeypatch):
-    """How often sets were compared."""
+    """How often a floor was measured."""
     from mad_lightning.metrics.evaluator import Evaluator
 
     calls = []
-    compare = Evaluator.compare
+    floor = Evaluator.floor
 
     def counted(self, *sides):
         calls.append(sides)
-        return compare(self, *sides)
+        return floor(self, *sides)
 
-    monkeypatch.setattr(Evaluator, "compare", counted)
+    monkeypatch.setattr(Evaluator, "floor", counted)
     return calls
 
 
@@ -35,22 +37,39 @@ def measuring(arguments):
 
 def test_the_floor_is_real_samples_against_other_real_samples(arguments):
     measured = measuring(arguments)
-    reference, others = (
-        to_floats(samples.values).flatten(1)
-        for samples in (measured.real.reference, measured.real.floor)
-    )
-    assert measured.floor["fd_identity"] == pytest.approx(frechet_distance(reference, others))
-    assert measured.floor["recall"] == two_sample(reference, others, k=5)["recall"]
+    real = measured.real
+    samples = torch.cat([to_floats(x.values).flatten(1) for x in (real.reference, real.floor)])
+    labels = torch.cat([real.reference.labels, real.floor.labels])
+    readings = []
+    for seed in range(60):
+        mixed = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+        mixed = mixed[labels[mixed].argsort(stable=True)]  # as many of each class on either side
+        sides = samples[mixed[::2]], samples[mixed[1::2]]
+        readings.append((frechet_distance(*sides), two_sample(*sides, k=5)["recall"]))
+    for name, series in zip(("fd_identity", "recall"), np.array(readings).T, strict=True):
+        deviation = series.std(ddof=1)
+        assert abs(measured.floor[name] - series.mean()) < 4 * deviation / 8**0.5
+        assert 0.4 < measured.floor_errors[name] / deviation < 2.2
 
 
 def test_it_is_kept_and_not_measured_again(arguments, compared):
     first = measuring(arguments)
     floor = first.floor
     kept = read_json(first.lineage.floor_file)
-    assert kept["values"] == floor
+    assert (kept["values"], kept["errors"]) == (floor, first.floor_errors)
     assert kept["protocol"]["n"] == 100
     assert measuring(arguments).floor == floor
     assert len(compared) == 1
+
+
+def test_a_floor_without_its_error_is_measured_again(arguments, compared):
+    first = measuring(arguments)
+    floor = first.floor
+    kept = read_json(first.lineage.floor_file)
+    del kept["errors"]
+    write_json(first.lineage.floor_file, kept)
+    assert measuring(arguments).floor == floor
+    assert len(compared) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,7 +91,8 @@ def test_once_there_is_a_record_the_ledger_says_it(arguments, compared):
     kept = meta.lineage.floor_file.read_bytes()
     meta.lineage.floor_file.unlink()
     before = len(compared)
-    assert measuring(arguments).floor == record.floor
+    again = measuring(arguments)
+    assert (again.floor, again.floor_errors) == (record.floor, record.floor_errors)
     assert len(compared) == before
     assert meta.lineage.floor_file.read_bytes() == kept
 
