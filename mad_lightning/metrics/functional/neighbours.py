@@ -35,7 +35,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -108,11 +108,11 @@ def two_sample(
             reach = torch.empty(len(ours.rows), dtype=torch.float64, device=real.device)
             reach[ours.place] = real_radii.to(reach)
         their_reach = _Neighbourhoods(theirs, theirs, k, tile, team).squared_kth()
-        members = _memberships(ours, theirs, reach, their_reach, balls == "closed", tile, team)
+        members = _Memberships(ours, theirs, (reach, their_reach), balls == "closed", tile, team)
     values = {
         "precision": int(theirs.copies[members.precise].sum()) / len(synthetic),
         "recall": int(ours.copies[members.recalled].sum()) / len(real),
-        "density": members.pairs / (k * len(synthetic)),
+        "density": int(members.pairs) / (k * len(synthetic)),
         "coverage": int(ours.copies[members.filled].sum()) / len(real),
     }
     if kid:
@@ -195,7 +195,7 @@ def recalled(
         ours, theirs = Distinct.of(real), Distinct.of(synthetic)
         reach = _Neighbourhoods(theirs, theirs, k, tile, Team()).squared_kth()
         none = torch.full((len(ours.rows),), -math.inf, dtype=torch.float64, device=real.device)
-        members = _memberships(ours, theirs, none, reach, balls == "closed", tile, Team())
+        members = _Memberships(ours, theirs, (none, reach), balls == "closed", tile, Team())
         return members.recalled[ours.place]
 
 
@@ -365,86 +365,97 @@ class _Neighbourhoods:
         return torch.cat([self.exact, others], dim=1).topk(self.k, largest=False).values
 
 
-class _Memberships(NamedTuple):
-    """Who lies in whose balls, by distinct sample."""
+class _Memberships:
+    """Who lies in whose balls, by distinct sample.
 
-    precise: Tensor
-    """Synthetic samples (m,) in a real ball."""
-    recalled: Tensor
-    """Real samples (n,) in a synthetic ball."""
-    filled: Tensor
-    """Real samples (n,) whose ball holds a synthetic one."""
-    pairs: int
-    """Pairs of a real ball and a synthetic sample in it, copies counted."""
-
-
-def _memberships(
-    real: Distinct,
-    synthetic: Distinct,
-    real_radii: Tensor,
-    synthetic_radii: Tensor,
-    closed: bool,
-    tile: int | None,
-    team: Team,
-) -> _Memberships:
-    """Decides all pairs of distinct samples with squared radii (n,) and (m,)."""
-    side = tile or side_for(real.rows.shape[1])
-    order = alike_in_runs(synthetic_radii, side)
-    product = Product.of(real.rows, synthetic.rows, own=False, order=order)
-    n, m = len(product.rows.points), len(product.columns.points)
-    # A ball around padding holds nothing, and nothing holds padding.
-    reach = torch.nn.functional.pad(real_radii, (0, n - len(real_radii)))
-    their_reach = torch.nn.functional.pad(synthetic_radii[order], (0, m - len(order)))
-    precise = torch.zeros(len(order), dtype=torch.bool, device=reach.device)
-    recalled = torch.zeros(len(real.rows), dtype=torch.bool, device=reach.device)
-    filled = recalled.clone()
-    pairs = torch.zeros((), dtype=torch.int64, device=reach.device)
-    for block in product.tiles(team.mine(all_pairs(n, m, side))):
-        i, j, in_real, in_synthetic = _inside(
-            block, reach[block.rows], their_reach[block.columns], closed
-        )
-        i, j = i + block.rows.start, order[j + block.columns.start]
-        recalled[i[in_synthetic]] = True
-        i, j = i[in_real], j[in_real]
-        filled[i], precise[j] = True, True
-        pairs += (real.copies[i] * synthetic.copies[j]).sum()
-    return _Memberships(
-        team.gathered(precise).any(dim=0),
-        team.gathered(recalled).any(dim=0),
-        team.gathered(filled).any(dim=0),
-        int(team.gathered(pairs).sum()),
-    )
-
-
-def _inside(
-    tile: Tile, reach: Tensor, their_reach: Tensor, closed: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pairs of a tile that lie in a ball.
+    Pairs that may lie in a ball wait, as i, j, lower and upper end, until many are there: what the
+    brackets of all tiles leave open is then measured in one go.
 
     Args:
-        tile: Rows are real samples, columns synthetic ones.
-        reach: Squared radii (R,) of the rows.
-        their_reach: Squared radii (C,) of the columns.
+        real: Real samples.
+        synthetic: Synthetic samples.
+        radii: Squared radii around the distinct samples of each, (n,) and (m,), float64.
         closed: Whether the surface belongs to a ball.
-
-    Returns:
-        i, j (P,), and two flags (P,): whether j lies in the ball around i, and i in that around j.
+        tile: Side of the squares of pairs that are looked at at once.
+        team: Processes that share the tiles.
     """
-    unit = tile.product.unit**2
-    i, j, lower = tile.within(reach / unit, their_reach / unit)
-    upper = tile.upper(i, j, lower)
-    radii = torch.stack([reach[i], their_reach[j]])
-    sure, possible = upper < radii / unit, lower <= radii / unit
-    asked = (possible & ~sure).any(dim=0)
-    if tile.crowded(int(asked.sum())):
-        return _inside(tile.narrowed(), reach, their_reach, closed)
-    asked = asked.nonzero().squeeze(1)
-    distance = squared_distances(
-        tile.product.x,
-        i[asked] + tile.rows.start,
-        tile.product.y,
-        tile.product.order[j[asked] + tile.columns.start],
-    )
-    radii = radii[:, asked]
-    sure[:, asked] = distance <= radii if closed else distance < radii
-    return i, j, sure[0], sure[1]
+
+    def __init__(
+        self,
+        real: Distinct,
+        synthetic: Distinct,
+        radii: tuple[Tensor, Tensor],
+        closed: bool,
+        tile: int | None,
+        team: Team,
+    ) -> None:
+        self.real, self.synthetic, self.radii, self.closed = real, synthetic, radii, closed
+        side = tile or side_for(real.rows.shape[1])
+        order = alike_in_runs(radii[1], side)
+        self.product = Product.of(real.rows, synthetic.rows, own=False, order=order)
+        self.precise = torch.zeros(len(radii[1]), dtype=torch.bool, device=order.device)
+        """Synthetic samples (m,) in a real ball."""
+        self.recalled = torch.zeros(len(radii[0]), dtype=torch.bool, device=order.device)
+        """Real samples (n,) in a synthetic ball."""
+        self.filled = self.recalled.clone()
+        """Real samples (n,) whose ball holds a synthetic one."""
+        self.pairs = torch.zeros((), dtype=torch.int64, device=order.device)
+        """Pairs of a real ball and a synthetic sample in it, copies counted."""
+        self.waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        n, m = len(self.product.rows.points), len(self.product.columns.points)
+        # A ball around padding holds nothing, and nothing holds padding.
+        reach = torch.nn.functional.pad(radii[0], (0, n - len(radii[0])))
+        their_reach = torch.nn.functional.pad(radii[1][order], (0, m - len(order)))
+        for block in self.product.tiles(team.mine(all_pairs(n, m, side))):
+            self._search(block, reach[block.rows], their_reach[block.columns])
+            if sum(len(i) for i, *_ in self.waiting) > 8 * (n + m):
+                self._decide()
+        self._decide()
+        self.precise, self.recalled, self.filled = (
+            team.gathered(flags).any(dim=0) for flags in (self.precise, self.recalled, self.filled)
+        )
+        self.pairs = team.gathered(self.pairs).sum()
+
+    def _search(self, tile: Tile, reach: Tensor, their_reach: Tensor) -> None:
+        """Finds the pairs of a tile that may lie in a ball.
+
+        Args:
+            tile: Rows are real samples, columns synthetic ones.
+            reach: Squared radii (R,) of the rows.
+            their_reach: Squared radii (C,) of the columns.
+        """
+        unit = self.product.unit**2
+        i, j, lower = tile.within(reach / unit, their_reach / unit)
+        upper = tile.upper(i, j, lower)
+        i, j = i + tile.rows.start, self.product.order[j + tile.columns.start]
+        if tile.crowded(len(i)) and tile.crowded(int(self._known(i, j, lower, upper)[1].sum())):
+            self._search(tile.narrowed(), reach, their_reach)
+        else:
+            self.waiting.append((i, j, lower, upper))
+
+    def _known(self, i: Tensor, j: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """What brackets tell of pairs.
+
+        Returns:
+            Two flags (2, P): whether j surely lies in the ball around i, and i in that around j;
+            and whether either is open (P,).
+        """
+        limits = torch.stack([self.radii[0][i], self.radii[1][j]]) / self.product.unit**2
+        sure = upper < limits
+        return sure, ((lower <= limits) & ~sure).any(dim=0)
+
+    def _decide(self) -> None:
+        """Decides the pairs that wait."""
+        if not self.waiting:
+            return
+        i, j, lower, upper = (torch.cat(part) for part in zip(*self.waiting, strict=True))
+        self.waiting = []
+        inside, asked = self._known(i, j, lower, upper)
+        asked = asked.nonzero().squeeze(1)
+        radii = torch.stack([self.radii[0][i[asked]], self.radii[1][j[asked]]])
+        distance = squared_distances(self.real.rows, i[asked], self.synthetic.rows, j[asked])
+        inside[:, asked] = distance <= radii if self.closed else distance < radii
+        self.recalled[i[inside[1]]] = True
+        i, j = i[inside[0]], j[inside[0]]
+        self.filled[i], self.precise[j] = True, True
+        self.pairs += (self.real.copies[i] * self.synthetic.copies[j]).sum()

@@ -43,6 +43,8 @@ _RUN = 16
 """Columns that share one minimum. Sets are padded to a multiple of it."""
 _ROOM = 2**17
 """Float64 numbers in flight while pairs are settled: 1 MiB, so that they stay in the cache."""
+_CENTRED = 2**18
+"""Numbers in flight while a side is centred."""
 _DOUBT = 1 / 32
 """Share of a tile above which a product in float64 costs less than settling pair by pair."""
 _MASSES = 32
@@ -120,8 +122,10 @@ class Product:
         if order is None:
             order = torch.arange(len(y), device=y.device)
         sets = (x,) if own else (x, y)
-        some = [z[:: max(1, len(z) // 512)] for z in sets]  # any origin is right
-        centre = torch.cat([z.double() for z in some]).mean(dim=0)
+        some = [z[:: max(1, len(z) // 512)] for z in sets]
+        # Any origin is right. One that float32 holds can be taken from float32 in one rounding.
+        coarse = min((z.dtype for z in sets), key=lambda dtype: dtype.itemsize)
+        centre = torch.cat([z.double() for z in some]).mean(dim=0).to(coarse).double()
         unit = 2.0 ** math.frexp(max(abs(float(edge)) for z in sets for edge in z.aminmax()))[1]
         columns = _side(y, order, centre, unit, torch.float32)
         rows = columns
@@ -135,9 +139,8 @@ class Product:
         Tiles take turns in one piece of memory: to the system, fresh memory costs as much as a
         product of 80 features.
         """
-        room = self.rows.points.new_empty(
-            max(((b.stop - b.start) * (c.stop - c.start) for b, c in work), default=0)
-        )
+        pairs = max(((b.stop - b.start) * (c.stop - c.start) for b, c in work), default=0)
+        room = _room(self.rows.points, pairs)
         for rows, columns in work:
             x, y = self.rows.part(rows), self.columns.part(columns)
             shape = len(x.points), len(y.points)
@@ -252,25 +255,39 @@ def _side(samples: Tensor, order: Tensor, centre: Tensor, unit: float, dtype: to
     """
     n, d = len(order), samples.shape[1]
     size = _padded(n)
-    points = samples.new_empty(size, d + 2, dtype=dtype)
+    points = _room(samples, size, d + 2, dtype=dtype)
     points[n:] = 0.0
     points[:, -2] = 1.0
     norm = torch.zeros(size, dtype=torch.float64, device=samples.device)
-    step = max(1, _ROOM // d)
+    work = torch.promote_types(samples.dtype, dtype)
+    centre = (centre / unit).to(work)
+    step = max(1, _CENTRED // d)
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        centred = samples.index_select(0, order[part]).double().sub_(centre).div_(unit)
+        centred = samples.index_select(0, order[part]).to(work).div_(unit).sub_(centre)
         points[part, :-2] = centred
-        norm[part] = centred.square_().sum(dim=1)
+        norm[part] = centred.square_().sum(dim=1, dtype=torch.float64)
     kind = torch.finfo(dtype)
     pieces = _pieces(d)
     roundoff = (2 * (pieces[0].stop + 2 + len(pieces)) + 64) * kind.eps / 2
     slack = roundoff / (1 - roundoff) * norm + 64 * (d + 64) * kind.tiny
     points[:, -1] = (norm - slack) / -2.0
     points[n:, -1] = -math.inf
-    tail = points[:, pieces[-1]].clone()
+    last = points[:, pieces[-1]]
+    tail = _room(last, *last.shape).copy_(last)
     tail[:, -2:] = points[:, -2:].flip(1)
     return _Side(points, tail, slack)
+
+
+def _room(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory for many numbers, of no value yet, where another tensor lies and of its dtype.
+
+    On Linux, NumPy asks the system for large pages: to touch them first costs a quarter.
+    """
+    room = like.new_empty(0, dtype=dtype)
+    if not room.is_cpu:
+        return room.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, dtype=room.numpy().dtype))
 
 
 class Tile(NamedTuple):
