@@ -7,11 +7,39 @@ saved, moved and sampled from with it, and a fresh generator cannot meet an old 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["EMA"]
+
+_Place = tuple[Mapping[str, Tensor | None], str]
+_PLACES: WeakKeyDictionary[nn.Module, tuple[list[_Place], list[_Place]]] = WeakKeyDictionary()
+"""Where parameters and buffers of a network hang. To look for them costs more than to average a
+small network. Not kept in the module: that would go into its copies and files."""
+
+
+def _tensors(net: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters, one that is used twice once, and buffers, as they are now.
+
+    The modules of a network are looked for once. What hangs there is read anew: to move a network
+    replaces its buffers.
+    """
+    if net not in _PLACES:
+        parameters: dict[int, _Place] = {}
+        buffers: list[_Place] = []
+        for module in net.modules():
+            for name, parameter in module._parameters.items():
+                parameters.setdefault(id(parameter), (module._parameters, name))
+            buffers += [(module._buffers, name) for name in module._buffers]
+        _PLACES[net] = [*parameters.values()], buffers
+    weights, others = (
+        [tensor for held, name in places if (tensor := held[name]) is not None]
+        for places in _PLACES[net]
+    )
+    return weights, others
 
 
 class EMA(nn.Module):
@@ -40,10 +68,11 @@ class EMA(nn.Module):
         if decay is None:
             n = int(self.updates)
             decay = min(self.decay, (1 + n) / (10 + n))
-        averages = list[Tensor](self.net.parameters())
-        torch._foreach_lerp_(averages, list[Tensor](net.parameters()), 1.0 - decay)
-        for kept, buffer in zip(self.net.buffers(), net.buffers(), strict=True):
-            kept.copy_(buffer)
+        averages, kept = _tensors(self.net)
+        weights, buffers = _tensors(net)
+        torch._foreach_lerp_(averages, weights, 1.0 - decay)
+        if kept:
+            torch._foreach_copy_(kept, buffers)
 
     def train(self, mode: bool = True) -> EMA:
         """Stays in evaluation mode: the average is for sampling."""
