@@ -19,7 +19,16 @@ from torch import Tensor
 
 from mad_lightning.refusal import Refused
 
-__all__ = ["Law", "SampleBlock", "SampleSpec", "Samples", "SeedBlock", "to_floats", "to_stored"]
+__all__ = [
+    "Batches",
+    "Law",
+    "SampleBlock",
+    "SampleSpec",
+    "Samples",
+    "SeedBlock",
+    "to_floats",
+    "to_stored",
+]
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,32 @@ class Samples:
             if tensor is not None:
                 digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+
+@dataclass
+class Batches(Samples):
+    """Several batches of one process, one after the other, which a training step works off in turn.
+
+    Where networks are small, a batch costs Lightning's loop as much as it costs the networks.
+
+    Attributes:
+        number: How many batches they are; all have the same size.
+        first: Batches before them, from the start of training.
+    """
+
+    number: int = 1
+    first: int = 0
+
+    def apart(self) -> list[Samples]:
+        """One by one."""
+        size = len(self) // self.number
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
+    def to(self, *args: Any, **kwargs: Any) -> Batches:
+        """Moves to a device, see :meth:`Samples.to`."""
+        return Batches(
+            **super().to(*args, **kwargs).tensors(), number=self.number, first=self.first
+        )
 
 
 class SeedBlock(NamedTuple):

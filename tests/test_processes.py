@@ -1,5 +1,6 @@
 """However work and samples are dealt out over processes, the values are those of one process."""
 
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -24,6 +25,7 @@ from mad_lightning.processes import (
     gather_rows,
     is_first,
     joined,
+    know_devices,
     mean_over_all,
     on_first,
     one_thread,
@@ -224,3 +226,11 @@ def test_a_process_that_trains_by_itself_is_the_first_whatever_is_left_around_it
     assert not is_first()
     alone()
     assert is_first()
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_the_driver_is_asked_no_more_where_there_is_no_gpu(monkeypatch, has_gpu):
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    know_devices()
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == ("1" if has_gpu else "0")

@@ -26,7 +26,7 @@ from mad_lightning.data.sources import Source
 from mad_lightning.identity import Described
 from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import check_memory, check_within
-from mad_lightning.samples import Samples
+from mad_lightning.samples import Batches, Samples
 from mad_lightning.seeds import permutation
 
 __all__ = ["GenerationDataModule", "MixLoader"]
@@ -67,6 +67,8 @@ class MixLoader:
         epoch: Tells at the start of an iteration which epoch it is.
         exact: One exact pass whatever ``images`` says, the last batch short, for families that
             estimate in closed form. (Gradient families need equal batches on all processes.)
+        at_once: Batches of a training step. More than one come as
+            :class:`~mad_lightning.samples.Batches`, as far as an epoch has them.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class MixLoader:
         world_size: int = 1,
         epoch: Callable[[], int] = lambda: 0,
         exact: bool = False,
+        at_once: int = 1,
     ) -> None:
         self.parts = _joined(parts)
         self.ends = torch.tensor([len(part) for part in self.parts]).cumsum(0)
@@ -87,12 +90,13 @@ class MixLoader:
         self.images = self.n if exact or images is None else images
         if not exact:
             self.images = math.ceil(self.images / batch_size) * batch_size
+        self.at_once = 1 if exact else at_once
         self.address, self.rank, self.world_size, self.epoch = address, rank, world_size, epoch
         self._lap = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        return math.ceil(self.images / self.batch_size)
+        return math.ceil(self.images / (self.batch_size * self.at_once))
 
     def order(self, lap: int) -> Tensor:
         """The permutation of one pass; the last one made is kept."""
@@ -125,10 +129,16 @@ class MixLoader:
         return Samples(values, labels)
 
     def __iter__(self) -> Iterator[Samples]:
-        epoch = self.epoch()
-        for start in range(epoch * self.images, (epoch + 1) * self.images, self.batch_size):
-            stop = min(start + self.batch_size, (epoch + 1) * self.images)
-            yield self.gather(self.indices(start, stop).tensor_split(self.world_size)[self.rank])
+        begin, end = (epoch * self.images for epoch in (self.epoch(), self.epoch() + 1))
+        for start in range(begin, end, self.batch_size * self.at_once):
+            stop = min(start + self.batch_size * self.at_once, end)
+            batches = self.indices(start, stop).split(self.batch_size)
+            shares = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
+            samples = self.gather(torch.cat(shares))
+            if self.at_once > 1:
+                first = start // self.batch_size
+                samples = Batches(samples.values, samples.labels, len(batches), first)
+            yield samples
 
 
 class _TrainingSet(NamedTuple):
@@ -247,7 +257,11 @@ class GenerationDataModule(Described, L.LightningDataModule):
         return torch.cat(known) if len(known) == len(labels) else None
 
     def loader(
-        self, rank: int = 0, world_size: int = 1, epoch: Callable[[], int] = lambda: 0
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: Callable[[], int] = lambda: 0,
+        at_once: int = 1,
     ) -> MixLoader:
         """Batches of one process. By itself, one process makes exact passes."""
         fed = self._fed or self._pool(self.images_per_epoch is None and world_size == 1)
@@ -260,11 +274,20 @@ class GenerationDataModule(Described, L.LightningDataModule):
             world_size,
             epoch,
             fed.exact,
+            at_once,
         )
 
     def train_dataloader(self) -> MixLoader:
-        """Batches of this process, from the Trainer's epoch on; without a Trainer, the first."""
+        """Batches of this process, from the Trainer's epoch on; without a Trainer, the first.
+
+        As many at once as the generator asks for; one by one if the Trainer counts them.
+        """
         trainer = self.trainer
         if trainer is None:
             return self.loader()
-        return self.loader(trainer.global_rank, trainer.world_size, lambda: trainer.current_epoch)
+        limit = trainer.limit_train_batches
+        is_counted = trainer.max_steps != -1 or isinstance(limit, int) or limit != 1.0
+        at_once = 1 if is_counted else getattr(trainer.lightning_module, "batches_at_once", 1)
+        return self.loader(
+            trainer.global_rank, trainer.world_size, lambda: trainer.current_epoch, at_once
+        )

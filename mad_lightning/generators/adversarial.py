@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mad_lightning.generators.base import Generator
 from mad_lightning.processes import mean_over_all
 from mad_lightning.refusal import Refused, check_within
-from mad_lightning.samples import Samples
+from mad_lightning.samples import Batches, Samples
 from mad_lightning.seeds import sample_seeds
 
 __all__ = ["Adversarial"]
@@ -60,7 +60,23 @@ class Adversarial(Generator):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Counts batches by arithmetic: a resumed training goes on at its place."""
-        self._step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        if isinstance(batch, Batches):
+            self._step = batch.first
+        else:
+            per_epoch = int(self.trainer.num_training_batches)
+            self._step = self.trainer.current_epoch * per_epoch + batch_idx
+
+    def in_turn(self, batch: Samples) -> Iterator[Samples]:
+        """The batches of a training step, one after the other; :attr:`step` goes along."""
+        batches = batch.apart() if isinstance(batch, Batches) else [batch]
+        for step, one in enumerate(batches, self._step):
+            self._step = step
+            yield one
+
+    @property
+    def batches(self) -> int:
+        """Batches that training has begun with, over all starts."""
+        return 0 if self._trainer is None else self._step + 1
 
     @property
     def step(self) -> int:

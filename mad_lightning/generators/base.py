@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from mad_lightning.generators.means import Means
 from mad_lightning.identity import Described
-from mad_lightning.processes import take_from_first
+from mad_lightning.processes import know_devices, take_from_first
 from mad_lightning.refusal import Diverged, Refused, check_sampling_bias
 from mad_lightning.samples import Law, Samples, SampleSpec, SeedBlock, to_stored
 
@@ -58,6 +58,9 @@ class Generator(Described, L.LightningModule, ABC):
     is_one_pass: bool = False
     """Whether its hooks ask nothing of a Trainer, log nothing, and one pass is the whole fit: then
     a process that is alone fits it without one."""
+
+    batches_at_once: int = 1
+    """Batches that it likes to be given in one training step, by a loader that can."""
 
     precisions: tuple[str, ...] = ("32-true", "16-mixed", "bf16-mixed", "64-true")
     """Lightning's precisions that it can be trained in. Weights in half precision are none of them:
@@ -119,6 +122,7 @@ class Generator(Described, L.LightningModule, ABC):
                 "build(SampleSpec.of(x)) before it is trained or sampled from"
             )
         self.check_precision(str(self.trainer.precision))
+        know_devices()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes samples of what an ordinary loader gives; see :meth:`Samples.of`."""
@@ -180,6 +184,18 @@ class Generator(Described, L.LightningModule, ABC):
             remedies.append(f"a Trainer's precision 32-true (now {precision})")
         remedy = ", ".join(remedies) or "samples of a smaller scale"
         return Diverged("", f"{type(self).__name__} has diverged: {what}", remedy)
+
+    def fuses(self, network: nn.Module) -> bool | None:
+        """What an Adam takes as ``fused``: its step is then one pass over all weights of a network.
+
+        None leaves it to torch, where a device has no such step; and where gradients are scaled:
+        a fused step scales them back itself, after they are clipped.
+        """
+        scales = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
+        floats = all(
+            p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in network.parameters()
+        )
+        return True if floats and scales is None else None
 
     def after_step(self) -> None:
         """Called after each step of the optimiser; averaged weights follow here.
@@ -337,7 +353,12 @@ def refuse_vectors(family: str, spec: SampleSpec) -> None:
 
 
 def warmed_adamw(
-    network: nn.Module, lr: float, warmup: int, steps: int, weight_decay: float = 0.0
+    network: nn.Module,
+    lr: float,
+    warmup: int,
+    steps: int,
+    weight_decay: float = 0.0,
+    fused: bool | None = None,
 ) -> dict[str, Any]:
     """AdamW, and a schedule that rises over ``warmup`` steps, then falls to 0 as a cosine of all.
 
@@ -347,11 +368,12 @@ def warmed_adamw(
         warmup: Steps until the peak.
         steps: Steps of the whole training.
         weight_decay: AdamW's.
+        fused: See :meth:`Generator.fuses`.
 
     Returns:
         What ``configure_optimizers`` returns.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), lr, weight_decay=weight_decay, fused=fused)
     steps = max(2, steps)
 
     def factor(step: int) -> float:

@@ -203,7 +203,8 @@ class Diffusion(Generator):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay over the whole budget."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return warmed_adamw(self.net, self.lr, self.warmup, steps, self.weight_decay)
+        fused = self.fuses(self.net)
+        return warmed_adamw(self.net, self.lr, self.warmup, steps, self.weight_decay, fused)
 
     # sampling
 

@@ -217,7 +217,8 @@ class Glow(Generator):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay over the whole budget."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return warmed_adamw(self.net, self.lr, self.warmup, steps)
+        fused = self.fuses(self.net)
+        return warmed_adamw(self.net, self.lr, self.warmup, steps, fused=fused)
 
     # sampling
 

@@ -182,8 +182,8 @@ class StyleGAN2(Adversarial):
 
         def adam(network: nn.Module, weight: float | None, every: int) -> torch.optim.Optimizer:
             c = 1.0 if weight == 0.0 else every / (every + 1)
-            betas = (0.0, 0.99**c)
-            return torch.optim.Adam(network.parameters(), lr=c * self.lr, betas=betas, fused=True)
+            betas, fused = (0.0, 0.99**c), self.fuses(network)
+            return torch.optim.Adam(network.parameters(), c * self.lr, betas, fused=fused)
 
         return [
             adam(self.net, self.path, self.path_every),

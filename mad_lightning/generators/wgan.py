@@ -77,6 +77,7 @@ class WGAN(Adversarial):
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))  # Adam wants no whole numbers
         self.ema_decay = ema_decay
+        self.batches_at_once = min(n_critic, 16)
 
     def build(self, spec: SampleSpec) -> Self:
         """Makes both networks, and the generator's average."""
@@ -105,7 +106,7 @@ class WGAN(Adversarial):
     def configure_optimizers(self) -> Any:
         """Two Adams: the critic's, the generator's."""
         return [
-            torch.optim.Adam(network.parameters(), lr=self.lr, betas=self.betas)
+            torch.optim.Adam(network.parameters(), self.lr, self.betas, fused=self.fuses(network))
             for network in (self.net.critic, self.net.generator)
         ]
 
@@ -115,27 +116,28 @@ class WGAN(Adversarial):
 
     # training
 
-    def on_train_start(self) -> None:
-        """Warns of a budget in which the generator never moves."""
-        batches = self.trainer.num_training_batches * (self.trainer.max_epochs or 1)
-        if 0 < batches < self.n_critic:
+    def on_train_end(self) -> None:
+        """Warns of a budget in which the generator never moved."""
+        if 0 < self.batches < self.n_critic:
             rank_zero_warn(
-                f"the generator learns on every {self.n_critic}th batch, training has {batches}: "
-                "it keeps its first weights (train for more epochs, or on more batches an epoch)"
+                f"the generator learns on every {self.n_critic}th batch, training had "
+                f"{self.batches}: it keeps its first weights (train for more epochs, or on more "
+                "batches an epoch)"
             )
 
     def training_step(self, batch: Samples, batch_idx: int) -> None:
         """A step of the critic, and one of the generator on every ``n_critic``-th batch."""
         critic_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
-        with self.updating(critic_optimizer, self.net.critic):
-            for real, seeds in self.parts(batch, "critic"):
-                self.manual_backward(self.critic_loss(real, seeds) / self.accumulate)
-        if (self.step + 1) % self.n_critic:
-            return
-        with self.updating(generator_optimizer, self.net.generator):
-            for real, seeds in self.parts(batch, "generator"):
-                self.manual_backward(self.generator_loss(real, seeds) / self.accumulate)
-        self.ema.update(self.net.generator)
+        for one in self.in_turn(batch):
+            with self.updating(critic_optimizer, self.net.critic):
+                for real, seeds in self.parts(one, "critic"):
+                    self.manual_backward(self.critic_loss(real, seeds) / self.accumulate)
+            if (self.step + 1) % self.n_critic:
+                continue
+            with self.updating(generator_optimizer, self.net.generator):
+                for real, seeds in self.parts(one, "generator"):
+                    self.manual_backward(self.generator_loss(real, seeds) / self.accumulate)
+            self.ema.update(self.net.generator)
 
     def critic_loss(self, real: Samples, seeds: Tensor) -> Tensor:
         """Equation 3; generated samples are of the real ones' classes."""

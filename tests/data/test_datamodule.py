@@ -27,6 +27,19 @@ def numbered(start, count, labelled=True):
     return Samples(places[:, None].float(), places if labelled else None)
 
 
+def stand_in(**attributes):
+    """What of a Trainer is asked."""
+    usual = {
+        "global_rank": 0,
+        "world_size": 1,
+        "current_epoch": 0,
+        "max_steps": -1,
+        "limit_train_batches": 1.0,
+        "lightning_module": None,
+    }
+    return SimpleNamespace(**usual | attributes)
+
+
 def parts(labelled=(True, True, True)):
     starts = (0, SIZES[0], SIZES[0] + SIZES[1])
     return [numbered(*each) for each in zip(starts, SIZES, labelled, strict=True)]
@@ -231,12 +244,50 @@ def test_the_order_is_addressed_by_seed_and_generation(data, shards):
 
 def test_batches_follow_rank_and_epoch_of_the_trainer(data, shards):
     module = data.feed(FreshData(60, 20, 30).mix(2), 5, shards)
-    module.trainer = SimpleNamespace(global_rank=1, world_size=2, current_epoch=0)
+    module.trainer = stand_in(global_rank=1, world_size=2)
     found = module.train_dataloader()
     for number in (0, 3):
         module.trainer.current_epoch = number
         whole = [places(batch) for batch in module.loader(epoch=lambda number=number: number)]
         assert [places(batch) for batch in found] == [batch[2:] for batch in whole]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("at_once", [2, 3, 100])
+def test_batches_at_once_are_the_same_batches(rank, at_once):
+    arguments = {"batch_size": 6, "images": 80, "rank": rank, "world_size": 2}
+    for number in (0, 2):
+        arguments["epoch"] = lambda number=number: number
+        one_by_one, together = loader(**arguments), loader(**arguments, at_once=at_once)
+        groups = list(together)
+        assert len(together) == len(groups) == -(-14 // at_once)
+        assert [group.first for group in groups] == list(
+            range(14 * number, 14 * number + 14, at_once)
+        )
+        apart = [batch for group in groups for batch in group.to("cpu").apart()]
+        assert [places(batch) for batch in apart] == [places(batch) for batch in one_by_one]
+        assert [group.number for group in groups] == [len(group) // 3 for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        ({}, 3),
+        ({"max_steps": 5}, 1),
+        ({"limit_train_batches": 1}, 1),
+        ({"limit_train_batches": 0.5}, 1),
+    ],
+)
+def test_a_generator_gets_batches_at_once_unless_the_trainer_counts_them(data, counted, expected):
+    data.trainer = stand_in(
+        lightning_module=SimpleNamespace(batches_at_once=3), world_size=2, **counted
+    )
+    assert data.train_dataloader().at_once == expected
+    assert data.loader().at_once == 1
+
+
+def test_an_exact_pass_has_batches_one_by_one():
+    assert [len(batch) for batch in loader(exact=True, at_once=2)] == [4] * 5 + [3]
 
 
 def test_synthetic_samples_stay_in_their_file(data, shards):
@@ -287,7 +338,7 @@ def test_before_it_is_fed_it_is_generation_1_on_the_whole_pool(data):
     like = data.feed(mix, 0, exact=True)
     assert fed(data) == fed(like) == places(data.real().read(0, 80))
     for module in (data, like):
-        module.trainer = SimpleNamespace(global_rank=0, world_size=1, current_epoch=2)
+        module.trainer = stand_in(current_epoch=2)
     batches = [[places(batch) for batch in module.train_dataloader()] for module in (data, like)]
     assert batches[0] == batches[1]
     assert sorted(flat(batches[0])) == sorted(fed(data))

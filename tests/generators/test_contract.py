@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -295,3 +296,21 @@ def test_the_example_of_its_docstring_runs(family, trainer):
     assert "fit(" in example.docstring
     assert len(example.examples) >= 4
     assert doctest.DocTestRunner().run(example) == (0, len(example.examples))
+
+
+# --- optimisers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["diffusion_solver", "glow", "stylegan2", "wgan_dense"])
+def test_a_step_of_the_optimiser_is_one_pass_over_all_weights(generators, family):
+    optimisers = generators[family].trainer.optimizers
+    assert all(group["fused"] is True for made in optimisers for group in made.param_groups)
+
+
+def test_where_no_fused_step_is_right_torch_chooses():
+    generator, network = Glow(), torch.nn.Linear(2, 2)
+    assert generator.fuses(network) is True
+    assert generator.fuses(network.to("meta")) is None
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    generator._trainer = SimpleNamespace(precision_plugin=scaled)
+    assert generator.fuses(torch.nn.Linear(2, 2)) is None

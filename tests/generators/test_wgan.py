@@ -12,7 +12,7 @@ from torch import nn
 from mad_lightning.generators import WGAN
 from mad_lightning.nets.pairs import ConvPair, DensePair
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples, SampleSpec
+from mad_lightning.samples import Batches, Samples, SampleSpec
 from mad_lightning.seeds import reseed, sample_seeds
 
 SPEC = SampleSpec((1, 6, 6), 3)
@@ -299,8 +299,35 @@ def test_a_resumed_training_ends_with_the_weights_of_one_left_alone(tmp_path, fi
 
 
 def test_a_budget_without_a_generator_step_is_said(fit):
-    with pytest.warns(UserWarning, match="every 9th batch, training has 8"):
+    with pytest.warns(UserWarning, match="every 9th batch, training had 8"):
         fit(build(n_critic=9), images(), 2)
+
+
+class Loader:
+    """The four batches of every epoch, one by one or several at once."""
+
+    def __init__(self, at_once):
+        self.at_once, self.epoch = at_once, 0
+
+    def __len__(self):
+        return math.ceil(4 / self.at_once)
+
+    def __iter__(self):
+        given, before, self.epoch = images(), 4 * self.epoch, self.epoch + 1
+        for start in range(0, 4, self.at_once):
+            joined = Samples.joined(given[start : start + self.at_once])
+            yield Batches(joined.values, joined.labels, len(joined) // 8, before + start)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_batches_that_come_together_train_as_they_do_one_by_one(precision, fit, weights):
+    """To the bit, also where an epoch is no whole number of groups, nor of generator steps."""
+    one_by_one, at_once = build(n_critic=3), build(n_critic=3)
+    fit(one_by_one, images(), 2, precision=precision)
+    made = fit(at_once, Loader(3), 2, precision=precision)
+    assert made.global_step == 8 + 2
+    assert torch.equal(weights(at_once), weights(one_by_one))
+    assert at_once.batches == one_by_one.batches == 8
 
 
 # --- accumulation, precision, processes -----------------------------------------------------------
