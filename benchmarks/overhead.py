@@ -157,6 +157,7 @@ def bare_diffusion(model: Any, spec: SampleSpec, steps: int, _: Samples) -> tupl
             model.timesteps,
             beta_schedule=model.beta_schedule,
             prediction_type="v_prediction" if model.prediction == "velocity" else "epsilon",
+            algorithm_type="sde-dpmsolver++",
             thresholding=model.clip,
             sample_max_value=1.0,
             lambda_min_clipped=-5.1,

@@ -162,7 +162,7 @@ def moments(
         return ((x - signal * mean) * scale).to(x.dtype)
 
     noise = partial(normal, seeds, 1, 1, 1)
-    x = solver.solve(noise(), noise_estimate, lambda step: noise(stream=step))
+    x = solver(noise(), noise_estimate, lambda step: noise(stream=step))
     return f"{float(x.std()) / deviation:>6.3f}"
 
 

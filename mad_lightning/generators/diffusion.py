@@ -77,8 +77,6 @@ class Diffusion(Generator):
         (torch.Size([5, 1, 8, 8]), torch.uint8)
     """
 
-    alphas_cumprod: Tensor
-
     def __init__(
         self,
         network: Callable[[SampleSpec], nn.Module] = UNet,
@@ -126,14 +124,17 @@ class Diffusion(Generator):
         self.solver = Solver(
             self.sampler_name, self.beta_schedule, self.timesteps, steps, self.clip
         )
-        alphas_cumprod = self.solver.alphas_cumprod.clone()
-        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         self._check_schedule()
         with at("network"):
             self.net = self.network(spec)
             self._try_network()
         self.ema = EMA(self.net, self.ema_decay)
         return self
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        r""":math:`\bar\alpha_t` with shape (T,)."""
+        return self.solver.alphas_cumprod
 
     def _check_schedule(self) -> None:
         """Warns of a schedule that is too short.
@@ -242,4 +243,4 @@ class Diffusion(Generator):
         """Runs the solver from each seed's own noise."""
         noise = partial(normal, seeds, *self.spec.shape)
         estimate = partial(self.noise_estimate, labels=labels, sampling_bias=sampling_bias)
-        return self.solver.solve(noise(), estimate, lambda step: noise(stream=step))
+        return self.solver(noise(), estimate, lambda step: noise(stream=step))

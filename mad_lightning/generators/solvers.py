@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mad_lightning.refusal import Refused, check_one_of
 
@@ -47,8 +47,8 @@ NewNoise = Callable[[int], Tensor]
 that a sample does not depend on what is drawn beside it."""
 
 
-class Solver:
-    """One of the solvers, on one noise schedule.
+class Solver(nn.Module):
+    """One of the solvers, on one noise schedule; moved with the network that it asks.
 
     Args:
         name: One of :data:`SOLVERS`.
@@ -61,15 +61,19 @@ class Solver:
         Refused: If the solver does not find back to a finite sample, whatever the network.
     """
 
+    alphas_cumprod: Tensor
+
     def __init__(
         self, name: str, beta_schedule: str, timesteps: int, steps: int, clip: bool
     ) -> None:
         from diffusers import DDPMScheduler  # costs seconds
 
+        super().__init__()
         check_one_of(SOLVERS, sampler=name)
         self.name, self.beta_schedule, self.steps, self.clip = name, beta_schedule, steps, clip
         schedule = DDPMScheduler(timesteps, beta_schedule=beta_schedule)
-        self.betas, self.alphas_cumprod = schedule.betas, schedule.alphas_cumprod
+        self.betas = schedule.betas
+        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod, persistent=False)
         self.first = timesteps - 1
         if name == "ddpm":
             return
@@ -87,7 +91,7 @@ class Solver:
     def _ends(self) -> bool:
         """Whether one number comes to a finite end."""
         one = torch.ones(1, 1, 1, 1)
-        return bool(self.solve(one, lambda x, t: one, lambda step: one).isfinite())
+        return bool(self(one, lambda x, t: one, lambda step: one).isfinite())
 
     def facts(self) -> dict[str, Any]:
         r"""What of it shapes the samples.
@@ -108,7 +112,7 @@ class Solver:
             "clip": self.clip,
         }
 
-    def solve(self, x: Tensor, noise_estimate: NoiseEstimate, new_noise: NewNoise) -> Tensor:
+    def forward(self, x: Tensor, noise_estimate: NoiseEstimate, new_noise: NewNoise) -> Tensor:
         """From standard normal noise ``x`` (N, C, H, W) to samples, in [-1, 1] where clipped."""
         if self.name == "ddpm":
             return self._ancestral(x, noise_estimate, new_noise)
@@ -138,7 +142,8 @@ class Solver:
 
     def even_in_log_snr(self) -> tuple[list[int], Tensor]:
         """Times from the first to 0, all different, and the ratio of noise to signal at each t."""
-        noise_to_signal = ((1.0 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
+        alphas_cumprod = self.alphas_cumprod.cpu().float()  # the same times on every device
+        noise_to_signal = ((1.0 - alphas_cumprod) / alphas_cumprod).sqrt()
         logs = noise_to_signal[: self.first + 1].log()
         wanted = torch.linspace(float(logs[-1]), float(logs[0]), self.steps)
         times: list[int] = []
@@ -149,11 +154,12 @@ class Solver:
 
     def _ancestral(self, x: Tensor, noise_estimate: NoiseEstimate, new_noise: NewNoise) -> Tensor:
         """Over all times or an even subset (Ho et al., 2020, equations 6-7)."""
-        alphas_cumprod = self.alphas_cumprod.to(x.device)
         times = torch.linspace(self.first, 0, self.steps).round().long().tolist()
         for step, (t, before) in enumerate(zip(times, [*times[1:], -1], strict=True), start=1):
-            alpha_bar = alphas_cumprod[t]
-            alpha_bar_before = alphas_cumprod[before] if before >= 0 else torch.ones_like(alpha_bar)
+            alpha_bar = self.alphas_cumprod[t]
+            alpha_bar_before = (
+                self.alphas_cumprod[before] if before >= 0 else torch.ones_like(alpha_bar)
+            )
             alpha = alpha_bar / alpha_bar_before
             noise = noise_estimate(x, t)
             x_0 = (x - (1.0 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()

@@ -34,7 +34,7 @@ def test_the_stochastic_solver_is_diffusers_with_our_times_and_noise(schedule, c
     x = noise()
     for step, t in enumerate(reference.timesteps, start=1):
         x = reference.step(network(x, int(t)), t, x, variance_noise=noise(step)).prev_sample
-    torch.testing.assert_close(solver.solve(noise(), network, noise), x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(solver(noise(), network, noise), x, rtol=1e-5, atol=1e-5)
 
 
 def test_unipc_is_diffusers_on_a_schedule_of_our_times():
@@ -50,7 +50,7 @@ def test_unipc_is_diffusers_on_a_schedule_of_our_times():
     x = noise()
     for ours, t in zip(times, reference.timesteps, strict=True):
         x = reference.step(network(x, ours), t, x).prev_sample
-    torch.testing.assert_close(solver.solve(noise(), network, noise), x, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(solver(noise(), network, noise), x, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
@@ -67,7 +67,7 @@ def test_dpm_solver_draws_what_lineages_on_disk_have_drawn(schedule):
     x = noise()
     for t in reference.timesteps:
         x = reference.step(network(x, int(t)), t, x).prev_sample
-    drawn = Solver("dpm_solver", schedule, 200, 15, clip=True).solve(noise(), network, noise)
+    drawn = Solver("dpm_solver", schedule, 200, 15, clip=True)(noise(), network, noise)
     assert torch.equal(drawn, x)
 
 
@@ -80,7 +80,7 @@ def deviation(name, schedule, steps, truth, n=10_000):
         mean, variance = left[t].sqrt() * 0.3, left[t] * truth**2 + 1.0 - left[t]
         return ((1.0 - left[t]).sqrt() / variance * (x - mean)).float()
 
-    x = solver.solve(noise(0, seeds), exact, lambda step: noise(step, seeds))
+    x = solver(noise(0, seeds), exact, lambda step: noise(step, seeds))
     assert float(x.mean()) == pytest.approx(0.3, abs=0.02)
     return float(x.std()) / truth
 
@@ -110,13 +110,13 @@ def test_each_samples_noise_is_its_own(name):
             asked.append(step)
             return noise(step, seeds)
 
-        return solver.solve(noise(0, seeds), network, new)
+        return solver(noise(0, seeds), network, new)
 
     whole = drawn(SEEDS)
     assert sorted({*asked}) == asked
     assert {*asked} >= {1, 2, 3, 4, 5}
     assert torch.equal(torch.cat([drawn(SEEDS[:1]), drawn(SEEDS[1:])]), whole)
-    with_other_noise = solver.solve(noise(), network, lambda step: noise(step + 10))
+    with_other_noise = solver(noise(), network, lambda step: noise(step + 10))
     assert not torch.allclose(with_other_noise, whole, atol=0.01)
 
 
