@@ -160,3 +160,18 @@ def test_mnist_configs_have_the_papers_numbers():
     assert counts["full_synth"] == {"n_initial": 60_000, "n_synthetic": 60_000}
     assert counts["synth_aug"] == {"n_real": 60_000, "n_synthetic": 60_000}
     assert counts["fresh"] == {"n_initial": 2000, "n_fresh": 2000, "n_synthetic": 2000}
+
+
+def test_the_fresh_loop_of_digits_doubles_its_training_set_as_the_papers_does():
+    """E10 in small: n real, then n fresh and n synthetic, and 997 digits suffice."""
+    plain, policy, _ = numbers("digits_diffusion_fresh")
+    n = policy["n_initial"]
+    assert policy == {"n_initial": n, "n_fresh": n, "n_synthetic": n}
+    assert plain["lineage"]["generations"] * n <= 1797 - plain["data"]["n_reference"]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "diffusion" in path.stem])
+def test_every_diffusion_config_says_which_solver_and_how_many_steps(path):
+    assert {"sampler", "sampling_steps", "beta_schedule"} <= read(path)[0]["generator"][
+        "init_args"
+    ].keys()
