@@ -83,6 +83,8 @@ _OURS: dict[str, Quantity] = {
     "class_share": Quantity("diversity", "lower", low=0.0, high=1.0),
     "class_recall": Quantity("diversity", "lower", low=0.0, high=1.0),
     "tail_mass": Quantity("diversity", "lower", low=0.0),
+    "tail_mass_low": Quantity("diversity", "lower", low=0.0),
+    "tail_mass_high": Quantity("diversity", "lower", low=0.0),
     "modes": Quantity("diversity", "lower", low=0.0),
     "mode_variance": Quantity("diversity", "lower", low=0.0),
     "trace_*": Quantity("diversity", "lower", low=0.0),

@@ -20,12 +20,14 @@ __all__ = ["TailMass"]
 
 
 class TailMass(Metric):
-    """Share of synthetic samples in the reference's tails, over the reference's own share.
+    """Share of synthetic samples in the tails of a coordinate, over that of fresh real samples.
 
     In each coordinate of the features the tails are what lies strictly below the (m+1)-th smallest
-    and strictly above the (m+1)-th largest value of the reference, with m = n * share / 2. Counts
-    of all coordinates are added, those of the synthetic set are divided by those of the reference.
-    1 means that tails are kept, 0 that they are lost, more that they are heavier than real ones.
+    and strictly above the (m+1)-th largest of the n values of the reference, with m = n * share /
+    2. Counts of all coordinates are added and divided by what fresh real samples are expected to
+    have there: (m + 1) / (n + 1) of a tail, not the m / n of the reference itself, which drew the
+    line. So 1 is the mean over real sets, 0 means that tails are lost, more that they are heavier
+    than real ones. As one end may gain what the other loses, each is told apart too.
 
     Args:
         share: Share of the reference in the two tails of a coordinate together.
@@ -37,26 +39,40 @@ class TailMass(Metric):
         self.share = share
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
-        """``tail_mass``, at least 0."""
-        reference = real.features.sort(dim=0).values
-        m = round(len(reference) * self.share / 2.0)
-        low, high = reference[m], reference[-1 - m]
+        """``tail_mass``, ``tail_mass_low`` and ``tail_mass_high``, at least 0.
 
-        def share(x: torch.Tensor) -> float:
-            return int(((x < low) | (x > high)).sum()) / len(x)
-
-        expected = share(reference)
+        An end at which no coordinate has a tail is NaN.
+        """
+        ends = [self._end(sign * real.features, sign * synthetic.features) for sign in (1, -1)]
+        expected = sum(fresh for _, fresh in ends)
         if expected == 0.0:
             raise ValueError("no feature of the reference has tails: most of its values are equal")
-        return {"tail_mass": share(synthetic.features) / expected}
+        (low, fresh_low), (high, fresh_high) = ends
+        return {
+            "tail_mass": (low + high) / expected,
+            "tail_mass_low": low / fresh_low if fresh_low else math.nan,
+            "tail_mass_high": high / fresh_high if fresh_high else math.nan,
+        }
+
+    def _end(self, real: torch.Tensor, synthetic: torch.Tensor) -> tuple[float, float]:
+        """Values a sample has in low tails, of D: of synthetic ones, and expected of fresh ones.
+
+        A fresh sample is to the reference what each sample of n + 1 is to the n others. Beyond the
+        (m+1)-th smallest of the others lie the first m + 1 of all, but for those of them that equal
+        the next: with most values of a coordinate equal there is no tail.
+        """
+        ranked = real.sort(dim=0).values
+        m = round(len(ranked) * self.share / 2.0)
+        fresh = int((ranked[: m + 1] < ranked[m + 1]).sum()) / (len(ranked) + 1)
+        return int((synthetic < ranked[m]).sum()) / len(synthetic), fresh
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """Diversity."""
-        return quantities_of(("tail_mass",))
+        return quantities_of(("tail_mass", "tail_mass_low", "tail_mass_high"))
 
     def protocol(self) -> dict[str, Any]:
-        """The share that counts as tails."""
-        return {"tail_share": self.share}
+        """The share that counts as tails, and what 1 means."""
+        return {"tail_share": self.share, "tail_mass": "over fresh samples"}
 
     def check(self, n: int, extractor: str) -> None:
         """Each tail needs a sample."""

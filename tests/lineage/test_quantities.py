@@ -18,6 +18,8 @@ MEANINGS = {  # by the papers that define them, not by our table
     "modes": ("diversity", "lower", 0, math.inf),
     "mode_variance": ("diversity", "lower", 0, math.inf),
     "tail_mass": ("diversity", "lower", 0, math.inf),
+    "tail_mass_low": ("diversity", "lower", 0, math.inf),
+    "tail_mass_high": ("diversity", "lower", 0, math.inf),
     "trace_lite0": ("diversity", "lower", 0, math.inf),
     "fid": ("distance", "higher", 0, math.inf),
     "fd_classifier": ("distance", "higher", 0, math.inf),

@@ -1,5 +1,7 @@
 """Tail mass by counting, and where other measures are blind."""
 
+import math
+
 import pytest
 import torch
 
@@ -13,29 +15,64 @@ def mass(reference, synthetic, share=0.02):
 
 
 def test_counts_on_the_integers():
-    """Of 0..99 a share of 0.1 are 0..4 and 95..99: ten in a hundred."""
+    """Of 0..99 a share of 0.1 are 0..4 and 95..99; of fresh ones 6 in 101 lie below 5."""
     reference = torch.arange(100.0)[torch.randperm(100)][:, None]
-    for values, expected in [
-        ([4.0, 5.0, 94.0, 95.0], 2 / 4),
-        ([5.0, 50.0, 94.0], 0.0),
-        ([-7.0, 1e9], 1.0),
-        ([4.5, 94.5, 94.0, 94.6], 3 / 4),
+    for values, low, high in [
+        ([4.0, 5.0, 94.0, 95.0], 1 / 4, 1 / 4),
+        ([5.0, 50.0, 94.0], 0.0, 0.0),
+        ([-7.0, 1e9], 1 / 2, 1 / 2),
+        ([4.5, 94.5, 94.0, 94.6], 1 / 4, 2 / 4),
     ]:
-        assert mass(reference, torch.tensor(values)[:, None], 0.1) == expected / 0.1
+        found = TailMass(0.1)(View(reference), View(torch.tensor(values)[:, None]))
+        assert found["tail_mass_low"] == pytest.approx(low * 101 / 6, rel=1e-12)
+        assert found["tail_mass_high"] == pytest.approx(high * 101 / 6, rel=1e-12)
+        assert found["tail_mass"] == pytest.approx((low + high) * 101 / 12, rel=1e-12)
 
 
 def test_coordinates_are_counted_alike():
     x = torch.arange(100.0)
     reference = torch.stack([x, -x, 1000.0 + x], dim=1)
     synthetic = torch.tensor([[0.0, -50.0, 1050.0], [0.0, 0.0, 2000.0]])
-    assert mass(reference, synthetic, 0.1) == pytest.approx((4 / 6) / 0.1, rel=1e-12)
+    assert mass(reference, synthetic, 0.1) == pytest.approx((4 / 6) * 101 / 12, rel=1e-12)
 
 
-@pytest.mark.parametrize("share", [0.002, 0.02, 0.3])
-def test_a_set_has_its_own_tails(share):
+@pytest.mark.parametrize("law", ["normal", "heavy", "rounded", "clipped"])
+@pytest.mark.parametrize("n", [100, 250])
+def test_fresh_real_samples_have_a_tail_mass_of_one(law, n):
+    """In the mean over many references, whatever the law: also one of whose values many are equal.
+
+    What is expected is the mean over references of the share of fresh samples over that of the
+    tails; counts of many coordinates stand for many references.
+    """
+    shape = {
+        "normal": lambda z: z,
+        "heavy": lambda z: z**3,
+        "rounded": lambda z: (2 * z).round(),
+        "clipped": lambda z: z.clamp(min=0.0),
+    }[law]
+    reference, fresh = (shape(normal(sample_seeds(0, n, 0, who), 10_000)) for who in "ab")
+    found = TailMass(0.04)(View(reference), View(fresh))
+    assert found["tail_mass"] == pytest.approx(1.0, abs=0.02)
+    assert found["tail_mass_high"] == pytest.approx(1.0, abs=0.025)
+    if law == "clipped":  # half of the values are the least one: nothing lies below
+        assert math.isnan(found["tail_mass_low"])
+    else:
+        assert found["tail_mass_low"] == pytest.approx(1.0, abs=0.025)
+
+
+def test_one_end_may_gain_what_the_other_loses():
+    reference, moved = (normal(sample_seeds(0, 2000, 0, who), 4) for who in "ab")
+    found = TailMass(0.1)(View(reference), View(moved + 0.8))
+    assert found["tail_mass_low"] < 0.3
+    assert found["tail_mass_high"] > 3.0
+
+
+@pytest.mark.parametrize(("share", "m"), [(0.002, 1), (0.02, 10), (0.3, 150)])
+def test_the_reference_lies_inside_the_line_that_it_drew(share, m):
     reference = normal(sample_seeds(0, 1000, 0, "x"), 7)
-    assert mass(reference, reference, share) == 1.0
-    assert mass(reference, reference.repeat(3, 1), share) == 1.0
+    expected = pytest.approx(m / 1000 / ((m + 1) / 1001), rel=1e-12)
+    assert mass(reference, reference, share) == expected
+    assert mass(reference, reference.repeat(3, 1), share) == expected
     assert mass(reference, 0.5 * reference.sign(), share) == 0.0
 
 
@@ -88,4 +125,4 @@ def test_a_share_that_makes_no_tails_is_refused():
     with pytest.raises(Refused, match="at least 100") as caught:
         TailMass(0.02).check(99, "identity")
     assert caught.value.field == "n"
-    assert TailMass(0.05).protocol() == {"tail_share": 0.05}
+    assert TailMass(0.05).protocol()["tail_share"] == 0.05
