@@ -29,7 +29,7 @@ from mad_lightning.processes import Team
 
 __all__ = ["kernel_distance", "kernel_distance_of_subsets"]
 
-_ROWS = 4096
+_ROWS = 1024
 """Samples in flight while third moments are added up."""
 
 
@@ -113,11 +113,12 @@ def _by_moments(x: Tensor, y: Tensor) -> float:
     """
     n, m, d = len(x), len(y), x.shape[1]
     apart = norm_x = norm_y = 0.0
+    parts_x, parts_y = _parts(x), _parts(y)
     for b in range(d):
         weight = x.new_full((b + 1, d - b), 6.0)
         weight[-1, :] = weight[:, 0] = 3.0  # a = b, b = c
         weight[-1, 0] = 1.0
-        mean_x, mean_y = _third_moments(x, b), _third_moments(y, b)
+        mean_x, mean_y = _third_moments(parts_x, b) / n, _third_moments(parts_y, b) / m
         apart += float((weight * (mean_x - mean_y).square()).sum())
         norm_x += float((weight * mean_x.square()).sum())
         norm_y += float((weight * mean_y.square()).sum())
@@ -125,12 +126,17 @@ def _by_moments(x: Tensor, y: Tensor) -> float:
     return apart - (own_x - norm_x) / (n - 1) - (own_y - norm_y) / (m - 1)
 
 
-def _third_moments(z: Tensor, b: int) -> Tensor:
-    """``E[z_a z_b z_c]`` for all a <= b <= c, with shape (b + 1, D - b)."""
-    total = z.new_zeros(b + 1, z.shape[1] - b)
-    for rows in z.split(_ROWS):
-        total.addmm_(rows[:, : b + 1].T, rows[:, b, None] * rows[:, b:])
-    return total / len(z)
+def _parts(z: Tensor) -> list[Tensor]:
+    """Samples (N, D) in parts that stay in the cache, features as rows: products run along them."""
+    return [rows.T.contiguous() for rows in z.split(_ROWS)]
+
+
+def _third_moments(parts: list[Tensor], b: int) -> Tensor:
+    """Sums of ``z_a z_b z_c`` for all a <= b <= c, with shape (b + 1, D - b)."""
+    total = parts[0].new_zeros(b + 1, len(parts[0]) - b)
+    for z in parts:
+        total.addmm_(z[: b + 1], (z[b] * z[b:]).T)
+    return total
 
 
 def _by_pairs(x: Tensor, y: Tensor, tile: int, team: Team) -> float:
