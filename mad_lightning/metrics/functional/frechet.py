@@ -38,6 +38,13 @@ import torch
 from torch import Tensor
 
 from mad_lightning.metrics.functional.checks import check_features
+from mad_lightning.metrics.functional.matrices import (
+    add_gram,
+    between,
+    eigenvalues,
+    memory,
+    singular_values,
+)
 from mad_lightning.processes import Team
 
 __all__ = ["Moments", "frechet_distance", "gaussian_w2_squared"]
@@ -48,8 +55,8 @@ _NEGATIVE = 1e-6
 """What may pass for rounding below 0, relative to the variances. More is a fault."""
 _ROWS = 2048
 """Samples whose float64 copies are in flight while moments are added up."""
-_PARTS = 8
-"""Strips of a symmetric product; the half above the diagonal is then mostly left out."""
+_SQUARE = 256
+"""Side of the squares in which a matrix is mirrored."""
 
 
 class Moments(NamedTuple):
@@ -232,14 +239,15 @@ def _moments_beside(origin: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(x)
     about = x[:: max(1, n // 512)].double().mean(dim=0)
-    off, scatter = torch.zeros_like(about), about.new_zeros(len(about), len(about))
-    room = scatter.new_empty(min(n, _ROWS), x.shape[1])  # fresh memory would cost as much again
+    off, scatter = torch.zeros_like(about), memory(about, len(about), len(about)).zero_()
+    room = memory(scatter, min(n, _ROWS), x.shape[1])
     for part in x.split(_ROWS):
         centred = room[: len(part)].copy_(part).sub_(about)
         off += centred.sum(dim=0) / n
-        _add_gram(scatter, centred)
+        add_gram(scatter, centred)
     scatter.addr_(off, off, alpha=-n)
-    for strip in _strips(len(scatter)):  # what lies below the diagonal mirrors what lies above
+    for start in range(0, len(scatter), _SQUARE):  # what lies below the diagonal mirrors the rest
+        strip = slice(start, start + _SQUARE)
         square = scatter[strip, strip]
         square.copy_(square.triu() + square.triu(1).T)
         scatter[strip.stop :, strip] = scatter[strip, strip.stop :].T
@@ -276,7 +284,7 @@ def _distance(apart: Tensor, s: _Spread, t: _Spread) -> float:
     if 2.0 * error <= _FAIR * distance:
         return distance
     inner = s.root() @ t.root().T if inner is None else inner
-    overlap = float(torch.linalg.svdvals(inner).sum())
+    overlap = float(singular_values(inner).sum())
     return _at_least_0(without - 2.0 * overlap, sum(scales))
 
 
@@ -299,7 +307,7 @@ def _overlap(
         product, size = _product(_scaled(s, scales[0]), _scaled(t, scales[1]))
     if product is None:
         return 0.0, math.inf
-    values = torch.linalg.eigvalsh(product)
+    values = eigenvalues(product)
     off = torch.finfo(values.dtype).eps / 2 * size
     if float(values[0]) < -_NEGATIVE * float(values[-1]):
         return 0.0, math.inf
@@ -332,7 +340,7 @@ def _product(s: _Spread, t: _Spread) -> tuple[Tensor | None, float]:
         assert other is not None
         factor, failed = torch.linalg.cholesky_ex(one)
         if not int(failed):
-            return _between(factor, other), float(one.norm() * other.norm())
+            return between(factor, other), float(one.norm() * other.norm())
     return None, math.inf
 
 
@@ -344,37 +352,15 @@ def _gram(inner: Tensor) -> tuple[Tensor | None, float]:
     """
     inner = inner if len(inner) > inner.shape[1] else inner.T
     d = inner.shape[1]
-    product = _add_gram(inner.new_zeros(d, d), inner).T
+    product = memory(inner, d, d).zero_()
+    add_gram(product, inner)
+    product = product.T
     size = float(product.norm()) * math.sqrt(2.0)  # of half a symmetric matrix
     factor, failed = torch.linalg.cholesky_ex(product)
     pivot = 0.0 if int(failed) else float(factor.diagonal().min()) ** 2
     if pivot < d * torch.finfo(product.dtype).eps / 2 * size:
         return None, math.inf
     return product, size
-
-
-def _strips(d: int) -> list[slice]:
-    step = math.ceil(d / _PARTS)
-    return [slice(start, min(start + step, d)) for start in range(0, d, step)]
-
-
-def _add_gram(total: Tensor, x: Tensor) -> Tensor:
-    """Adds ``x'x`` of samples (N, D) to a matrix (D, D), on and above the diagonal strips."""
-    for strip in _strips(x.shape[1]):
-        total[strip, strip.start :].addmm_(x[:, strip].T, x[:, strip.start :])
-    return total
-
-
-def _between(factor: Tensor, matrix: Tensor) -> Tensor:
-    """``L' T L`` on and below the diagonal strips for a lower triangular L: a third of the work."""
-    right = torch.empty_like(matrix)
-    product = torch.zeros_like(matrix)
-    for strip in _strips(len(matrix)):
-        right[:, strip] = matrix[:, strip.start :] @ factor[strip.start :, strip]
-    for strip in _strips(len(matrix)):
-        below = factor[strip.start :, strip].T
-        product[strip, : strip.stop] = below @ right[strip.start :, : strip.stop]
-    return product
 
 
 def _at_least_0(distance: float, variance: float) -> float:

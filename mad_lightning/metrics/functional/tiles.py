@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mad_lightning.metrics.functional.matrices import memory
+
 __all__ = [
     "WIDE",
     "Distinct",
@@ -140,7 +142,7 @@ class Product:
         product of 80 features.
         """
         pairs = max(((b.stop - b.start) * (c.stop - c.start) for b, c in work), default=0)
-        room = _room(self.rows.points, pairs)
+        room = memory(self.rows.points, pairs)
         for rows, columns in work:
             x, y = self.rows.part(rows), self.columns.part(columns)
             shape = len(x.points), len(y.points)
@@ -255,7 +257,7 @@ def _side(samples: Tensor, order: Tensor, centre: Tensor, unit: float, dtype: to
     """
     n, d = len(order), samples.shape[1]
     size = _padded(n)
-    points = _room(samples, size, d + 2, dtype=dtype)
+    points = memory(samples, size, d + 2, dtype=dtype)
     points[n:] = 0.0
     points[:, -2] = 1.0
     norm = torch.zeros(size, dtype=torch.float64, device=samples.device)
@@ -274,20 +276,9 @@ def _side(samples: Tensor, order: Tensor, centre: Tensor, unit: float, dtype: to
     points[:, -1] = (norm - slack) / -2.0
     points[n:, -1] = -math.inf
     last = points[:, pieces[-1]]
-    tail = _room(last, *last.shape).copy_(last)
+    tail = memory(last, *last.shape).copy_(last)
     tail[:, -2:] = points[:, -2:].flip(1)
     return _Side(points, tail, slack)
-
-
-def _room(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory for many numbers, of no value yet, where another tensor lies and of its dtype.
-
-    On Linux, NumPy asks the system for large pages: to touch them first costs a quarter.
-    """
-    room = like.new_empty(0, dtype=dtype)
-    if not room.is_cpu:
-        return room.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, dtype=room.numpy().dtype))
 
 
 class Tile(NamedTuple):
