@@ -83,7 +83,8 @@ def appearing(path: Path, lasting: bool = True) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be written, with its name; what stood there before still stands.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -85,6 +85,13 @@ class LineageCallback(Described):
     def on_generation_curves(self, t: int, images: int, values: dict[str, float]) -> None:
         """After a training epoch ("tick"): ``images`` seen in this generation, logged values."""
 
+    def wants_samples(self, t: int) -> bool:
+        """Whether :meth:`on_samples_ready` has a use for the samples of generation ``t``.
+
+        Called on every process: it must depend on nothing else.
+        """
+        return type(self).on_samples_ready is not LineageCallback.on_samples_ready
+
     def on_samples_ready(self, t: int, directory: Path, samples: Samples) -> None:
         """Samples from the same seeds and classes in every generation, for looking at.
 
@@ -153,6 +160,10 @@ class Observers:
         if reason is not None:
             self.on_lineage_stop(reason)
         return reason is not None
+
+    def wants_samples(self, t: int) -> bool:
+        """Whether any has a use for samples of generation ``t`` to look at."""
+        return any(callback.wants_samples(t) for callback in self.callbacks)
 
     def on_lineage_start(self, lineage: LineageInfo, records: Sequence[GenerationRecord]) -> None:
         """Tells each."""

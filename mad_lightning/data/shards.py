@@ -196,9 +196,19 @@ class Shard:
             return False
         return True
 
-    def write(self, samples: Samples, manifest: ShardManifest) -> ShardManifest:
-        """Stores samples, then the manifest that makes them a shard."""
-        save_tensors(self.values_file, samples.tensors())
+    def write(
+        self, samples: Samples, manifest: ShardManifest, lasting: bool = True
+    ) -> ShardManifest:
+        """Stores samples, then the manifest that makes them a shard.
+
+        Args:
+            samples: All of them.
+            manifest: Where they come from; count and digest are filled in.
+            lasting: Whether to wait until both would survive a power cut.
+        """
+        save_tensors(self.values_file, samples.tensors(), lasting=lasting)
         manifest = replace(manifest, count=len(samples), sha256=samples.digest())
-        write_json(self.manifest_file, asdict(manifest))
+        write_json(self.manifest_file, asdict(manifest), lasting=lasting)
+        written = Samples(**load_tensors(self.values_file)[0])  # mapped; its digest is known
+        vars(self).update(manifest=manifest, samples=written)
         return manifest

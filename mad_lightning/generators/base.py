@@ -272,9 +272,8 @@ class Generator(Described, L.LightningModule, ABC):
         finally:
             self.train(training)
         check_floats(f"{type(self).__name__}.draw", floats, (len(seeds), *self.spec.shape))
-        # stored as float32, in which more is infinite than in float64
-        broken = int((~floats.flatten(1).float().isfinite()).any(dim=1).sum())
-        if broken:
+        kept = floats.flatten(1).float()  # in which more is infinite than in float64
+        if not kept.sum().isfinite() and (broken := int((~kept.isfinite()).any(dim=1).sum())):
             raise self.diverged(f"{broken} of {len(seeds)} samples are not finite")
         return Samples(to_stored(floats, self.spec).cpu(), labels)
 

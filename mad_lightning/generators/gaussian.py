@@ -98,11 +98,10 @@ class Gaussian(ClosedForm):
     def training_step(self, batch: Samples, batch_idx: int) -> None:
         """Adds a batch to the moments."""
         x = to_floats(batch.values).double().flatten(1)
-        group = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        groups = {0: x} if len(x) else {}
         if len(self.n) > 1 and batch.labels is not None:
-            group = batch.labels
-        for k in group.unique().tolist():
-            rows = x[group == k]
+            groups = {k: x[batch.labels == k] for k in batch.labels.unique().tolist()}
+        for k, rows in groups.items():
             mean = rows.mean(dim=0)
             centred = rows - mean
             self._merge(k, float(len(rows)), mean, centred.T @ centred)
@@ -156,9 +155,12 @@ class Gaussian(ClosedForm):
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
         """Draws from N(μ, λΣ)."""
         z = normal(seeds, self.mean.shape[1]).double() * sampling_bias**0.5
-        group = labels if labels is not None and len(self.n) > 1 else torch.zeros_like(seeds)
-        self.check_met(group, self.n != 0.0)
-        out = torch.empty_like(z)
-        for k in group.unique().tolist():
-            out[group == k] = self.mean[k] + z[group == k] @ self.factor(k).T
+        if labels is None or len(self.n) == 1:
+            self.check_met(torch.zeros_like(seeds[:1]), self.n != 0.0)
+            out = self.mean[0] + z @ self.factor(0).T
+        else:
+            self.check_met(labels, self.n != 0.0)
+            out = torch.empty_like(z)
+            for k in labels.unique().tolist():
+                out[labels == k] = self.mean[k] + z[labels == k] @ self.factor(k).T
         return out.reshape(len(seeds), *self.spec.shape)

@@ -5,7 +5,7 @@
       foreign/<name>.{safetensors, json}
       generation_001/
         mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
-        shard.{safetensors, json}  <treatment>.{safetensors, json}  seconds.json
+        shard.{safetensors, json}  <treatment>.{safetensors, json}  (seconds.json)
 
 The directory of a generation holds the artefact of each phase, and an artefact appears whole or not
 at all (:mod:`mad_lightning.files`), so whatever kills the program, running the same command again
@@ -71,6 +71,7 @@ class LineageDirectory:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._seconds: dict[int, dict[str, float]] = {}  # of the generation at work
 
     def __str__(self) -> str:
         return str(self.path)
@@ -159,7 +160,7 @@ class LineageDirectory:
         return self.generation(t) / "metrics.json"
 
     def seconds_file(self, t: int) -> Path:
-        """How long its phases took."""
+        """How long its phases took so far; then the ledger knows."""
         return self.generation(t) / "seconds.json"
 
     def unfinished(self, t: int, what: str) -> Path:
@@ -369,10 +370,10 @@ class LineageDirectory:
 
     def seconds(self, t: int) -> dict[str, float]:
         """How long the phases of a generation took, as far as that was kept."""
-        try:
-            return read_json(self.seconds_file(t))
-        except Damaged:  # no number depends on it
-            return {}
+        if t not in self._seconds:
+            with suppress(Damaged):  # no number depends on it
+                return read_json(self.seconds_file(t))
+        return self._seconds.get(t, {})
 
     def branch(self, path: Path, t: int, config: Mapping[str, Any]) -> None:
         """Begins another lineage with the first generations of this one, or leaves no trace.
@@ -450,29 +451,29 @@ class LineageDirectory:
         Yields:
             To be called often while it goes on, so that a kill costs at most a second of the count.
         """
-        before = self.seconds(t).get(phase, 0.0)
+        before = self.seconds(t)
         start = last = time.perf_counter()
 
-        def keep() -> None:
-            nonlocal last
-            last = time.perf_counter()
-            seconds = self.seconds(t) | {phase: round(before + last - start, 3)}
-            write_json(self.seconds_file(t), seconds, lasting=False)
-
         def tick() -> None:
-            if time.perf_counter() - last > 1.0:
-                keep()
+            nonlocal last
+            now = time.perf_counter()
+            so_far = round(before.get(phase, 0.0) + now - start, 3)
+            self._seconds = {t: before | {phase: so_far}}
+            if now - last > 1.0:
+                write_json(self.seconds_file(t), self._seconds[t], lasting=False)
+                last = now
 
         yield tick
-        keep()
+        tick()
 
     def settle(self, t: int) -> None:
         """Waits until what a generation keeps would survive a power cut; then the ledger may tell.
 
-        Weights and shards have waited when they were written: they are dear to make again.
+        Weights have waited when they were written: they are dear to make again.
         """
-        small = (self.mix_file, self.curves_file, self.picture, self.metrics_file)
-        files = [file(t) for file in (*small, self.seconds_file)]
+        shard = self.shard(shard_name(t))
+        files = [file(t) for file in (self.mix_file, self.picture, self.metrics_file)]
+        files += [self.curves_file(t), *map(shard.with_suffix, (".safetensors", ".json"))]
         to_disk(*filter(Path.exists, [*files, self.training(t), self.generation(t)]))
 
     def sweep_all(self) -> None:
@@ -498,6 +499,7 @@ class LineageDirectory:
                 with suppress(OSError):  # somebody keeps a file of his own there
                     Path(folder).rmdir()
         self.checkpoint(t).unlink(missing_ok=True)
+        self.seconds_file(t).unlink(missing_ok=True)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -19,7 +19,10 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["in_turn", "one_round"]
+from mad_lightning.samples import SeedBlock
+from mad_lightning.seeds import sample_seeds
+
+__all__ = ["in_turn", "one_round", "seed_block"]
 
 
 def one_round(counts: Tensor) -> Tensor:
@@ -44,3 +47,24 @@ def one_round(counts: Tensor) -> Tensor:
 def in_turn(order: Tensor, places: slice) -> Tensor:
     """The classes at some places of an endless sequence that repeats one round."""
     return order[torch.arange(places.start, places.stop) % len(order)]
+
+
+def seed_block(
+    address: tuple[int | str, ...],
+    classes: Tensor | None,
+    job: int,
+    places: slice,
+    sampling_bias: float,
+) -> SeedBlock:
+    """Samples to draw.
+
+    Args:
+        address: Where their seeds come from; see :func:`~mad_lightning.seeds.sample_seeds`.
+        classes: One round of their classes, or None if they have none.
+        job: Number of the block.
+        places: Of the samples.
+        sampling_bias: λ in (0, 1].
+    """
+    seeds = sample_seeds(places.start, places.stop - places.start, *address)
+    labels = None if classes is None else in_turn(classes, places)
+    return SeedBlock(job, seeds, labels, sampling_bias)

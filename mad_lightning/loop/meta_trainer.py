@@ -42,7 +42,7 @@ from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Announce, Blocks
 from mad_lightning.loop.checkpoints import load_told, read, stands
-from mad_lightning.loop.classes import in_turn, one_round
+from mad_lightning.loop.classes import one_round, seed_block
 from mad_lightning.loop.description import described
 from mad_lightning.loop.inside import (
     AddressedRandomness,
@@ -61,8 +61,8 @@ from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
 from mad_lightning.processes import barrier, is_first, on_first
 from mad_lightning.refusal import Refused, at
-from mad_lightning.samples import Samples, SeedBlock
-from mad_lightning.seeds import reseed, sample_seeds
+from mad_lightning.samples import Samples
+from mad_lightning.seeds import reseed
 
 __all__ = ["MetaTrainer"]
 
@@ -226,18 +226,20 @@ class MetaTrainer:
             size = self.settings.block_size
             blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, size, passing=True)
             grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid, passing=True)
-            work = {
-                blocks: lambda job, rows: self.seed_block(job, rows, asked, *manifest.seeds),
-                grid: lambda job, rows: self.seed_block(job, rows, equal, self.seed, "grid"),
-            }
+            block_of = partial(seed_block, sampling_bias=self.sampling_bias)
+            work = {blocks: partial(block_of, manifest.seeds, asked)}
+            if shown := self.observers.wants_samples(t):
+                work[grid] = partial(block_of, (self.seed, "grid"), equal)
             with telling_divergence(self.lineage, t, generator):
                 self.trainers.compute(generator, work, self.progress(t, "sample", tick))
             if is_first():
-                shown = Samples(**grid.join())
-                self.observers.on_samples_ready(t, self.lineage.generation(t), shown)
-                shard.write(Samples(**blocks.join()), manifest)
+                if shown:
+                    picture = Samples(**grid.join())
+                    self.observers.on_samples_ready(t, self.lineage.generation(t), picture)
+                shard.write(Samples(**blocks.join()), manifest, lasting=False)
             barrier()
-        del self.store[shard_name(t)]  # to be read anew, as it stands now
+        if not is_first():
+            del self.store[shard_name(t)]  # to be read anew, as it stands now
         return self.store[shard_name(t)]
 
     def treat(self, t: int, drawn: Shard) -> Shard:
@@ -303,7 +305,7 @@ class MetaTrainer:
             "shard": drawn.manifest.sha256,
             "metrics": sha256(json.dumps(values).encode()).hexdigest(),
             "data": self.real.content,
-            "settings": settings_digest(self.config),
+            "settings": self.settings_digest,
         }
         if published is not drawn:
             digests["published"] = published.manifest.sha256
@@ -375,6 +377,11 @@ class MetaTrainer:
         return described(told, self.build_generator, self.trainers.arguments())
 
     @cached_property
+    def settings_digest(self) -> str:
+        """Digest of what of the configuration decides numbers."""
+        return settings_digest(self.config)
+
+    @cached_property
     def base(self) -> str | None:
         """Digest of the weights that somebody else's checkpoint brings, if one is given.
 
@@ -424,7 +431,7 @@ class MetaTrainer:
             self.real.content,
             asdict(mix),
             [self.store[name].manifest.sha256 for name in mix.shards],
-            settings_digest(self.config),
+            self.settings_digest,
             *([] if self.base is None else [self.base]),
         ]
         return sha256(repr(facts).encode()).hexdigest()
@@ -509,7 +516,8 @@ class MetaTrainer:
         """A new Trainer with new inner callbacks, in a directory of its own."""
         curves = Curves(self.lineage, t, partial(self.observers.on_generation_curves, t))
         asked, _ = self.classes(t)
-        trial = self.seed_block(0, slice(0, N_TRIAL), asked, self.seed, t, "sample")
+        address = (self.seed, t, "sample")
+        trial = seed_block(address, asked, 0, slice(0, N_TRIAL), self.sampling_bias)
         return self.trainers.for_fit(
             self.lineage.training(t),
             made_of,
@@ -538,14 +546,6 @@ class MetaTrainer:
             return None, None
         equal = one_round(learned.clamp(max=1))
         return (equal if self.settings.labels == "equal" else one_round(learned)), equal
-
-    def seed_block(
-        self, job: int, rows: slice, classes: Tensor | None, *address: int | str
-    ) -> SeedBlock:
-        """Samples to draw: their seeds by place, their classes in turn."""
-        seeds = sample_seeds(rows.start, rows.stop - rows.start, *address)
-        labels = None if classes is None else in_turn(classes, rows)
-        return SeedBlock(job, seeds, labels, self.sampling_bias)
 
     def progress(self, t: int, phase: str, tick: Callable[[], None] | None) -> Announce:
         """Tells the clock of a phase that it goes on, and the observers how far it is."""

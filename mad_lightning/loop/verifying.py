@@ -85,12 +85,6 @@ def picture(lineage: LineageDirectory, record: GenerationRecord) -> str:
     return ""
 
 
-def seconds(lineage: LineageDirectory, record: GenerationRecord) -> str:
-    """How long its phases took."""
-    _ = read_json(lineage.seconds_file(record.generation))
-    return ""
-
-
 def configuration(lineage: LineageDirectory) -> str:
     """What it was begun under."""
     return "" if lineage.config() or lineage.has_config else f"{lineage.config_file} is gone"
@@ -115,7 +109,6 @@ CHECKS: tuple[Callable[[LineageDirectory, GenerationRecord], str], ...] = (
     metrics,
     curves,
     picture,
-    seconds,
 )
 """Each says in words what is wrong; nothing if nothing is."""
 

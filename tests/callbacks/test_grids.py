@@ -5,7 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.callbacks.grids import SampleGrids, n_shown, scatter, sheet
+from mad_lightning.commands.train import build
+from mad_lightning.generators.gaussian import Gaussian
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 
@@ -180,3 +183,25 @@ def test_dots_are_ten_times_as_many_as_images():
 def test_a_window_without_extent_is_refused(reach):
     with pytest.raises(Refused, match=r"^reach"):
         SampleGrids(reach=reach)
+
+
+def test_samples_to_look_at_are_drawn_only_where_somebody_looks(arguments):
+    """No number depends on them, and they cost as much as others."""
+    drawn, digests = [], []
+
+    class Counts(Gaussian):
+        def draw(self, seeds, sampling_bias, labels):
+            drawn.append(len(seeds))
+            return super().draw(seeds, sampling_bias, labels)
+
+    class Looks(LineageCallback):
+        def on_samples_ready(self, t, directory, samples):
+            pass
+
+    for callbacks, pictures in ((Looks(), 3), (SampleGrids(every=2), 2), (LineageCallback(), 0)):
+        drawn.clear()
+        meta = build([*arguments, "--lineage.name", f"{pictures}"])
+        meta.build_generator, meta.observers.callbacks = Counts, (callbacks,)
+        digests.append([record.digests["shard"] for record in meta.fit()])
+        assert drawn.count(meta.settings.n_grid) == pictures
+    assert digests[0] == digests[1] == digests[2]

@@ -96,7 +96,7 @@ class TestShard:
             _ = Shard(stem).samples
 
     def test_the_manifest_comes_last(self, samples, tmp_path, monkeypatch):
-        def killed(path, content):
+        def killed(path, content, lasting):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(shards, "write_json", killed)

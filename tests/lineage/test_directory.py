@@ -218,6 +218,23 @@ def test_phases_are_timed_each_under_its_name(lineage):
     with pytest.raises(ZeroDivisionError), lineage.timed(2, "evaluate"):
         _ = 1 / 0
     assert lineage.seconds(2).keys() == {"train", "sample"}  # what failed took no time
+    assert not lineage.seconds_file(2).exists(), "a kill may cost a second of the count"
+
+
+def test_long_phases_are_counted_over_kills(lineage, monkeypatch):
+    now = iter([0.0, 5.0, 5.5, 100.0, 101.2])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    killed = lineage.timed(2, "train")
+    tick = killed.__enter__()
+    tick()  # at 5.0: kept
+    tick()  # at 5.5: lost with the kill
+    again = LineageDirectory(lineage.path)
+    assert again.seconds(2) == {"train": 5.0}
+    with again.timed(2, "train"):
+        pass
+    assert LineageDirectory(lineage.path).seconds(2) == {"train": 6.2}
+    again.sweep(2)
+    assert not again.seconds_file(2).exists(), "the ledger tells"
 
 
 def test_it_is_held_against_a_second_program_until_the_first_is_gone(lineage):

@@ -53,7 +53,7 @@ def interrupted(meta, phase, t=2):
 
 def left(root):
     """Every file of a lineage and its cache, apart from what tells times."""
-    apart = (".lock", "seconds.json")
+    apart = (".lock",)
     paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
     held = {str(p.relative_to(root)): p.read_bytes() for p in paths if not p.name.endswith(apart)}
     rows = map(json.loads, held.pop("runs/tiny/lineage.jsonl").splitlines())

@@ -50,7 +50,6 @@ ARTEFACTS = {
     "metrics": lambda lineage: lineage.metrics_file(1),
     "curves": lambda lineage: lineage.curves_file(1),
     "picture": lambda lineage: lineage.picture(1),
-    "seconds": lambda lineage: lineage.seconds_file(1),
 }
 OF_ALL = {
     "configuration": lambda lineage: lineage.config_file,
