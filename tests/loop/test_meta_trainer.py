@@ -38,6 +38,7 @@ def test_a_lineage_leaves_what_was_promised(arguments, tmp_path):
         kept = {each.name for each in path.iterdir()}
         assert kept == {
             "mix.json", "train", "generator.ckpt", "shard.safetensors", "shard.json",
+            "samples.png", "metrics.json",
         }  # fmt: skip
         assert set(record.metrics) == {
             "precision", "recall", "density", "coverage", "fd_identity",
