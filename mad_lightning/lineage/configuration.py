@@ -24,6 +24,7 @@ _MAY_CHANGE = (
     "callbacks",
     "data.cache",
     "data.source",  # known by the content of its samples
+    "evaluator.n_errors",  # no value depends on it
     "evaluator.extractor.init_args.download",
     "evaluator.extractor.init_args.weights_path",  # the protocol has a digest of the weights
     "trainer.accelerator",

@@ -341,25 +341,15 @@ class LineageDirectory:
             raise Damaged(path)
         return path
 
-    def keep_measured(
-        self,
-        t: int,
-        values: Mapping[str, float],
-        floor: Mapping[str, float],
-        floor_errors: Mapping[str, float],
-        protocol: Mapping[str, Any],
-        shard: str,
-    ) -> None:
-        """Keeps what was measured of a generation, beside what, and of which shard (its digest)."""
-        kept: dict[str, Any] = {"values": dict(values), "floor": dict(floor)}
-        kept["floor_errors"] = dict(floor_errors)
-        kept |= {"protocol": dict(protocol), "shard": shard}
-        write_json(self.metrics_file(t), kept, lasting=False)
+    def keep_measured(self, t: int, told: Mapping[str, Any]) -> None:
+        """Keeps what was measured of a generation, as :meth:`measured` tells it."""
+        write_json(self.metrics_file(t), dict(told), lasting=False)
 
     def measured(self, t: int) -> dict[str, Any]:
-        """What was measured of a generation: ``values``, ``floor``, ``protocol``, ``shard``.
+        """What was measured of a generation.
 
-        Also ``floor_errors``, which were not always told.
+        ``values``, ``floor``, ``protocol`` and the digest of the ``shard``; and ``errors`` and
+        ``floor_errors``, which were not always told.
 
         Empty if nothing was, or if the file is damaged.
         """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mad_lightning.files import finite, with_nan
-from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
 __all__ = ["GenerationRecord", "Ledger", "Start"]
@@ -45,6 +45,9 @@ class GenerationRecord:
         n_synthetic: Samples of earlier generators.
         sampling_bias: λ that its own shard was drawn with.
         metrics: Measured values by name; each name states its extractor where it matters.
+        errors: How far each value may lie from what other samples of this generator, and another
+            reference, would say; as far as metrics tell. Empty in ledgers that were begun before
+            ledgers told.
         floor: The same metrics, real against other real samples at the same n.
         floor_errors: How far one reading of a floor may lie from it: the standard deviation over
             other ways to part the same real samples. Empty in ledgers that were begun before
@@ -77,6 +80,7 @@ class GenerationRecord:
     n_synthetic: int
     sampling_bias: float
     metrics: dict[str, float]
+    errors: dict[str, MeasurementError] = field(default_factory=dict)
     floor: dict[str, float] = field(default_factory=dict)
     floor_errors: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
@@ -115,6 +119,8 @@ class GenerationRecord:
         plain = {key: value for key, value in json.loads(line).items() if key in names}
         for name in ("metrics", "floor", "floor_errors"):
             plain[name] = with_nan(plain.get(name) or {})
+        errors = plain.get("errors") or {}
+        plain["errors"] = {k: MeasurementError(*v) for k, v in errors.items() if None not in v}
         if plain.get("ages") is not None:
             plain["ages"] = {int(age): count for age, count in plain["ages"].items()}
         stated = plain.get("quantities") or {}

@@ -10,11 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from mad_lightning.files import finite
 
-__all__ = ["SECTIONS", "Quantity", "Section", "distance_name", "known", "quantities_of"]
+__all__ = [
+    "SECTIONS",
+    "MeasurementError",
+    "Quantity",
+    "Section",
+    "distance_name",
+    "known",
+    "quantities_of",
+]
 
 Section = Literal["fidelity", "diversity", "distance", "copies", "other"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -71,6 +79,23 @@ class Quantity:
     def from_plain(cls, plain: Mapping[str, Any]) -> Quantity:
         """Inverse of :meth:`to_plain`; keys of later versions are ignored."""
         return cls(**{k: v for k, v in plain.items() if k in cls.__dataclass_fields__})
+
+
+class MeasurementError(NamedTuple):
+    """Standard error of a measured value, by its source.
+
+    Attributes:
+        samples: What other samples of the same generator would change.
+        reference: What another reference would; the same for all who are measured against it.
+    """
+
+    samples: float
+    reference: float
+
+    @property
+    def both(self) -> float:
+        """Of samples and reference together."""
+        return math.hypot(self.samples, self.reference)
 
 
 UNKNOWN = Quantity()

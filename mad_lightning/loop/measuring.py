@@ -209,7 +209,10 @@ class Measuring:
             shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
             with at("evaluator"):
                 values = self.evaluator.compare(reference, shard)
-            self.lineage.keep_measured(t, values, *floor, self.protocol, drawn.manifest.sha256)
+                errors = self.evaluator.errors(reference, shard)
+            told = {"values": values, "errors": errors, "floor": floor[0], "floor_errors": floor[1]}
+            told |= {"protocol": self.protocol, "shard": drawn.manifest.sha256}
+            self.lineage.keep_measured(t, told)
         barrier()
 
     def is_measured(self, t: int, drawn: Shard) -> bool:

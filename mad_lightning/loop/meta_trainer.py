@@ -38,6 +38,7 @@ from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Announce, Blocks
@@ -272,6 +273,7 @@ class MetaTrainer:
             n_synthetic=mix.n_synthetic,
             sampling_bias=self.sampling_bias,
             metrics=with_nan(measured["values"]),
+            errors={k: MeasurementError(*v) for k, v in measured.get("errors", {}).items()},
             floor=with_nan(measured["floor"]),
             floor_errors=with_nan(measured.get("floor_errors", {})),
             protocol=measured["protocol"],

@@ -25,7 +25,7 @@ import torchmetrics
 from torch import Tensor
 
 from mad_lightning.identity import Described
-from mad_lightning.lineage.quantities import Quantity
+from mad_lightning.lineage.quantities import MeasurementError, Quantity
 from mad_lightning.processes import Team, gather_rows
 from mad_lightning.samples import Law
 
@@ -51,6 +51,10 @@ class View:
     law: Law | None = None
     labels: Tensor | None = None
     training: Tensor | None = None
+
+    def first(self, m: int) -> tuple[Tensor, Tensor | None]:
+        """Features and classes of the first samples."""
+        return self.features[:m], None if self.labels is None else self.labels[:m]
 
 
 class Metric(Described, torchmetrics.Metric, ABC):
@@ -116,6 +120,19 @@ class Metric(Described, torchmetrics.Metric, ABC):
         """What the values mean, by the names that they have with an extractor of this name.
 
         Values that no metric explains are drawn by themselves, and judged by nobody.
+        """
+        return {}
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """How far values may lie from those of other samples, and of another reference.
+
+        Args:
+            real: The reference.
+            synthetic: As many samples.
+            m: How many of each, the first ones, to look at where all would be dear.
+
+        Returns:
+            Errors by the values' names; nothing where a metric does not know.
         """
         return {}
 

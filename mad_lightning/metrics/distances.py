@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.functional import (
     Moments,
@@ -16,6 +16,7 @@ from mad_lightning.metrics.functional import (
     kernel_distance_of_subsets,
 )
 from mad_lightning.metrics.functional.checks import check_features
+from mad_lightning.metrics.functional.errors import frechet_variances, kernel_variances
 from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import Law
 
@@ -46,6 +47,12 @@ class Frechet(Metric):
         moments = None if few else self._of_real(x, lambda: Moments.of(x, self.team))
         value = frechet_distance(x, synthetic.features, real_moments=moments, team=self.team)
         return {_named("fid", "fd", real.extractor): value}
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From the distance's derivatives."""
+        labels = real.labels, synthetic.labels
+        variances = frechet_variances(real.features, synthetic.features, *labels)
+        return {_named("fid", "fd", real.extractor): variances.error()}
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """A distance."""
@@ -94,6 +101,14 @@ class Kernel(Metric):
         )
         return {name: mean, f"{name}_std": deviation}
 
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From the distance's derivatives, of all pairs."""
+        if self.subsets is not None:
+            return {}
+        (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
+        variances = kernel_variances(x, y, of_x, of_y, n=len(real.features))
+        return {_named("kid", "kd", real.extractor): variances.error()}
+
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """A distance, and how much subsets scatter."""
         name = _named("kid", "kd", extractor)
@@ -124,6 +139,11 @@ class GaussianW2(Metric):
     it measures the fitted, unbiased law whatever λ the shard is drawn with. A set without a law,
     as on the real side of the floor, stands in with its sample moments.
     """
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """None where both laws are known."""
+        exact = real.law is not None and synthetic.law is not None
+        return {"w2_squared": MeasurementError(0.0, 0.0)} if exact else {}
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
         """``w2_squared``, at least 0."""

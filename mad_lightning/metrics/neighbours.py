@@ -6,10 +6,11 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.functional import class_recall, class_share, squared_radii, two_sample
 from mad_lightning.metrics.functional.checks import check_features
+from mad_lightning.metrics.functional.errors import neighbour_variances
 from mad_lightning.metrics.functional.neighbours import Balls
 from mad_lightning.refusal import Refused, check_one_of, check_within
 
@@ -51,6 +52,14 @@ class Neighbours(Metric):
         return two_sample(
             x, synthetic.features, k=self.k, balls=self.balls, real_radii=radii, team=self.team
         )
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From halves of both sets; nothing if these hold too few neighbours."""
+        if m < 4 * self.k:
+            return {}
+        (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
+        told = neighbour_variances(x, y, self.k, of_x, of_y, n=len(real.features))
+        return {name: variances.error() for name, variances in told.items()}
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """Fidelity and diversity."""

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from mad_lightning.lineage import GenerationRecord, Ledger, Quantity
+from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.refusal import Refused
 
 
@@ -49,11 +50,21 @@ def test_values_that_are_not_finite_are_null_and_come_back_as_nan():
     assert math.isnan(GenerationRecord.from_json(line).metrics["fid"])
 
 
+def test_errors_come_back_as_they_went():
+    errors = {"recall": MeasurementError(0.01, 0.02)}
+    told = record(1, errors=errors, floor_errors={"recall": 0.03, "fid": math.nan})
+    read = GenerationRecord.from_json(told.to_json())
+    assert read.errors == errors
+    assert read.errors["recall"].both == pytest.approx(0.0005**0.5)
+    assert read.floor_errors["recall"] == 0.03
+    assert math.isnan(read.floor_errors["fid"])
+
+
 def test_a_line_from_before_ledgers_carried_meanings_and_ages_is_read_by_its_names():
     line = '{"generation": 2, "policy": "fresh", "n_real": 0, "n_fresh": 1, "n_synthetic": 2, '
     line += '"sampling_bias": 1.0, "metrics": {"class_recall": 0.5, "emd": 1.0}, "later": 1}'
     read = GenerationRecord.from_json(line)
-    assert read.ages is None
+    assert (read.ages, read.errors, read.floor_errors) == (None, {}, {})
     assert read.quantities["class_recall"].section == "diversity"
     assert read.quantities["emd"] == Quantity()
 

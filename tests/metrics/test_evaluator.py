@@ -212,3 +212,33 @@ def test_what_lies_among_samples_is_not_looked_for_among_features(metric):
     with pytest.raises(Refused, match="Identity") as caught:
         Evaluator(Classifier(), [metric]).check(100)
     assert caught.value.field == f"metrics.{type(metric).__name__}"
+
+
+# errors
+
+
+def test_each_value_has_its_error_as_far_as_its_metric_knows():
+    metrics = [Neighbours(), Kernel(), Frechet(), GaussianW2()]
+    law = StandardNormal(5).law
+    sides = [replace(vectors(seed=seed), law=law) for seed in (0, 1)]
+    told = Evaluator(Identity(), metrics).errors(*sides)
+    assert told.keys() == NEIGHBOURS | {"kd_identity", "fd_identity", "w2_squared"}
+    assert told.pop("w2_squared") == (0.0, 0.0)  # both laws are known
+    assert all(error.samples > 0 and error.reference > 0 for error in told.values())
+    assert Evaluator(Identity(), metrics, n_errors=0).errors(*sides) == {}
+
+
+def test_with_no_metrics_named_the_kernel_distance_is_measured_too():
+    values = Evaluator(Identity()).compare(vectors(), vectors(seed=1))
+    assert values.keys() == NEIGHBOURS | {"kd_identity", "fd_identity"}
+
+
+def test_a_floor_of_what_generators_were_trained_on_is_one_reading():
+    real, others = (View(vectors(60, seed).features) for seed in (0, 1))
+    real = replace(real, training=vectors(80, 2).features)
+    evaluator = Evaluator(Identity(), [Memorisation(), Frechet()])
+    values, errors = evaluator.floor(real, others)
+    direct = evaluator.compare(real, others)
+    assert values["memorised"] == direct["memorised"]
+    assert errors.keys() == {"fd_identity"}
+    assert values["fd_identity"] != direct["fd_identity"]
