@@ -6,6 +6,7 @@
 
 Each line is one comparison. Ours and the peer run in turn on the same features, one thread each,
 and the ratio is the median over such pairs of the peer's CPU time over ours: above 1 we are faster.
+Where a ratio has a bar, the line says it and whether it is met.
 CPU time rather than wall time, and pairs rather than means, so that a busy machine changes little.
 Peers that are not installed are left out; ``pip install prdc piq faiss-cpu scikit-learn`` brings
 them. torch-fidelity and piq give precision and recall alone, ours density and coverage as well.
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,38 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def compare(label: str, ours: Callable[[], Any], peer: Callable[[], Any], pairs: int) -> None:
-    """Prints the median ratio of alternating pairs."""
+BARS: dict[tuple[str, int, int], float] = {
+    ("prdc", 10_000, 84): 10.0,
+    ("prdc", 5_000, 2048): 3.7,
+    ("piq", 5_000, 2048): 1.5,
+    ("share", 10_000, 2048): 0.8,
+    ("frechet", 1_000, 2048): 15.0,
+    ("frechet", 10_000, 2048): 3.0,
+    ("kernel", 10_000, 84): 4.0,
+}
+"""The least ratio that will do, by peer or measure, N and d; of ``share`` the share."""
+
+
+def verdict(value: float, bar: float | None) -> str:
+    """What a line says of its bar."""
+    return "" if bar is None else f"  bar {bar:g}: {'met' if value >= bar else 'MISSED'}"
+
+
+def compare(
+    label: str,
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    pairs: int,
+    bar: float | None = None,
+) -> None:
+    """Prints the median ratio of alternating pairs, and whether it meets a bar."""
     times = [(seconds(ours), seconds(peer)) for _ in range(pairs)]
     ratios = sorted(theirs / mine for mine, theirs in times)
     mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     print(
         f"{label:44} ours {mine:8.3f} s  peer {theirs:8.3f} s  peer / ours "
-        f"{statistics.median(ratios):6.2f}  [{ratios[0]:.2f} .. {ratios[-1]:.2f}]",
+        f"{statistics.median(ratios):6.2f}  [{ratios[0]:.2f} .. {ratios[-1]:.2f}]"
+        f"{verdict(statistics.median(ratios), bar)}",
         flush=True,
     )
 
@@ -196,7 +221,8 @@ def neighbours(n: int, d: int, peers: list[str], pairs: int) -> None:
             print(f"{name}: not installed")
             continue
         label = f"neighbours N={n} d={d} {name}"
-        compare(label, lambda: two_sample(x, y, K), lambda peer=peer: peer(x, y), pairs)
+        bar = BARS.get((name, n, d))
+        compare(label, lambda: two_sample(x, y, K), lambda peer=peer: peer(x, y), pairs, bar)
     radii = squared_radii(x, K)
     shares, seconds_later = [], []
     for _ in range(pairs):
@@ -206,7 +232,8 @@ def neighbours(n: int, d: int, peers: list[str], pairs: int) -> None:
     print(
         f"neighbours N={n} d={d}: {statistics.median(shares):.0%} of this machine's rate of matrix "
         f"products ({rate / 1e9:.0f} GF/s), counting 4 N² d; second generation, real radii kept: "
-        f"{statistics.median(seconds_later):.2f} of the first",
+        f"{statistics.median(seconds_later):.2f} of the first"
+        f"{verdict(statistics.median(shares), BARS.get(('share', n, d)))}",
         flush=True,
     )
 
@@ -223,20 +250,37 @@ def torchmetrics_moments(x: Tensor, y: Tensor) -> list[Tensor]:
     return moments
 
 
+def kinds(n: int, d: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Four kinds of features (n, d): real ones and synthetic ones that have shrunk."""
+    rng = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng)
+
+    scales, turn = torch.logspace(0, -3, d), torch.linalg.qr(normal(d, d)).Q
+    layer = normal(64, d)
+    yield "well-conditioned", normal(n, d), 0.9 * normal(n, d) + 0.1
+    yield "ill-conditioned", normal(n, d) * scales @ turn, 0.9 * normal(n, d) * scales @ turn
+    yield "ReLU", features(n, d), features(n, d, 0.8, 1)
+    yield "low rank", normal(n, 64) @ layer, 0.9 * normal(n, 64) @ layer
+
+
 def frechet(n: int, d: int, pairs: int) -> None:
-    """The Fréchet distance, from features and from moments."""
+    """The Fréchet distance, from features of four kinds and from moments."""
     if find_spec("torchmetrics") is None:
         print("torchmetrics: not installed")
         return
     from torchmetrics.image.fid import _compute_fid
 
+    for kind, x, y in kinds(n, d):
+        compare(
+            f"Fréchet N={n} d={d} torchmetrics, {kind}",
+            lambda x=x, y=y: frechet_distance(x, y),
+            lambda x=x, y=y: _compute_fid(*torchmetrics_moments(x, y)),
+            pairs,
+            BARS.get(("frechet", n, d)),
+        )
     x, y = features(n, d), features(n, d, 0.8, 1)
-    compare(
-        f"Fréchet N={n} d={d} torchmetrics, from features",
-        lambda: frechet_distance(x, y),
-        lambda: _compute_fid(*torchmetrics_moments(x, y)),
-        pairs,
-    )
     theirs, ours = torchmetrics_moments(x, y), (Moments.of(x), Moments.of(y))
     if n > d:
         compare(
@@ -271,7 +315,8 @@ def kernel(n: int, d: int, pairs: int) -> None:
         return metric.compute()
 
     label = f"kernel N={n} d={d} torchmetrics"
-    compare(label, lambda: kernel_distance(x, y), theirs, pairs)
+    bar = BARS.get(("kernel", n, d))
+    compare(label, lambda: kernel_distance(x, y), theirs, pairs, bar)
 
 
 # --- memory --------------------------------------------------------------------------------------

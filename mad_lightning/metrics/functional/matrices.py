@@ -50,7 +50,7 @@ def between(factor: Tensor, matrix: Tensor) -> Tensor:
     from scipy.linalg.lapack import dsygst
 
     with _threads():
-        product, _ = dsygst(matrix.numpy(), factor.numpy(), itype=2, lower=1)
+        product, _ = dsygst(matrix.T.numpy(), factor.numpy(), itype=2, lower=1)  # it reads columns
     return torch.from_numpy(product)
 
 
