@@ -15,6 +15,7 @@ from .closed_forms import std_contraction as std_contraction
 from .closed_forms import w2_squared_to_standard_normal as w2_squared_to_standard_normal
 from .figures import Axes as Axes
 from .figures import draw as draw
+from .limits import FreshLoop as FreshLoop
 from .lineages import GaussianLineages as GaussianLineages
 from .lineages import Segment as Segment
 from .lineages import Setting as Setting
@@ -22,7 +23,6 @@ from .lineages import Trajectories as Trajectories
 from .lineages import segments as segments
 from .lineages import simulate as simulate
 from .sample_size import EffectiveSampleSize as EffectiveSampleSize
-from .sample_size import FreshLoop as FreshLoop
 from .sample_size import RealOnlyCurve as RealOnlyCurve
 from .sample_size import effective_sample_size as effective_sample_size
 from .sample_size import effective_sample_sizes as effective_sample_sizes

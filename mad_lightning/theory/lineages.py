@@ -33,33 +33,41 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mad_lightning.policies import LoopPolicy
-from mad_lightning.processes import one_thread
 from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.seeds import seed_for
 from mad_lightning.theory.closed_forms import Estimator, w2_squared_to_standard_normal
+from mad_lightning.theory.cores import Work, in_turns
 
 __all__ = [
     "GaussianLineages",
     "Segment",
     "Setting",
     "Trajectories",
-    "in_parallel",
     "segments",
     "simulate",
 ]
 
-_BLOCK = 4 * 2**20
+_BLOCK = 2 * 2**20
 """Bytes of moments that are drawn at once: about what a core's cache holds."""
+_STREAM = 20_000
+"""Numbers of a fit, over all lineages that draw from one stream: a call then costs little."""
+_PANEL = 50
+"""Columns of a scatter that are computed at once."""
+
+
+def _together(dim: int) -> int:
+    """How many lineages of a setting draw from one stream of random numbers."""
+    return max(1, _STREAM // dim**2)
 
 
 @dataclass(frozen=True)
@@ -150,11 +158,11 @@ class _Law(NamedTuple):
     scale: Tensor
 
     @classmethod
-    def of(cls, mean: Tensor, root: Tensor) -> _Law:
-        """From float64 roots (S, R, r, D) with r <= D."""
+    def of(cls, mean: Tensor, root: Tensor, spread: Tensor) -> _Law:
+        """From float64 roots (S, R, r, D) with r <= D, and the factor (S,) that narrows them."""
         root = torch.nn.functional.pad(root, (0, 0, 0, root.shape[-1] - root.shape[-2]))
         scale = root.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(root.dtype).tiny)
-        return cls(mean, (root / scale).float(), scale)
+        return cls(mean, (root / scale).float(), scale * spread[:, None, None, None])
 
 
 class GaussianLineages:
@@ -170,6 +178,9 @@ class GaussianLineages:
             by n.
         device: Where to compute, in float64. A setting's numbers depend on its seed and R alone, up
             to rounding; other devices draw other numbers.
+
+    Lineages draw from streams of random numbers that a few of them share, so that they can be dealt
+    out to several cores (:meth:`parts`) and find the same numbers there.
 
     Attributes:
         t: The last generation that was trained; 0 at first.
@@ -200,10 +211,9 @@ class GaussianLineages:
         self._counts = torch.tensor([[segment.count for segment in plan] for plan in plans])
         spread = [setting.sampling_bias**0.5 for setting in settings]
         self._spread = torch.tensor(spread, dtype=torch.float64, device=self.device)
-        self._rngs = [
-            torch.Generator(self.device).manual_seed(seed_for(setting.seed, "lineages"))
-            for setting in settings
-        ]
+        self._seeds = [setting.seed for setting in settings]
+        self._streams = range(-(-lineages // _together(dim)))
+        self._rngs: list[list[torch.Generator]] = []
         self._first_uses: dict[int, list[int]] = defaultdict(list)
         self._last_draw: dict[int, int] = {}
         for place, segment in enumerate(self._plan):
@@ -214,8 +224,28 @@ class GaussianLineages:
         self.t = 0
         self.mean = self.root = torch.empty(0)
 
+    def parts(self) -> list[GaussianLineages]:
+        """These lineages dealt out, each stream by itself, before their first step.
+
+        Returns:
+            Parts that draw, each on a core of its own or one after the other, what the lineages
+            together would; in order.
+        """
+        if self.t > 0:
+            raise ValueError("lineages are dealt out before their first step")
+        parts = []
+        for stream in self._streams:
+            part = copy(self)
+            part._streams = range(stream, stream + 1)
+            part.lineages = self._of_stream(stream)
+            part._laws, part._kept = {}, {}
+            parts.append(part)
+        return parts
+
     def step(self) -> None:
         """Trains the next generation of every lineage."""
+        if self.t == 0:
+            self._rngs = [self._generators(seed) for seed in self._seeds]
         self.t = t = self.t + 1
         if t > self.generations:
             raise ValueError(f"the lineages were planned for {self.generations} generations")
@@ -232,9 +262,8 @@ class GaussianLineages:
         n, self.mean, root = _merge(mix)
         less = 1.0 if self.estimator == "unbiased" else 0.0
         self.root = root / (n - less).sqrt()[:, None, None, None]
-        biased = bool((self._spread < 1.0).any())
-        narrowed = self.root * self._spread[:, None, None, None] if biased else self.root
-        self._laws[t] = _Law.of(self.mean, narrowed)
+        if self._last_draw.get(t, 0) > t:
+            self._laws[t] = _Law.of(self.mean, self.root, self._spread)
         self._laws = {g: law for g, law in self._laws.items() if self._last_draw.get(g, 0) > t}
 
     def covariance(self) -> Tensor:
@@ -267,7 +296,8 @@ class GaussianLineages:
             which: Their places, in order.
         """
         at = torch.tensor(which, dtype=torch.int64, device=self.device)
-        self._rngs = [self._rngs[place] for place in which]
+        self._seeds = [self._seeds[place] for place in which]
+        self._rngs = [self._rngs[place] for place in which] if self._rngs else []
         self._counts, self._spread = self._counts[at.cpu()], self._spread[at]
         self._laws = {g: _Law(*(part[at] for part in law)) for g, law in self._laws.items()}
         self._kept = {
@@ -277,6 +307,18 @@ class GaussianLineages:
         self.mean, self.root = self.mean[at], self.root[at]
 
     # what a step is made of
+
+    def _of_stream(self, stream: int) -> int:
+        """How many lineages draw from a stream: the last one may have fewer."""
+        size = _together(self.dim)
+        return min(size, self.lineages - size * (stream - self._streams.start))
+
+    def _generators(self, seed: int) -> list[torch.Generator]:
+        """A setting's streams of random numbers."""
+        return [
+            torch.Generator(self.device).manual_seed(seed_for(seed, "lineages", stream))
+            for stream in self._streams
+        ]
 
     def _blocks(self, places: Iterable[int]) -> Iterator[list[int]]:
         """Segments that can be drawn in one go: all real or all synthetic, used alike."""
@@ -300,8 +342,10 @@ class GaussianLineages:
             root = unit.double()
             return _Statistics(n, root[..., 0, :] / n.sqrt()[:, None, :, None], root)
         laws = zip(*(self._laws[g] for g in sources), strict=True)
-        means, roots, scales = (torch.stack(parts, dim=2) for parts in laws)
-        root = (unit @ roots).double().mul_(scales)
+        means, roots, scales = (
+            torch.stack(parts, dim=2) if len(parts) > 1 else parts[0].unsqueeze(2) for parts in laws
+        )
+        root = unit @ roots * scales
         mean = root[..., 0, :] / n.sqrt()[:, None, :, None]
         return _Statistics(n, mean + means, root)
 
@@ -321,17 +365,30 @@ class GaussianLineages:
         # Draws and their products with a law are float32, of which torch makes six and two for each
         # in float64: the 24 bits are far below any Monte-Carlo error. All sums are in float64.
         z = torch.zeros(*chi.shape[:3], 1 + rank, self.dim, device=self.device)
-        for place, rng in enumerate(self._rngs):
+        size = _together(self.dim)
+        for place, rngs in enumerate(self._rngs):
             own = ranks[place]  # so that nobody's numbers depend on who else is in the batch
-            draws = z[place] if own == rank else torch.empty_like(z[place, :, :, : 1 + own])
-            z[place, :, :, : 1 + own] = draws.normal_(generator=rng)
-            gammas = torch._standard_gamma(chi[place, :, :, :own].contiguous(), generator=rng)
-            chi[place, :, :, :own] = (2.0 * gammas).sqrt_()
-        z.triu_(-1)
+            upper = _upper(1 + own, self.dim).to(self.device)
+            for number, rng in enumerate(rngs):
+                here = slice(number * size, (number + 1) * size)
+                gammas = torch._standard_gamma(
+                    chi[place, here, :, :own].contiguous(), generator=rng
+                )
+                chi[place, here, :, :own] = (2.0 * gammas).sqrt_()
+                fits = z[place, here].flatten(0, 1).flatten(1)
+                draws = fits.new_empty((len(fits), len(upper))).normal_(generator=rng)
+                fits.scatter_(1, upper.expand(len(fits), -1), draws)
         z.diagonal(-1, -2, -1).copy_(chi)
         if int(n.min()) - 1 < rank:  # some end earlier
             z[..., 1:, :] *= (freedom > 0.0)[..., None]
         return z
+
+
+@lru_cache(maxsize=64)
+def _upper(rows: int, columns: int) -> Tensor:
+    """Where a flattened matrix has its upper triangle."""
+    row, column = torch.triu_indices(rows, columns)
+    return row * columns + column
 
 
 def _shape(plan: Sequence[Segment]) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -367,7 +424,7 @@ def _merge(stacks: Sequence[_Statistics]) -> tuple[Tensor, Tensor, Tensor]:
     for stack in stacks:
         gaps = stack.mean - mean
         torch.mul(gaps, stack.n.sqrt()[:, None, :, None], out=stack.root[..., 0, :])
-    return n, mean[:, :, 0], _triangle([stack.root.flatten(2, 3) for stack in stacks])
+    return n, mean[:, :, 0], _triangle([stack.root for stack in stacks])
 
 
 def _of_one_segment(n: Tensor, mean: Tensor, root: Tensor) -> _Statistics:
@@ -376,13 +433,28 @@ def _of_one_segment(n: Tensor, mean: Tensor, root: Tensor) -> _Statistics:
     return _Statistics(n[:, None], mean[:, :, None], torch.cat([free, root], dim=-2)[:, :, None])
 
 
-def _triangle(rows: Sequence[Tensor]) -> Tensor:
-    """An upper triangular root (..., r, D) of the scatter of rows (..., *, D)."""
-    gram = sum((block.mT @ block for block in rows), torch.zeros(()))
-    root, failed = torch.linalg.cholesky_ex(gram, upper=True)
+def _triangle(roots: Sequence[Tensor]) -> Tensor:
+    """An upper triangular root (..., r, D) of the scatters of all roots (..., m, 1 + r, D)."""
+    scatter = sum(map(_scatter, roots), torch.zeros(()))
+    root, failed = torch.linalg.cholesky_ex(scatter, upper=True)
     if bool(failed.any()):  # singular: few points, or collapse
-        return torch.linalg.qr(torch.cat([*rows], dim=-2), mode="r").R
+        rows = torch.cat([root.flatten(-3, -2) for root in roots], dim=-2)
+        return torch.linalg.qr(rows, mode="r").R
     return root
+
+
+def _scatter(roots: Tensor) -> Tensor:
+    """The upper triangle, at least, of the scatter (..., D, D) of roots (..., m, 1 + r, D)."""
+    *shape, m, _, dim = roots.shape
+    if m > 1:
+        rows = roots.flatten(-3, -2)
+        return rows.mT @ rows
+    scatter = roots.new_zeros((*shape, dim, dim))
+    for left in range(0, dim, _PANEL):  # a root has zeros below its second diagonal
+        right = min(left + _PANEL, dim)
+        rows = roots[..., 0, : right + 1, left:]
+        scatter[..., left:right, left:] = rows[..., : right - left].mT @ rows
+    return scatter
 
 
 # many settings
@@ -434,51 +506,40 @@ def simulate(
         *(torch.empty(len(settings), lineages, generations).double() for _ in range(3))
     )
 
-    def follow(places: list[int]) -> None:
+    def measured(part: GaussianLineages) -> list[Tensor]:
+        """Distance, drift and variance of a part's lineages, (S, c, T) each."""
+        values = []
+        for _ in range(generations):
+            part.step()
+            values.append((part.w2_squared(), part.drift(), part.variance()))
+        return [torch.stack(each, dim=-1).cpu() for each in zip(*values, strict=True)]
+
+    def follow(places: list[int]) -> Work:
         batch = [settings[place] for place in places]
-        run = GaussianLineages(batch, dim, generations, lineages, estimator, device)
-        for t in range(generations):
-            run.step()
-            measured = run.w2_squared(), run.drift(), run.variance()
-            for to, values in zip(out, measured, strict=True):
-                to[places, :, t] = values.cpu()
+        parts = GaussianLineages(batch, dim, generations, lineages, estimator, device).parts()
+        results = yield [partial(measured, part) for part in parts]
+        for to, values in zip(out, zip(*results, strict=True), strict=True):
+            to[places] = torch.cat(values, dim=1)
         progress(len(places))
 
-    in_parallel(follow, batches(settings, dim, generations, lineages), threads)
+    in_turns(map(follow, batches(settings, dim, generations)), threads)
     return out
 
 
-def batches(
-    settings: Sequence[Setting], dim: int, generations: int, lineages: int
-) -> list[list[int]]:
-    """Places of settings of one shape, as many at a time as a core's cache likes."""
+def batches(settings: Sequence[Setting], dim: int, generations: int) -> list[list[int]]:
+    """Places of settings of one shape, as many at a time as a core's cache likes of a stream.
+
+    Args:
+        settings: The settings.
+        dim: Dimension d.
+        generations: How many tell the shape.
+    """
     shapes: dict[object, list[int]] = defaultdict(list)
     for place, setting in enumerate(settings):
         shapes[_shape(segments(setting.policy, generations))].append(place)
-    size = max(1, _BLOCK // (8 * lineages * dim * dim))
+    size = max(1, _BLOCK // (8 * _together(dim) * dim * dim))
     return [
         alike[start : start + size]
         for alike in shapes.values()
         for start in range(0, len(alike), size)
     ]
-
-
-_Job = TypeVar("_Job")
-_Result = TypeVar("_Result")
-
-
-def in_parallel(
-    work: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int | None = None
-) -> list[_Result]:
-    """Does jobs on several threads, one core each, and returns their results in order.
-
-    Python's lock costs little, as each job spends its time inside torch; splitting the jobs beats
-    splitting each small matrix.
-
-    Args:
-        work: Done once for each job.
-        jobs: What to do; long ones first.
-        threads: How many at a time; None takes torch's number of threads.
-    """
-    with one_thread() as available, ThreadPoolExecutor(threads or available) as pool:
-        return list(pool.map(work, jobs))

@@ -14,102 +14,43 @@ Here G is a Gaussian, P_r = N(0, I_d), and the distance squared W2 (the paper's 
 d = 100, as only the square does). Both sides are simulated, by :mod:`.lineages`: the left once for
 a row of n, the *real-only curve*; the right until it has settled.
 
-**When a loop has settled is judged by its data.** A run is cut in half. The first half is burn-in.
-How far the second half still moves, from its own first half to its own second, is seen in each of R
-independent lineages: a drift D with a standard error that needs no model of autocorrelation. What
-relaxes in τ generations, known from the first two moments (:func:`~.closed_forms.relaxation`), and
-moves by D between halves of h generations each, is on average :math:`(D/2) \coth(h/2\tau)` away
-from its limit. That is the *bias*, and it is taken off, lineage by lineage, so that what is left
-has its uncertainty in its standard error. The run ends when the bias, which rests on a model, and
-that standard error are both within the precision asked for; else it grows by half.
+When a loop has settled, :mod:`.limits` judges.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import torch
 
-from mad_lightning.policies import FreshData, LoopPolicy, Mix, Part
-from mad_lightning.refusal import Refused, check_sampling_bias
+from mad_lightning.policies import FreshData
+from mad_lightning.refusal import Refused
 from mad_lightning.seeds import seed_for
-from mad_lightning.theory.closed_forms import (
-    DriftAndVariance,
-    Estimator,
-    fresh_fixed_point,
-    relaxation,
+from mad_lightning.theory.closed_forms import Estimator
+from mad_lightning.theory.cores import in_parallel
+from mad_lightning.theory.limits import (
+    FreshLoop,
+    Limit,
+    check_precision,
+    check_whole,
+    limits,
+    standard_error,
 )
-from mad_lightning.theory.lineages import GaussianLineages, Setting, batches, in_parallel
+from mad_lightning.theory.lineages import GaussianLineages, Setting
 
 __all__ = [
     "EffectiveSampleSize",
-    "FreshLoop",
     "RealOnlyCurve",
     "effective_sample_size",
     "effective_sample_sizes",
     "fresh_loops",
 ]
 
-_EXTENSIONS = 7
-"""How often a run may grow by half: to 17 times its first length."""
 _BOOTSTRAP = 1000
-
-
-@dataclass(frozen=True)
-class FreshLoop:
-    """A fresh data loop.
-
-    Attributes:
-        n_real: Fresh real samples a generation, at least 2.
-        n_synthetic: Synthetic samples a generation.
-        sampling_bias: λ in (0, 1].
-        k: How many of the last generations the synthetic samples come from, in equal shares.
-
-    Raises:
-        Refused: If a number lies outside its range.
-    """
-
-    n_real: int
-    n_synthetic: int
-    sampling_bias: float = 1.0
-    k: int = 1
-
-    def __post_init__(self) -> None:
-        _check_whole("n_real", self.n_real, 2)
-        _check_whole("n_synthetic", self.n_synthetic, 0)
-        _check_whole("k", self.k, 1)
-        check_sampling_bias(self.sampling_bias)
-
-    def policy(self) -> LoopPolicy:
-        """The loop policy, begun about where linear theory puts the limit.
-
-        Any start will do, but a window that grows model by model gives the first of them a weight
-        that takes many relaxations to fade. So all k begin on real samples of their own, as many as
-        make their errors, weighed by how long each stays in the window, those of the limit: for
-        k = 1 that is n_real (1 + q), q the synthetic share.
-        """
-        n, n_synthetic, k = self.n_real, self.n_synthetic, self.k
-        start = round(n * (1 + n_synthetic / (n + n_synthetic)) * (2 * k + 1) / (3 * k))
-        source: Literal["last", "last_k"] = "last" if k == 1 else "last_k"
-        return _Begun(FreshData(start * k, n, n_synthetic, source, k), start)
-
-
-class _Begun(LoopPolicy):
-    """A fresh loop whose first k generations are real only; after that it is the loop's own."""
-
-    def __init__(self, loop: FreshData, start: int) -> None:
-        self.loop, self.start = loop, start
-
-    def mix(self, t: int) -> Mix:
-        if t > self.loop.k:
-            return self.loop.mix(t)
-        return Mix(t, (Part("real", None, (t - 1) * self.start, self.start),))
 
 
 @dataclass(frozen=True)
@@ -250,182 +191,14 @@ def effective_sample_sizes(
     Raises:
         Refused: If an argument lies outside its range.
     """
-    _check_whole("dim", dim, 1)
+    check_whole("dim", dim, 1)
     check_precision(precision)
     if estimator not in ("unbiased", "maximum_likelihood"):
         raise Refused("estimator", f"{estimator!r}", "choose unbiased or maximum_likelihood")
-    limits = _limits(loops, dim, estimator, precision, seed, device, threads, progress)
+    settled = limits(loops, dim, estimator, precision, seed, device, threads, progress)
     curve = RealOnlyCurve(dim, estimator, min(precision / 4, 0.01), seed, device, threads)
-    curve.cover(np.array([limit.per_lineage.mean() for limit in limits]))
-    return [_invert(loop, limit, curve, seed) for loop, limit in zip(loops, limits, strict=True)]
-
-
-def check_precision(precision: float) -> None:
-    """Refuses a relative error that nobody can want, or wait for."""
-    if not 0.001 <= precision <= 0.2:
-        raise Refused("precision", f"{precision}", "give a relative error, 0.001 to 0.2")
-
-
-def _check_whole(field: str, n: int, least: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
-        raise Refused(field, f"{n!r}", f"give a whole number, at least {least}")
-
-
-# the limit point
-
-
-@dataclass
-class _Run:
-    """A loop's lineages on their way to the limit.
-
-    Attributes:
-        first: The generation that begins the run: the window of models is full.
-        tau: Generations in which the distance forgets all but 1/e.
-        length: Generations after ``first`` at which it is judged next.
-        longest: Where it is given up.
-        every: Generations between measurements.
-        known: Where the drift of the mean and the total variance end, in expectation, if known.
-        times: When it was measured.
-        values: Squared distance, drift of the mean and total variance then, (3, R) each.
-    """
-
-    first: int
-    tau: float
-    length: int
-    longest: int
-    every: int
-    known: DriftAndVariance | None = None
-    times: list[int] = field(default_factory=list)
-    values: list[np.ndarray] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, loop: FreshLoop, dim: int, estimator: Estimator) -> _Run:
-        tau = relaxation(loop.n_real, loop.n_synthetic, loop.sampling_bias, loop.k, estimator)
-        if loop.sampling_bias == 1.0 and loop.n_real >= dim:
-            # The expected covariance stays where it is. Its errors fade at this rate, but count
-            # squared.
-            tau /= 2
-        length = 6 + loop.k + math.ceil(2 * tau / loop.k)
-        longest = math.ceil(length * 1.5**_EXTENSIONS)
-        known = None
-        if loop.k == 1:
-            counts = loop.n_real, loop.n_synthetic
-            known = fresh_fixed_point(*counts, loop.sampling_bias, dim, estimator)
-        return cls(loop.k, tau, length, longest, max(1, int(tau / (8 * loop.k))), known)
-
-    @property
-    def horizon(self) -> int:
-        """The last generation that may be needed, rounded up so that similar runs agree."""
-        return 1 << (self.first + self.longest).bit_length()
-
-    @property
-    def burn_in(self) -> int:
-        """The last generation that is left out."""
-        return self.first + self.length // 2
-
-    def wants(self, t: int) -> bool:
-        """Whether generation t is one to measure."""
-        return t > self.burn_in and t % self.every == 0
-
-    def judge(self, precision: float) -> tuple[_Limit, bool]:
-        """The limit as far as it is known, and whether the run may end."""
-        inside = [t > self.burn_in for t in self.times]
-        times, values = np.array(self.times)[inside], self._steadied(np.stack(self.values)[inside])
-        late = times > self.first + 0.75 * self.length
-        drift = values[late].mean(axis=0) - values[~late].mean(axis=0)
-        # An exponential that moves by D from the mean of one half to that of the other
-        # is, on average over both, D/2 coth(h / 2τ) away from where it ends.
-        away = -drift / (2.0 * math.tanh(self.length / 8 / self.tau)) if self.tau else 0.0 * drift
-        per_lineage = values.mean(axis=0) - away
-        mean, bias = float(per_lineage.mean()), float(away.mean())
-        settled = max(abs(bias), _standard_error(per_lineage)) <= precision * mean
-        limit = _Limit(per_lineage, bias, self.burn_in, self.first + self.length, settled)
-        return limit, settled or math.ceil(1.5 * self.length) > self.longest
-
-    def _steadied(self, measured: np.ndarray) -> np.ndarray:
-        """Squared distances (m, R) less the chance that is known to be chance.
-
-        Drift and variance wander, and their expectations are known. What of the distance follows
-        their wandering (by least squares) is taken away: a control variate.
-        """
-        distance, others = measured[:, 0], measured[:, 1:]
-        if self.known is None:
-            return distance
-        centred = (others - others.mean(axis=(0, 2), keepdims=True)).swapaxes(1, 2).reshape(-1, 2)
-        slopes = np.linalg.lstsq(centred, (distance - distance.mean()).ravel())[0]
-        away = others - np.array(self.known)[:, None]
-        return distance - np.einsum("c,mcr->mr", slopes, away)
-
-
-@dataclass(frozen=True)
-class _Limit:
-    per_lineage: np.ndarray
-    bias: float
-    burn_in: int
-    generations: int
-    settled: bool
-
-
-def _limits(
-    loops: Sequence[FreshLoop],
-    dim: int,
-    estimator: Estimator,
-    precision: float,
-    seed: int,
-    device: str | torch.device,
-    threads: int | None,
-    progress: Callable[[int], None],
-) -> list[_Limit]:
-    """Runs every loop until it has settled."""
-    # The squared distance of a single lineage has a relative spread of about 2.5 / d.
-    lineages = max(8, math.ceil((1.5 / (precision * dim)) ** 2))
-    settings = [
-        Setting(loop.policy(), loop.sampling_bias, seed_for(seed, "limit", dim, *astuple(loop)))
-        for loop in loops
-    ]
-    limits: dict[int, _Limit] = {}
-
-    def settle(job: tuple[int, list[int]]) -> None:
-        horizon, places = job
-        runs = {place: _Run.of(loops[place], dim, estimator) for place in places}
-        batch = GaussianLineages(
-            [settings[place] for place in places], dim, horizon, lineages, estimator, device
-        )
-        while runs:
-            batch.step()
-            due = [(at, run) for at, run in enumerate(runs.values()) if run.wants(batch.t)]
-            if due:
-                distance = batch.w2_squared([at for at, _ in due])
-                others = torch.stack([batch.drift(), dim * batch.variance()], dim=1)
-                for (at, run), distances in zip(due, distance, strict=True):
-                    run.times.append(batch.t)
-                    run.values.append(torch.cat([distances[None], others[at]]).cpu().numpy())
-            for place, run in list(runs.items()):
-                if batch.t == run.first + run.length:
-                    limit, over = run.judge(precision)
-                    run.length = math.ceil(1.5 * run.length)
-                    if over:
-                        limits[place] = limit
-            left = [at for at, place in enumerate(runs) if place not in limits]
-            if len(left) < len(runs):
-                batch.keep(left)
-                progress(len(runs) - len(left))
-                runs = {place: run for place, run in runs.items() if place not in limits}
-
-    by_horizon: dict[int, list[int]] = defaultdict(list)
-    for place, loop in enumerate(loops):
-        by_horizon[_Run.of(loop, dim, estimator).horizon].append(place)
-    jobs = [
-        (horizon, [places[at] for at in alike])
-        for horizon, places in sorted(by_horizon.items(), reverse=True)  # long ones first
-        for alike in batches([settings[place] for place in places], dim, horizon, lineages)
-    ]
-    in_parallel(settle, jobs, threads)
-    return [limits[place] for place in range(len(loops))]
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / len(values) ** 0.5)
+    curve.cover(np.array([limit.per_lineage.mean() for limit in settled]))
+    return [_invert(loop, limit, curve, seed) for loop, limit in zip(loops, settled, strict=True)]
 
 
 # the real-only curve
@@ -470,7 +243,7 @@ class RealOnlyCurve:
         Args:
             n: Real samples, at least 2, or 1 for maximum likelihood.
         """
-        _check_whole("n", n, self.least)
+        check_whole("n", n, self.least)
         repeats = max(8, math.ceil((2.0 / (self.precision * self.dim)) ** 2))
         setting = Setting(FreshData(n, 1, 1), seed=seed_for(self.seed, "curve", self.dim, n))
         fits = GaussianLineages([setting], self.dim, 1, repeats, self.estimator, self.device)
@@ -525,7 +298,7 @@ class RealOnlyCurve:
         return np.exp(PchipInterpolator(values, n[places], extrapolate=False)(np.log(distances)))
 
 
-def _invert(loop: FreshLoop, limit: _Limit, curve: RealOnlyCurve, seed: int) -> EffectiveSampleSize:
+def _invert(loop: FreshLoop, limit: Limit, curve: RealOnlyCurve, seed: int) -> EffectiveSampleSize:
     """From the limit of each lineage to n_e and its interval.
 
     Lineages are resampled, in groups where there are many. As few of them tell little of their own
@@ -549,7 +322,7 @@ def _invert(loop: FreshLoop, limit: _Limit, curve: RealOnlyCurve, seed: int) -> 
         low=float(low),
         high=float(high),
         w2_squared=float(mean),
-        standard_error=_standard_error(limit.per_lineage),
+        standard_error=standard_error(limit.per_lineage),
         bias=limit.bias,
         burn_in=limit.burn_in,
         generations=limit.generations,

@@ -23,8 +23,9 @@ from mad_lightning.policies import FreshData
 from mad_lightning.refusal import Refused, at
 from mad_lightning.seeds import seed_for
 from mad_lightning.theory.closed_forms import Estimator
+from mad_lightning.theory.limits import FreshLoop, check_precision
 from mad_lightning.theory.lineages import Setting, simulate
-from mad_lightning.theory.sample_size import FreshLoop, check_precision, effective_sample_sizes
+from mad_lightning.theory.sample_size import effective_sample_sizes
 
 __all__ = ["LoopGrid", "Row", "Study", "relative_error"]
 

@@ -226,6 +226,25 @@ class TestBatches:
                 one.keep([1])
         torch.testing.assert_close(both.w2_squared([1]), one.w2_squared())
 
+    def test_lineages_dealt_out_in_parts_draw_what_they_would_together(self, monkeypatch):
+        from mad_lightning.theory import lineages
+
+        monkeypatch.setattr(lineages, "_STREAM", 2 * 4**2)  # two lineages of four dimensions
+        together, dealt = (GaussianLineages(self.settings(), 4, 9, 5) for _ in range(2))
+        parts = dealt.parts()
+        assert [part.lineages for part in parts] == [2, 2, 1]
+        for t in range(9):
+            together.step()
+            for part in reversed(parts):
+                part.step()
+                if t == 6:
+                    part.keep([0, 2])
+        w2 = torch.cat([part.w2_squared() for part in parts], dim=1)
+        torch.testing.assert_close(w2, together.w2_squared([0, 2]), rtol=1e-12, atol=0.0)
+        assert len(w2.unique()) == w2.numel()
+        with pytest.raises(ValueError, match="before their first step"):
+            together.parts()
+
     def test_threads_and_blocks_change_nothing(self, monkeypatch):
         from mad_lightning.theory import lineages
 

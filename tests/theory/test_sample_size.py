@@ -18,7 +18,7 @@ from mad_lightning.theory import (
     fresh_loops,
     std_contraction,
 )
-from mad_lightning.theory.sample_size import _Run
+from mad_lightning.theory.limits import _Run
 
 REAL_ONLY = {
     100: 31.9, 200: 14.1, 300: 9.17, 500: 5.42, 1000: 2.64, 2000: 1.32, 5000: 0.524, 10_000: 0.263,
@@ -133,6 +133,17 @@ class TestLimit:
         assert other.pop("loop") == mine.pop("loop")
         assert other.pop("estimator") == mine.pop("estimator")
         assert other == pytest.approx(mine, rel=1e-6)
+
+    def test_the_number_of_cores_changes_no_bit(self, monkeypatch):
+        from mad_lightning.theory import lineages
+
+        monkeypatch.setattr(lineages, "_STREAM", 2 * 6**2)  # two lineages of six dimensions
+        loops = fresh_loops([20], [10, 60], [0.7, 1.0], [1, 3])
+        one, three = (
+            effective_sample_sizes(loops, 6, precision=0.1, threads=threads) for threads in (1, 3)
+        )
+        assert one == three
+        assert one[0].lineages == 8
 
     def test_synthetic_samples_help_and_then_hurt(self):
         loops = fresh_loops([20], [10, 40, 400], [0.7])
