@@ -1,5 +1,6 @@
 from .datamodule import GenerationDataModule as GenerationDataModule
 from .datamodule import MixLoader as MixLoader
+from .glyphs import Glyphs as Glyphs
 from .laws import Grid25 as Grid25
 from .laws import LawSource as LawSource
 from .laws import Rosenbrock as Rosenbrock

@@ -37,13 +37,18 @@ class LawSource(Described, ABC):
         return None
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes 0, 1, ... are called, where they are no plain numbers."""
+        return ()
+
+    @property
     def identity(self) -> str:
         """All that decides the samples beside their seeds: features are cached under it."""
         return f"{self.name} {self.spec}"
 
     @abstractmethod
     def draw(self, seeds: Tensor) -> Samples:
-        """Samples (N, D) for seeds (N,)."""
+        """Samples for seeds (N,), each decided by its own."""
 
 
 class StandardNormal(LawSource):

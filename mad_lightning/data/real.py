@@ -140,7 +140,9 @@ class RealData:
     @property
     def class_names(self) -> tuple[str, ...]:
         """What the classes 0, 1, ... are called; empty where the source does not say."""
-        return () if isinstance(self.source, LawSource) else self._class_names
+        if isinstance(self.source, LawSource):
+            return self.source.class_names
+        return self._class_names
 
     @cached_property
     def n_copies(self) -> int:
