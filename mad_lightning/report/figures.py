@@ -57,11 +57,12 @@ def _panel(
     groups: Sequence[Group], metric: str, quantity: Quantity, left: float, top: float
 ) -> Iterator[str]:
     """One metric: bands below, then the floor, then lines."""
-    floor, curves = floor_of(groups, metric).mean, [group.curve(metric) for group in groups]
+    floor, curves = floor_of(groups, metric), [group.curve(metric) for group in groups]
     means = [[(t, value.mean) for t, value in curve] for curve in curves]
     upper = [[(t, value.mean + value.spread) for t, value in curve] for curve in curves]
     lower = [[(t, value.mean - value.spread) for t, value in reversed(curve)] for curve in curves]
-    heights = [0.0, floor, *(height for _, height in chain(*upper, *means))]
+    edges = floor.mean - floor.spread, floor.mean + floor.spread
+    heights = [0.0, *edges, *(height for _, height in chain(*upper, *means))]
     known = [height for height in heights if math.isfinite(height)]
     last = max(group.generations for group in groups)
     x = range(1, last + 1) if last <= 8 else [1, *(t for t in ticks(0, last) if 1 < t <= last)]
@@ -71,7 +72,11 @@ def _panel(
     yield from axes.frame(metric, quantity.words, "generation")
     for index, band in enumerate(map(list.__add__, upper, lower)):
         yield axes.area(band, f'fill="{colour_of(index)}" fill-opacity="0.18"')
-    yield from axes.floor(math.nan, floor)
+    if floor.spread > 0:
+        left, right = x[0] - beside, x[-1] + beside
+        corners = [(left, edges[0]), (right, edges[0]), (right, edges[1]), (left, edges[1])]
+        yield axes.area(corners, f'fill="{GREY}" fill-opacity="0.15"')
+    yield from axes.floor(math.nan, floor.mean)
     for index, points in enumerate(means):
         yield from axes.path(points, index)
 
@@ -130,7 +135,10 @@ def _note(groups: Sequence[Group], protocol: dict[str, Any]) -> str:
     """What lines and bands are, and how values were measured."""
     seeds = sorted({len(group.lineages) for group in groups})
     over = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
-    lines = "one seed" if seeds == [1] else f"mean over {over} seeds (band: ± s.d.)"
+    lines = f"mean over {over} seeds (band: ± s.d.)"
+    if seeds == [1]:
+        told = any(record.errors for group in groups for record in group.lineages[0].records)
+        lines = "one seed (band: ± measurement error)" if told else "one seed"
     facts = [f"{key} = {protocol[key]}" for key in ("n", "k", "extractor") if key in protocol]
     return ", ".join([lines, *facts])
 

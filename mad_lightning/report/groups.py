@@ -24,7 +24,7 @@ from mad_lightning.files import Damaged
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
-from mad_lightning.lineage.quantities import SECTIONS, UNKNOWN, Quantity
+from mad_lightning.lineage.quantities import SECTIONS, UNKNOWN, MeasurementError, Quantity
 from mad_lightning.refusal import Refused
 
 __all__ = [
@@ -45,7 +45,11 @@ _SEED = re.compile(r"_seed(\d+)")
 
 
 class Value(NamedTuple):
-    """A metric over n seeds: mean and sample standard deviation, which is 0 for a single seed."""
+    """A metric over n seeds: mean and sample standard deviation.
+
+    Of a single seed, the measurement error stands in for that, or 0 where it was not told; of a
+    floor, the standard deviation of one reading.
+    """
 
     mean: float
     spread: float
@@ -62,7 +66,8 @@ class Value(NamedTuple):
     def __str__(self) -> str:
         if math.isnan(self.mean):
             return "–"
-        spread = f" ± {_number(self.spread, like=self.mean)}" if self.n > 1 else ""
+        known = self.n > 1 or self.spread > 0
+        spread = f" ± {_number(self.spread, like=self.mean)}" if known else ""
         return _number(self.mean, like=self.mean) + spread
 
 
@@ -167,7 +172,22 @@ class Group:
     def value(self, metric: str, t: int) -> Value:
         """A metric at generation ``t`` >= 1."""
         records = [lineage.records[t - 1] for lineage in self.lineages]
-        return Value.of([record.metrics.get(metric, math.nan) for record in records])
+        value = Value.of([record.metrics.get(metric, math.nan) for record in records])
+        single = len(records) == 1 and metric in records[0].errors
+        return value._replace(spread=records[0].errors[metric].both) if single else value
+
+    def errors(self, metric: str) -> list[list[MeasurementError]] | None:
+        """Its measurement errors, in the places of :meth:`values`; None where one is not told."""
+        rows = [lineage.records[: self.generations] for lineage in self.lineages]
+        if not all(metric in record.errors for row in rows for record in row):
+            return None
+        return [[record.errors[metric] for record in row] for row in rows]
+
+    @property
+    def own_split(self) -> bool:
+        """Whether each seed has a reference of its own."""
+        records = [lineage.records[0] for lineage in self.lineages]
+        return all(record.protocol.get("split_seed") == "own" for record in records)
 
     def curve(self, metric: str) -> list[tuple[int, Value]]:
         """A metric where it is known, at some 60 generations if there are more."""
@@ -325,6 +345,8 @@ def protocol_of(groups: Sequence[Group], metrics: Sequence[str] = ()) -> dict[st
         for key, value in chain.from_iterable(
             record.protocol.items() for record in lineage.records
         ):
+            if key == "weights" and lineage.records[0].protocol.get("split_seed") == "own":
+                continue  # each seed has a classifier of its own
             other, where = first.setdefault(key, (value, lineage.directory))
             if other != value:
                 unlike[key] = f"{key} is {other} in {where} and {value} in {lineage.directory}"
@@ -339,7 +361,11 @@ def protocol_of(groups: Sequence[Group], metrics: Sequence[str] = ()) -> dict[st
 
 
 def floor_of(groups: Sequence[Group], metric: str) -> Value:
-    """Real samples against other real samples; the spread counts only where floors differ."""
-    floors = [lineage.records[0].floor for lineage in lineages_of(groups)]
-    value = Value.of([floor[metric] for floor in floors if metric in floor])
-    return value._replace(n=1) if value.spread <= 1e-3 * abs(value.mean) else value
+    """Real samples against other real samples; the spread is that of one reading, where known."""
+    firsts = [lineage.records[0] for lineage in lineages_of(groups) if lineage.records[0].floor]
+    value = Value.of([first.floor[metric] for first in firsts if metric in first.floor])
+    if value.n > 1 and value.spread > 1e-3 * abs(value.mean):
+        return value
+    known = [first.floor_errors[metric] for first in firsts if metric in first.floor_errors]
+    spread = statistics.fmean(known) if known else 0.0
+    return value._replace(n=1, spread=spread if math.isfinite(spread) else 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.report.groups import Group, meanings_of, protocol_of
@@ -22,9 +23,16 @@ def judgements(groups: Sequence[Group]) -> list[Judgement]:
 def _judgement(group: Group, n: int | None) -> Judgement:
     meanings = meanings_of([group])
     firsts = [lineage.records[0] for lineage in group.lineages]
+    floor_errors = {
+        name: [one.floor_errors.get(name, math.nan) for one in firsts] for name in meanings
+    }
+    errors = {metric: group.errors(metric) for metric in meanings}
     return judge(
         {metric: group.values(metric) for metric in meanings},
         {name: [first.floor.get(name, math.nan) for first in firsts] for name in firsts[0].floor},
+        floor_errors={name: fmean(told) for name, told in floor_errors.items()},
+        errors={metric: told for metric, told in errors.items() if told is not None},
+        own_split=group.own_split,
         quantities=meanings,
         closed=group.closed,
         n=n,

@@ -26,6 +26,12 @@ __all__ = [
     "verdicts",
 ]
 
+_PLUS_MINUS = (
+    "±: the sample standard deviation over seeds; of a single lineage, the measurement error, for "
+    "other samples of its generators and another reference; of real vs real, the standard "
+    "deviation over other ways to part the same real samples."
+)
+
 Rows = list[list[str]]
 """Cells of a table, row by row; the first row is its head."""
 
@@ -50,11 +56,7 @@ def value_rows(groups: Sequence[Group], metrics: Sequence[str]) -> Rows:
         row = [group.name, str(len(group.lineages)), "1" if last == 1 else f"1 → {last}"]
         for metric in metrics:
             start, end = group.value(metric, 1), group.value(metric, last)
-            cell = str(start) if last == 1 else f"{start} → {end}"
-            grows = meanings[metric].section == "distance" and last > 1
-            if grows and start.mean > 0 and end.mean > 0:
-                cell += f" (×{end.mean / start.mean:.1f})"
-            row.append(cell)
+            row.append(str(start) if last == 1 else f"{start} → {end}")
         rows.append(row)
     return [*rows, ["real vs real", "", "", *(str(floor_of(groups, name)) for name in metrics)]]
 
@@ -62,7 +64,7 @@ def value_rows(groups: Sequence[Group], metrics: Sequence[str]) -> Rows:
 def value_notes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
     """How the values were made, and what was left out of them."""
     facts = ", ".join(f"{key} = {value}" for key, value in protocol_of(groups, metrics).items())
-    notes = ["Mean ± sample standard deviation over seeds; × is last/first of a distance.", facts]
+    notes = [_PLUS_MINUS, facts]
     meanings = meanings_of(groups)
     notes += [
         f"{name}, real vs real: {meanings[name].floor}."
@@ -156,18 +158,39 @@ def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[
         f"Safe share of fresh data, from {', '.join(names)}: {share}."
         for names, share in safe_shares(groups, judged)
     ]
+    notes += [
+        f"{group.name}: {_sources(judgement)}."
+        for group, judgement in zip(groups, judged, strict=True)
+    ]
     notes.append(
-        f"Each claim is wrong with probability {verdict.alpha:g} at most, over seeds: reference, "
-        "split and extractor are the same for all of them. MAD, where nothing real comes in: the "
-        "distance rose since generation 1. MAD, where real data comes in (or generations start "
-        "from weights that have seen some): it grows, and gathers pace as no loop that settles "
-        f"does. Settled: as many generations again would add less than {verdict.margin:.0%}. Rose: "
-        "from generation 1 to the last third. Excess: what the last third has over real data, as "
-        "a multiple of what generation 1 has; a floor that was measured once is taken to be right "
-        "within half of it. Pace: growth a generation of the log-distance. Left at: first "
-        "generation from which on the seeds' mean lies more than 0.02 beyond the floor."
+        f"Each claim is wrong with probability {verdict.alpha:g} at most. MAD, where nothing real "
+        "comes in: the distance rose since generation 1. MAD, where real data comes in (or "
+        "generations start from weights that have seen some): it grows, and gathers pace as no "
+        "loop that settles does. Settled: as many generations again would add less than "
+        f"{verdict.margin:.0%}. Rose: from generation 1 to the last third. Excess: what the last "
+        "third has over real data, as a multiple of what generation 1 has; a floor whose error is "
+        "not in the ledger is taken to be right within half of it. Pace: growth a generation of "
+        "the log-distance. Left at: first generation from which on the seeds' mean lies more than "
+        "0.02 beyond the floor; of a single lineage, from which on its own value does."
     )
     return notes
+
+
+def _sources(judgement: Judgement) -> str:
+    """Whose chance its bounds hold, and whose they do not."""
+    sources = judgement.verdict.sources
+    if judgement.verdict.seeds == 1:
+        return "± and claims are about this lineage's samples and reference, not about other seeds"
+    if "split" in sources:
+        return (
+            "bounds hold the chance of seeds, each with a reference, split and extractor of its own"
+        )
+    if "reference" in sources:
+        return (
+            "bounds hold the chance of seeds and of the one reference; split and extractor are the "
+            "same for all"
+        )
+    return "bounds hold the chance of seeds; reference, split and extractor are the same for all"
 
 
 def verdicts(groups: Sequence[Group]) -> str:

@@ -18,6 +18,7 @@ and between the two lies "undecided". Everything here is arithmetic on numbers f
     intervals.py  what seeds say together
     growth.py     is it MAD?
     departure.py  since when is it worse than real data is?
+    single.py     what one lineage shows
     shares.py     how much fresh data is safe?
     criteria.py   what else is called collapse: a list of small functions
     judgement.py  all of it for one configuration

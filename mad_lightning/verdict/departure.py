@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from mad_lightning.verdict.intervals import Interval, check_levels, matrix
 
@@ -35,6 +36,8 @@ def departure(
     *,
     tolerance: float = 0.02,
     floor_error: float = 0.0,
+    shared: ArrayLike = 0.0,
+    errors: ArrayLike | None = None,
     higher_is_better: bool = True,
     alpha: float = 0.05,
 ) -> Departure:
@@ -53,6 +56,10 @@ def departure(
             seed, shape (S,), whose scatter then counts with the seeds'.
         tolerance: How much worse than the floor still counts as on it, in units of the metric.
         floor_error: Standard error of a floor that all seeds share.
+        shared: Standard error of the values that all seeds share, a number or (T,): the reference's
+            part of measurement errors.
+        errors: Measurement errors of a single lineage, (T,). With them its generations are tested
+            one by one, as a claim about its own generators; without them it claims nothing.
         higher_is_better: False for distances.
         alpha: Probability of naming a generation that is too early.
 
@@ -64,12 +71,18 @@ def departure(
     base = np.broadcast_to(np.asarray(floor, dtype=float), x.shape[:1])
     sign = 1.0 if higher_is_better else -1.0
     excess = sign * (x - base[:, None]) + tolerance
-    highs = np.array([Interval.of(column, alpha, floor_error).high for column in excess.T])
+    if len(x) == 1 and errors is not None:
+        highs = excess[0] + ndtri(1 - alpha) * np.hypot(errors, floor_error)
+    else:
+        off = np.broadcast_to(np.hypot(shared, floor_error), x.shape[1:])
+        columns = zip(excess.T, off.tolist(), strict=True)
+        highs = np.array([Interval.of(column, alpha, error).high for column, error in columns])
     limit = float(np.mean(base)) - sign * tolerance
     left, reason = len(highs) + 1, ""
     while left > 1 and highs[left - 2] < 0.0:
         left -= 1
     if left > len(highs):
-        reason = "one seed" if len(x) < 2 else "not shown to be beyond it in the last generation"
+        single = len(x) < 2 and errors is None
+        reason = "one seed" if single else "not shown to be beyond it in the last generation"
     bounds = tuple(float(limit + sign * high) for high in highs)
     return Departure(None if reason else left, bounds, limit, reason)

@@ -33,6 +33,7 @@ from mad_lightning.verdict.intervals import (
     ratio,
     slopes,
 )
+from mad_lightning.verdict.single import one_lineage
 
 __all__ = ["FEWEST", "Answer", "Floor", "Verdict", "verdict"]
 
@@ -80,6 +81,7 @@ class Verdict:
         seeds: How many lineages.
         alpha: Error probability of each claim, and of each bound.
         margin: Growth (0.25 is 25 %) that would still be called none.
+        sources: Whose chance the bounds hold: ``seeds``, and what else is known to vary.
     """
 
     answer: Answer
@@ -92,6 +94,7 @@ class Verdict:
     seeds: int
     alpha: float
     margin: float
+    sources: tuple[str, ...] = ("seeds",)
 
 
 def verdict(
@@ -99,6 +102,7 @@ def verdict(
     *,
     closed: bool = False,
     floor: Floor | None = None,
+    shared: ArrayLike = 0.0,
     alpha: float = 0.05,
     margin: float = 0.25,
 ) -> Verdict:
@@ -128,6 +132,9 @@ def verdict(
             that a generation starts from.
         floor: What the distance reads on real samples. None if it is biased and no floor was
             measured: then neither *settled* nor the size of a rise can be told.
+        shared: Standard error of each generation's distance that all seeds share, a number or (T,):
+            what the one reference adds. It enters the bounds of rise, pace, excess and *settled*;
+            whether growth gathers pace is tested over seeds alone.
         alpha: Error probability of each claim.
         margin: Growth that still counts as none; above 0.
 
@@ -136,7 +143,7 @@ def verdict(
     """
     d = matrix("distance", distance)
     check_levels(alpha, margin=margin)
-    curve = _Curve(d, closed, floor, alpha, margin)
+    curve = _Curve(d, closed, floor, np.broadcast_to(shared, d.shape[1:]), alpha, margin)
     answer, reason = _answer(curve)
     seeds, last = d.shape
     window = (last // 2 + 1, last)
@@ -151,6 +158,7 @@ def verdict(
         seeds,
         alpha,
         margin,
+        ("seeds", "reference") if curve.shared.any() else ("seeds",),
     )
 
 
@@ -163,23 +171,36 @@ class _Curve:
     """
 
     def __init__(
-        self, d: Array, closed: bool, floor: Floor | None, alpha: float, margin: float
+        self,
+        d: Array,
+        closed: bool,
+        floor: Floor | None,
+        shared: Array,
+        alpha: float,
+        margin: float,
     ) -> None:
         self.d, self.closed, self.floor, self.alpha, self.margin = d, closed, floor, alpha, margin
+        self.shared = shared
         self.seeds, self.last = d.shape
         self.half = self.last // 2
         self.late = max(self.last // 3, 1)
         self.positive = bool((d > 0).all())
         self.y = np.log(d) if self.positive else d
-        self.rise = self.bounds(self.y[:, -self.late :].mean(1) - self.y[:, 0])
-        self.pace = UNKNOWN
+        off = shared / d.mean(0) if self.positive else shared
+        ends = np.zeros(self.last)
+        ends[-self.late :] = 1.0 / self.late
+        ends[0] -= 1.0
+        self.rise = self.bounds(self.y @ ends, _off(ends, off))
+        self.pace, self.later = UNKNOWN, slopes(np.eye(self.last), self.half + 1)
         if self.last >= FEWEST:
-            self.pace = self.bounds(slopes(self.y, self.half + 1))
+            self.pace = self.bounds(self.y @ self.later, _off(self.later, off))
         self.excess = UNKNOWN
         if floor is not None and self.seeds > 1 and self.last > 1:
             base = floor.value
             over = d[:, -self.late :].mean(1) - base
-            self.excess = ratio(over, d[:, 0] - base, alpha, floor.error)
+            late = float(np.sqrt(np.mean(shared[-self.late :] ** 2)))
+            both = late, float(shared[0])
+            self.excess = ratio(over, d[:, 0] - base, alpha, floor.error, both)
 
     def bounds(self, values: Array, error: float = 0.0) -> Interval:
         """Over seeds, at this level."""
@@ -195,13 +216,15 @@ class _Curve:
     @property
     def rises(self) -> bool:
         """Whether it still does in the later half."""
-        return self.last >= FEWEST and self.bounds(slopes(self.d, self.half + 1)).low > 0.0
+        slope = self.bounds(self.d @ self.later, _off(self.later, self.shared))
+        return self.last >= FEWEST and slope.low > 0.0
 
     @property
     def gathers_pace(self) -> bool:
         """Whether it grows as no loop that settles does."""
         before = max(self.half, 3)  # roots of what is lost in noise bend anyhow
-        away = self.bounds(self.d[:, before - 1] - self.d[:, 1]).low > 0.0
+        off = math.hypot(self.shared[before - 1], self.shared[1])
+        away = self.bounds(self.d[:, before - 1] - self.d[:, 1], off).low > 0.0
         return away and self._bends(2) and self._bends(self.last // 4 + 1)
 
     def _bends(self, reference: int) -> bool:
@@ -220,10 +243,12 @@ class _Curve:
         """
         if self.floor is None or self.seeds < 2:
             return False
-        slope = slopes(self.d, self.half + 1)
-        level = self.d[:, self.half :].mean(1) - self.floor.value + self.floor.scatter
         rate = math.log1p(self.margin) / generations
-        return self.bounds(slope - rate * level, rate * self.floor.error).high < 0.0
+        weights = self.later.copy()
+        weights[self.half :] -= rate / (self.last - self.half)
+        home = rate * (self.floor.value - self.floor.scatter)
+        error = math.hypot(rate * self.floor.error, _off(weights, self.shared))
+        return self.bounds(self.d @ weights + home, error).high < 0.0
 
     @property
     def stood(self) -> bool:
@@ -232,13 +257,22 @@ class _Curve:
         return self.last >= 4 and self.stands(span)
 
 
+def _off(weights: Array, shared: Array) -> float:
+    """Error of a weighted sum over generations (T,) that one reference makes.
+
+    It may err in all generations alike or in each anew; the worse of the two.
+    """
+    parts = weights * shared
+    return max(abs(float(parts.sum())), float(np.linalg.norm(parts)))
+
+
 def _answer(curve: _Curve) -> tuple[Answer, str]:
     """The answer and its reason."""
     last, first = curve.last, curve.half + 1
     if last < 3:
         return "undecided", f"{last} generations, it takes at least 3"
     if curve.seeds < 2:
-        return "undecided", _one_lineage(curve)
+        return "undecided", one_lineage(curve.d[0])
     if (curve.d == curve.d[0]).all():
         return "undecided", "all seeds say the same: they are copies, not seeds"
     rose, stood = curve.rose, curve.stood
@@ -302,14 +336,3 @@ def _standing(excess: Interval) -> str:
         return "a distance that is not told from that of real data"
     high = f"{excess.high:.3g}" if math.isfinite(excess.high) else "∞"
     return f"{excess.estimate:.3g} times the excess of generation 1 ({excess.low:.3g} to {high})"
-
-
-def _one_lineage(curve: _Curve) -> str:
-    """What a single lineage did, and what it cannot show."""
-    values = curve.d[0]
-    steps = np.diff(values)
-    up = int((steps > 0).sum())
-    return (
-        f"one lineage: it went from {values[0]:.3g} to {values[-1]:.3g}, up in {up} of "
-        f"{len(steps)} steps; whether the loop does this or this lineage did takes two more seeds"
-    )

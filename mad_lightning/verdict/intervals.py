@@ -60,7 +60,13 @@ def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
 
 
-def ratio(above: Array, below: Array, alpha: float, error: float = 0.0) -> Interval:
+def ratio(
+    above: Array,
+    below: Array,
+    alpha: float,
+    error: float = 0.0,
+    shared: tuple[float, float] = (0.0, 0.0),
+) -> Interval:
     """Ratio of two means over seeds, between bounds by Fieller (1954).
 
     They are the ends of all ratios k of 0 and more that the seeds' mean of ``above - k below`` does
@@ -71,11 +77,14 @@ def ratio(above: Array, below: Array, alpha: float, error: float = 0.0) -> Inter
         below: Denominators, shape (S,).
         alpha: Error probability of each bound.
         error: Standard error of what was subtracted from numerators and denominators alike.
+        shared: Standard errors of numerators and denominators that all seeds share.
     """
     n = len(above)
     top, bottom = float(above.mean()), float(below.mean())
     t2 = float(stdtrit(n - 1, 1 - alpha)) ** 2
-    (top_2, both), (_, bottom_2) = (t2 * (np.cov(above, below) / n + error**2)).tolist()
+    (top_2, both), (_, bottom_2) = (
+        t2 * (np.cov(above, below) / n + error**2 + np.diag(np.square(shared)))
+    ).tolist()
     a, b, c = bottom**2 - bottom_2, top * bottom - both, top**2 - top_2
     estimate = top / bottom if bottom > 0 else math.nan
     root = math.sqrt(max(b**2 - a * c, 0.0))

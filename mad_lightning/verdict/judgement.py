@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,13 +17,14 @@ from mad_lightning.lineage.quantities import Quantity, distance_name, quantities
 from mad_lightning.verdict.criteria import Criterion, criteria
 from mad_lightning.verdict.departure import Departure, departure
 from mad_lightning.verdict.growth import Floor, Verdict, verdict
-from mad_lightning.verdict.intervals import UNKNOWN
+from mad_lightning.verdict.intervals import UNKNOWN, Array
+from mad_lightning.verdict.single import one_lineage
 
 __all__ = ["Judgement", "judge"]
 
 _ONE_DRAW = 0.5
-"""Relative standard deviation of a floor that was measured once: 35 to 53 % over splits of the
-digits, at every number of samples."""
+"""Relative standard deviation of a floor that was read once and has no error in its ledger: 35 to
+53 % over splits of the digits, at every number of samples."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def judge(
     metrics: Mapping[str, ArrayLike],
     floor: Mapping[str, ArrayLike] | None = None,
     *,
+    floor_errors: Mapping[str, float] | None = None,
+    errors: Mapping[str, ArrayLike] | None = None,
+    own_split: bool = False,
     quantities: Mapping[str, Quantity] | None = None,
     closed: bool = False,
     n: int | None = None,
@@ -59,9 +63,13 @@ def judge(
     Args:
         metrics: Values by name, each (S, T). A metric with a value that is not finite is left out.
         floor: Real-vs-real values by name, scalar or (S,).
+        floor_errors: Standard deviations of single readings of the floor, as far as they are known.
+        errors: Measurement errors by name, each (S, T, 2): of the samples, and of the reference.
+        own_split: Whether each seed has a reference of its own, whose chance is then in their
+            scatter.
         quantities: What names mean, where this package does not know.
         closed: As in :func:`~mad_lightning.verdict.verdict`.
-        n: Samples behind a floor, whose standard error is then that of a share.
+        n: Samples behind a floor whose error is not known: that of a share, at least, is.
         alpha: Error probability of each claim, by itself.
         margin: As in :func:`~mad_lightning.verdict.verdict`.
         tolerance: As in :func:`~mad_lightning.verdict.departure`.
@@ -69,32 +77,48 @@ def judge(
     arrays = {name: np.asarray(values, dtype=float) for name, values in metrics.items()}
     whole = {name: array for name, array in arrays.items() if np.isfinite(array).all()}
     meaning, floor = quantities_of(arrays, quantities or {}), floor or {}
-    distance = distance_name(meaning)
-    if distance in whole:
-        zero = _floor_of(meaning[distance], floor.get(distance))
-        answer = verdict(whole[distance], closed=closed, floor=zero, alpha=alpha, margin=margin)
-    else:
-        reason = f"a value of {distance} is missing" if distance else "no distance was measured"
-        seeds, last = next((array.shape for array in arrays.values()), (0, 0))
-        numbers = (UNKNOWN, UNKNOWN, UNKNOWN, (1, last), seeds, alpha, margin)
-        answer = Verdict("undecided", reason, closed, *numbers)
+    known = {name: error for name, error in (floor_errors or {}).items() if math.isfinite(error)}
+    told = {k: np.asarray(v, float) for k, v in (errors or {}).items()}
+    shared = {name: np.zeros(1) for name in whole}
+    if not own_split:
+        shared |= {name: parts[..., 1].mean(axis=0) for name, parts in told.items()}
+    both = {name: np.hypot(parts[0, :, 0], parts[0, :, 1]) for name, parts in told.items()}
     left = {
         name: departure(
             values,
             floor[name],
             tolerance=tolerance,
-            floor_error=_error_of_share(floor[name], n),
+            floor_error=_floor_error(floor[name], known.get(name), n),
+            shared=shared[name],
+            errors=both.get(name),
             higher_is_better=meaning[name].worse == "lower",
             alpha=alpha,
         )
         for name, values in whole.items()
         if name in floor and _may_leave(meaning[name])
     }
+    distance = distance_name(meaning)
+    if distance in whole:
+        d = whole[distance]
+        zero = _floor_of(meaning[distance], floor.get(distance), known.get(distance))
+        answer = verdict(
+            d, closed=closed, floor=zero, shared=shared[distance], alpha=alpha, margin=margin
+        )
+        if len(d) == 1 and d.shape[1] > 2:
+            reason = one_lineage(d[0], both.get(distance), left, name=distance, alpha=alpha)
+            answer = replace(answer, reason=reason)
+        if own_split:
+            answer = replace(answer, sources=("seeds", "reference", "split", "extractor"))
+    else:
+        reason = f"a value of {distance} is missing" if distance else "no distance was measured"
+        seeds, last = next((array.shape for array in arrays.values()), (0, 0))
+        numbers = (UNKNOWN, UNKNOWN, UNKNOWN, (1, last), seeds, alpha, margin)
+        answer = Verdict("undecided", reason, closed, *numbers)
     others = criteria(whole, floor, quantities=meaning, alpha=alpha, margin=margin)
     return Judgement(distance, answer, left, others)
 
 
-def _floor_of(quantity: Quantity, floor: ArrayLike | None) -> Floor | None:
+def _floor_of(quantity: Quantity, floor: ArrayLike | None, error: float | None) -> Floor | None:
     """What a distance reads on real samples; None if it is biased and nobody measured that."""
     if quantity.unbiased:
         return Floor()
@@ -102,11 +126,16 @@ def _floor_of(quantity: Quantity, floor: ArrayLike | None) -> Floor | None:
     if not np.isfinite(base).all():
         return None
     value = float(np.mean(base))
-    if base.ndim == 0 or (base == base[0]).all():
-        scatter = _ONE_DRAW * abs(value)
+    if _is_shared(base):
+        scatter = _ONE_DRAW * abs(value) if error is None else error
         return Floor(value, error=scatter, scatter=scatter)
     scatter = float(np.std(base, ddof=1))
     return Floor(value, error=scatter / math.sqrt(len(base)), scatter=scatter)
+
+
+def _is_shared(base: Array) -> bool:
+    """Whether all seeds have the same floor."""
+    return base.ndim == 0 or bool((base == base[0]).all())
 
 
 def _may_leave(quantity: Quantity) -> bool:
@@ -115,9 +144,12 @@ def _may_leave(quantity: Quantity) -> bool:
     return section and quantity.is_share and quantity.worse is not None
 
 
-def _error_of_share(floor: ArrayLike, n: int | None) -> float:
-    """Standard error of a floor of n samples that all seeds share; 0 where each has its own."""
+def _floor_error(floor: ArrayLike, error: float | None, n: int | None) -> float:
+    """Standard error of a floor that all seeds share; 0 where each has its own."""
     base = np.asarray(floor, dtype=float)
+    if not _is_shared(base):
+        return 0.0
+    if error is not None:
+        return error
     share = min(max(float(np.mean(base)), 0.0), 1.0)
-    shared = base.ndim == 0 or bool((base == base[0]).all())
-    return math.sqrt(share * (1 - share) / n) if n and shared else 0.0
+    return math.sqrt(share * (1 - share) / n) if n else 0.0

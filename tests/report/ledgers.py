@@ -56,6 +56,8 @@ def lineage(
             t, loop, 9 * (t == 1), 0, 9 * (t > 1), 1.0, metrics(loop, seed, t),
             floor=more.get("floor", FLOOR), protocol=protocol, ages={1: 9} if t > 1 else {},
             quantities=more.get("quantities", {}), digests=more.get("digests", {}),
+            errors=more["errors"](loop, seed, t) if "errors" in more else {},
+            floor_errors=more.get("floor_errors", {}),
         )
         for t in range(1, generations + 1)
     ]  # fmt: skip

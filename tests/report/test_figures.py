@@ -137,3 +137,13 @@ def test_nine_groups_can_be_told_apart(tmp_path):
     drawn = ET.fromstring(figure(load(runs), ["w2"]))
     marks = {(dot.get("fill"), dot.get("stroke")) for dot in drawn.iter(f"{SVG}circle")}
     assert len(marks) == 9
+
+
+def test_a_floor_is_as_broad_as_its_error(tmp_path):
+    runs = [lineage(tmp_path / name, "fresh", 1, floor_errors=told)
+            for name, told in (("a", {}), ("b", {"recall": 0.01}))]  # fmt: skip
+    drawn = [figure(load([run]), ["recall"]) for run in runs]
+    bands = [list(ET.fromstring(svg).iter(f"{SVG}polygon")) for svg in drawn]
+    broad = [{len(points(band)) for band in each} for each in bands]
+    assert len(bands[1]) == len(bands[0]) + 1
+    assert 4 in broad[1]

@@ -315,3 +315,30 @@ def test_what_is_no_lineage_is_refused(field, values, more):
     with pytest.raises(Refused) as caught:
         verdict(values, **more)
     assert caught.value.field == field
+
+
+# one reference for all seeds
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_reference_that_moves_all_seeds_alike_makes_no_growth(closed):
+    """It errs in each generation anew; what it adds is told."""
+    rng, trials, wrong, blind = np.random.default_rng(21), 400, 0, 0
+    for _ in range(trials):
+        flat = 100 + 4 * rng.standard_normal((4, 6)) + 12 * rng.standard_normal(6)
+        wrong += verdict(flat, closed=closed, shared=np.full(6, 12.0)).rise.low > 1
+        blind += verdict(flat, closed=closed).rise.low > 1
+    assert wrong <= trials * tolerated(trials)
+    assert blind > trials * 0.2
+
+
+def test_an_excess_holds_the_references_error():
+    rng, trials, covered = np.random.default_rng(22), 600, 0
+    truth = np.array([10.0, 20, 40, 60, 80, 100])
+    for _ in range(trials):
+        d = truth + rng.standard_normal((4, 6)) + 2.0 * rng.standard_normal(6)
+        excess = verdict(d, floor=Floor(), shared=np.full(6, 2.0)).excess
+        covered += excess.low <= 9.0 <= excess.high
+    assert covered >= trials * (0.9 - 3 * (0.09 / trials) ** 0.5)
+    assert verdict(d, shared=np.full(6, 2.0)).sources == ("seeds", "reference")
+    assert verdict(d).sources == ("seeds",)
