@@ -62,6 +62,8 @@ class Frechet(Metric):
 class Kernel(Metric):
     """Kernel distance with a cubic polynomial (Bińkowski et al., 2018), unbiased for any n.
 
+    Sets with classes hold a fixed number of each; the estimate knows it, but for subsets.
+
     Args:
         subsets: None takes all pairs; a number takes the mean over as many random subsets, as
             papers report it, and adds its standard deviation.
@@ -90,7 +92,8 @@ class Kernel(Metric):
         """
         name = _named("kid", "kd", real.extractor)
         if self.subsets is None:
-            return {name: kernel_distance(real.features, synthetic.features, team=self.team)}
+            sets, labels = (real.features, synthetic.features), (real.labels, synthetic.labels)
+            return {name: kernel_distance(*sets, labels=labels, team=self.team)}
         rng = torch.Generator().manual_seed(self.seed)
         mean, deviation = kernel_distance_of_subsets(
             real.features,

@@ -29,18 +29,29 @@ from mad_lightning.processes import Team
 
 __all__ = ["kernel_distance", "kernel_distance_of_subsets"]
 
+Labels = tuple[Tensor | None, Tensor | None]
+_ALL_BY_CHANCE: Labels = (None, None)
 _ROWS = 1024
 """Samples in flight while third moments are added up."""
 
 
 def kernel_distance(
-    real: Tensor, synthetic: Tensor, *, tile: int = 1024, team: Team | None = None
+    real: Tensor,
+    synthetic: Tensor,
+    *,
+    labels: Labels = _ALL_BY_CHANCE,
+    tile: int = 1024,
+    team: Team | None = None,
 ) -> float:
     """Squared maximum mean discrepancy for the kernel (x·y / d + 1)³, unbiased; KID.
 
     Args:
         real: Features (N, D), floats, N >= 2.
         synthetic: Features (M, D), floats, M >= 2. M may differ from N.
+        labels: Classes of either set, (N,) and (M,) int64, where it holds a *fixed* number of each
+            instead of as many as chance brought. Two samples of such a set are of one class more
+            rarely than two independent ones, and without labels the distance of equal laws would be
+            below 0 in the mean.
         tile: Pairs are looked at in squares of this side. Decides speed and memory, no value.
         team: Processes that share the work.
 
@@ -55,8 +66,8 @@ def kernel_distance(
     with torch.no_grad(), torch.autocast(real.device.type, enabled=False):
         n, m, d = len(real), len(synthetic), real.shape[1]
         if d**2 <= 3 * (n + m):
-            return _by_moments(_lifted(real), _lifted(synthetic))
-        return _by_pairs(real, synthetic, tile, team or Team())
+            return _by_moments(_lifted(real), _lifted(synthetic), labels)
+        return _by_pairs(real, synthetic, labels, tile, team or Team())
 
 
 def kernel_distance_of_subsets(
@@ -104,11 +115,12 @@ def _lifted(x: Tensor) -> Tensor:
     return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
 
 
-def _by_moments(x: Tensor, y: Tensor) -> float:
+def _by_moments(x: Tensor, y: Tensor, labels: Labels = _ALL_BY_CHANCE) -> float:
     """From third moments of lifted samples (N, D + 1).
 
     The unbiased estimate is the squared distance of the mean embeddings, less what their own
-    scatter adds to it: the variances of the embedding over n - 1 and m - 1. Only entries with
+    scatter adds to it: the variances of the embedding over n - 1 and m - 1, or of each class over
+    one less than its number. Only entries with
     a <= b <= c are computed; each stands for 6, 3 or 1 equal ones.
     """
     n, m, d = len(x), len(y), x.shape[1]
@@ -122,8 +134,13 @@ def _by_moments(x: Tensor, y: Tensor) -> float:
         apart += float((weight * (mean_x - mean_y).square()).sum())
         norm_x += float((weight * mean_x.square()).sum())
         norm_y += float((weight * mean_y.square()).sum())
-    own_x, own_y = (float(z.square().sum(dim=1).pow(3).mean()) for z in (x, y))
-    return apart - (own_x - norm_x) / (n - 1) - (own_y - norm_y) / (m - 1)
+    for z, norm, of in ((x, norm_x, labels[0]), (y, norm_y, labels[1])):
+        n, own = len(z), float(z.square().sum(dim=1).pow(3).mean())
+        if of is None:
+            apart -= (own - norm) / (n - 1)
+        else:
+            apart -= (own - _within(z, of, 1024, Team()) / n) / n
+    return apart
 
 
 def _parts(z: Tensor) -> list[Tensor]:
@@ -139,22 +156,44 @@ def _third_moments(parts: list[Tensor], b: int) -> Tensor:
     return total
 
 
-def _by_pairs(x: Tensor, y: Tensor, tile: int, team: Team) -> float:
+def _by_pairs(x: Tensor, y: Tensor, labels: Labels, tile: int, team: Team) -> float:
     """From the kernel of all pairs of samples (N, D), (M, D)."""
-    n, m = len(x), len(y)
-    own_x, own_y = _sum_of_pairs(x, x, tile, team), _sum_of_pairs(y, y, tile, team)
-    cross = _sum_of_pairs(x, y, tile, team)
-    return own_x / (n * (n - 1)) + own_y / (m * (m - 1)) - 2.0 * cross / (n * m)
+    x, y = _lifted(x), _lifted(y)
+    value = -2.0 * _sum_of_pairs(x, y, tile, team) / (len(x) * len(y))
+    for z, of in zip((x, y), labels, strict=True):
+        n, own = len(z), _sum_of_pairs(z, z, tile, team)
+        if of is None:
+            value += own / (n * (n - 1))
+        else:
+            value += (own + _within(z, of, tile, team)) / n**2
+    return value
+
+
+def _within(z: Tensor, labels: Tensor, tile: int, team: Team) -> float:
+    """Sum over classes of the kernel over pairs of one class, over one less than its number.
+
+    What a lone sample of a class scatters cannot be known: such classes count as one, or with the
+    smallest other one.
+    """
+    classes = labels.to(z.device).unique(return_inverse=True)[1]
+    counts = classes.bincount()
+    lone = counts == 1
+    if lone.any() and len(counts) > 1:
+        least = counts.masked_fill(lone, len(z) + 1).argmin()
+        first = least if int(lone.sum()) == 1 else lone.nonzero()[0, 0]
+        classes = torch.where(lone[classes], first, classes)
+    groups = [z[classes == of] for of in classes.unique()]
+    return math.fsum(_sum_of_pairs(x, x, tile, team) / (len(x) - 1) for x in groups)
 
 
 def _sum_of_pairs(x: Tensor, y: Tensor, tile: int, team: Team) -> float:
-    """Sum of the kernel over pairs, without those of a sample with itself where x is y."""
+    """Sum over pairs of lifted samples, without those of one with itself where x is y."""
     rows, columns = x.split(tile), y.split(tile)
     work = [(i, j) for i in range(len(rows)) for j in range(i if x is y else 0, len(columns))]
     sums = torch.zeros(len(work), dtype=torch.float64, device=x.device)
     for place in team.mine(range(len(work))):
         i, j = work[place]
-        values = _lifted(rows[i]) @ _lifted(columns[j]).T
+        values = rows[i] @ columns[j].T
         values *= values.square()
         if x is y and i == j:
             values.fill_diagonal_(0.0)

@@ -54,7 +54,7 @@ def test_both_ways_give_the_sum_over_all_pairs(kind, n, m, d):
     lifted = _lifted(real), _lifted(synthetic)
     assert _by_moments(*lifted) == pytest.approx(expected, rel=1e-12, abs=1e-13 * size)
     for tile in (1, 7, 32, 1000):
-        value = _by_pairs(real, synthetic, tile, Team())
+        value = _by_pairs(real, synthetic, (None, None), tile, Team())
         assert value == pytest.approx(expected, rel=1e-12, abs=1e-13 * size)
 
 
@@ -160,3 +160,52 @@ def test_subsets_that_cannot_be_drawn_are_refused():
         kernel_distance_of_subsets(X, X, subset_size=10)
     with pytest.raises(ValueError, match="0 subsets"):
         kernel_distance_of_subsets(X, X, subsets=0, subset_size=5)
+
+
+def of_classes(counts, seed, d):
+    """Samples with a fixed number of each class; classes lie far apart."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    x = rng.normal(size=(len(labels), d)) + 4.0 * np.eye(max(d, len(counts)))[labels][:, :d]
+    return torch.tensor(x), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("d", [4, 40])  # by moments, and by pairs
+@pytest.mark.parametrize("counts", [[6, 6, 6, 6], [3, 12, 2, 7], [9, 1, 1, 5], [9, 1, 6]])
+def test_it_is_unbiased_for_sets_of_fixed_class_counts(d, counts):
+    """Equal laws have distance 0 in the mean; without labels it would be told below 0."""
+    values, blind = [], []
+    for seed in range(150):
+        (x, of_x), (y, of_y) = of_classes(counts, 2 * seed, d), of_classes(counts, 2 * seed + 1, d)
+        values.append(kernel_distance(x, y, labels=(of_x, of_y), tile=7))
+        blind.append(kernel_distance(x, y))
+    error = np.std(values) / np.sqrt(len(values))
+    if 1 not in counts:
+        assert abs(np.mean(values)) < 4 * error
+    assert np.mean(blind) < np.mean(values) - 4 * error
+
+
+def test_classes_of_fixed_numbers_are_seen_pair_by_pair():
+    """The definition in plain loops: a mean over pairs of two classes, or of one without itself."""
+    (x, of_x), (y, _) = of_classes([4, 2, 5], 0, 3), of_classes([3, 3, 3], 1, 3)
+
+    def kernel(a, b):
+        return (float(a @ b) / 3 + 1) ** 3
+
+    shares, own = [4 / 11, 2 / 11, 5 / 11], 0.0
+    for a in range(3):
+        for b in range(3):
+            pairs = [
+                kernel(x[i], x[j])
+                for i in range(11)
+                for j in range(11)
+                if (int(of_x[i]), int(of_x[j])) == (a, b) and i != j
+            ]
+            own += shares[a] * shares[b] * np.mean(pairs)
+    theirs = np.mean([kernel(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j])
+    cross = np.mean([kernel(a, b) for a in x for b in y])
+    expected = own + theirs - 2 * cross
+    assert kernel_distance(x, y, labels=(of_x, None)) == pytest.approx(expected, rel=1e-10)
+    one = torch.zeros(9).long()
+    same = kernel_distance(x, y, labels=(of_x, one))
+    assert same == pytest.approx(expected, rel=1e-10), "one class is chance"
