@@ -17,7 +17,7 @@ import math
 import random
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,11 @@ def _shift(bits: Bits, by: int) -> Bits:
     return bits >> np.uint64(by)
 
 
+def _floats(bits: Bits) -> Tensor:
+    """As float64; exact below 2^53."""
+    return bits.double() if isinstance(bits, Tensor) else torch.from_numpy(bits.astype(np.float64))
+
+
 def _times(bits: Bits, constant: int) -> Bits:
     """Multiplies in place, modulo 2^64."""
     bits *= _signed(constant) if isinstance(bits, Tensor) else np.uint64(constant)
@@ -105,7 +110,7 @@ def sample_seeds(start: int, count: int, *address: int | str) -> Tensor:
     return torch.from_numpy(_mix(places + np.uint64(seed_for(*address))).view(np.int64))
 
 
-def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, Tensor]]:
+def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, Any]]:
     """Raw bits with shape (N, n), one counter sequence for each seed and stream, block by block.
 
     On a CPU numpy works them out, in a third of torch's time. Every pass over a block that stays in
@@ -125,8 +130,7 @@ def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, Te
         rows = slice(top, top + height)
         for left in range(0, n, width):
             columns = slice(left, left + width)
-            bits = _mix(start[rows] + steps[columns])
-            yield rows, columns, torch.from_numpy(bits.view(np.int64))
+            yield rows, columns, _mix(start[rows] + steps[columns])
 
 
 def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
@@ -145,7 +149,7 @@ def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
     n = math.prod(shape)
     values = torch.empty(len(seeds), n, dtype=torch.float64, device=seeds.device)
     for rows, columns, bits in _bits(seeds, n, stream):
-        values[rows, columns] = _shift(bits, 12).double().add_(0.5).mul_(2.0**-52)
+        torch.mul(_floats(_shift(bits, 12)).add_(0.5), 2.0**-52, out=values[rows, columns])
     return values.reshape(len(seeds), *shape)
 
 
@@ -166,8 +170,8 @@ def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
     half = (n + 1) // 2
     pairs = torch.empty(len(seeds), 2, half, dtype=torch.float32, device=seeds.device)
     for rows, columns, bits in _bits(seeds, half, stream):
-        radius = _shift(bits, 32).double().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
-        angle = bits.bitwise_and_(0xFFFFFFFF).double().mul_(2.0 * math.pi * 2.0**-32)
-        pairs[rows, 0, columns] = radius * angle.cos()
-        pairs[rows, 1, columns] = radius.mul_(angle.sin_())
+        radius = _floats(_shift(bits, 32)).add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        angle = _floats(bits & 0xFFFFFFFF).mul_(2.0 * math.pi * 2.0**-32)
+        torch.mul(radius, angle.cos(), out=pairs[rows, 0, columns])
+        torch.mul(radius, angle.sin_(), out=pairs[rows, 1, columns])
     return pairs.reshape(len(seeds), 2 * half)[:, :n].reshape(len(seeds), *shape)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
@@ -43,6 +44,7 @@ class Adversarial(Generator):
         self.accumulate = accumulate
         self._address = 0
         self._step = 0
+        self._ahead: dict[tuple[str, int], tuple[Tensor, ...]] = {}
 
     def check_training(self, counts: Sequence[int], batch_size: int) -> None:
         """The rows of a batch are shared out equally."""
@@ -66,12 +68,30 @@ class Adversarial(Generator):
             per_epoch = int(self.trainer.num_training_batches)
             self._step = self.trainer.current_epoch * per_epoch + batch_idx
 
+    def updates(self, step: int) -> Sequence[str]:
+        """Names of the updates of a batch whose noise may be drawn ahead."""
+        return ()
+
+    def noise(self, seeds: Tensor) -> tuple[Tensor, ...]:
+        """What the rows of an update draw, (n, ...) each, by their seeds (n,): by itself, these."""
+        return (seeds,)
+
     def in_turn(self, batch: Samples) -> Iterator[Samples]:
-        """The batches of a training step, one after the other; :attr:`step` goes along."""
+        """The batches of a training step, one after the other; :attr:`step` goes along.
+
+        Noise of all of them is drawn ahead: many small draws cost more than a large one.
+        """
         batches = batch.apart() if isinstance(batch, Batches) else [batch]
-        for step, one in enumerate(batches, self._step):
+        n, steps = len(batches[0]), range(self._step, self._step + len(batches))
+        ahead = [(purpose, step) for step in steps for purpose in self.updates(step)]
+        if ahead:
+            drawn = self.noise(torch.cat([self._seeds(n, *update) for update in ahead]))
+            rows = zip(*(values.split(n) for values in drawn), strict=True)
+            self._ahead = dict(zip(ahead, rows, strict=True))
+        for step, one in zip(steps, batches, strict=True):
             self._step = step
             yield one
+        self._ahead.clear()
 
     @property
     def batches(self) -> int:
@@ -83,7 +103,7 @@ class Adversarial(Generator):
         """Batches before this one, from the start of training; what lazy terms count."""
         return self._step
 
-    def parts(self, batch: Samples, purpose: str) -> Iterator[tuple[Samples, Tensor]]:
+    def parts(self, batch: Samples, purpose: str) -> Iterator[tuple[Any, ...]]:
         """This process's rows in ``accumulate`` equal parts.
 
         Args:
@@ -91,8 +111,9 @@ class Adversarial(Generator):
             purpose: Names the update; each has noise of its own.
 
         Yields:
-            Samples (m, ...), and one seed for each (m,), int64: the address of all that is random
-            about this row in this update. Draw with :func:`mad_lightning.seeds.normal`.
+            Samples (m, ...), and their :meth:`noise`; by itself one seed for each (m,), int64: the
+            address of all that is random about this row in this update. Draw with
+            :func:`mad_lightning.seeds.normal`.
 
         Raises:
             Refused: If the rows cannot be shared out equally.
@@ -104,11 +125,17 @@ class Adversarial(Generator):
                 f"{n} samples of a process do not make {self.accumulate} equal parts",
                 f"make each batch a multiple of {self.accumulate * world_size} samples",
             )
-        first = self.trainer.global_rank * n
-        seeds = sample_seeds(first, n, self._address, purpose, self.step).to(self.device)
+        drawn = self._ahead.get((purpose, self.step))
+        if drawn is None:
+            drawn = self.noise(self._seeds(n, purpose, self.step))
         for start in range(0, n, n // self.accumulate):
             rows = slice(start, start + n // self.accumulate)
-            yield batch[rows], seeds[rows]
+            yield batch[rows], *(values[rows] for values in drawn)
+
+    def _seeds(self, n: int, purpose: str, step: int) -> Tensor:
+        """Of this process's n rows in an update."""
+        first = self.trainer.global_rank * n
+        return sample_seeds(first, n, self._address, purpose, step).to(self.device)
 
     @contextmanager
     def updating(self, optimizer: LightningOptimizer, network: nn.Module) -> Iterator[None]:
@@ -124,6 +151,7 @@ class Adversarial(Generator):
             yield
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         for gradient, mean in zip(gradients, mean_over_all(*gradients), strict=True):
-            gradient.copy_(mean)
+            if mean is not gradient:
+                gradient.copy_(mean)
         optimizer.step()
         self.untoggle_optimizer(optimizer)

@@ -57,6 +57,8 @@ class WGAN(Adversarial):
         torch.Size([5, 1, 8, 8])
     """
 
+    batches_at_once = 16
+
     def __init__(
         self,
         networks: Callable[[SampleSpec], Pair] = ConvPair,
@@ -77,7 +79,6 @@ class WGAN(Adversarial):
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))  # Adam wants no whole numbers
         self.ema_decay = ema_decay
-        self.batches_at_once = min(n_critic, 16)
 
     def build(self, spec: SampleSpec) -> Self:
         """Makes both networks, and the generator's average."""
@@ -130,22 +131,31 @@ class WGAN(Adversarial):
         critic_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
         for one in self.in_turn(batch):
             with self.updating(critic_optimizer, self.net.critic):
-                for real, seeds in self.parts(one, "critic"):
-                    self.manual_backward(self.critic_loss(real, seeds) / self.accumulate)
-            if (self.step + 1) % self.n_critic:
+                for real, z, share in self.parts(one, "critic"):
+                    self.manual_backward(self.critic_loss(real, z, share) / self.accumulate)
+            if "generator" not in self.updates(self.step):
                 continue
             with self.updating(generator_optimizer, self.net.generator):
-                for real, seeds in self.parts(one, "generator"):
-                    self.manual_backward(self.generator_loss(real, seeds) / self.accumulate)
+                for real, z, _ in self.parts(one, "generator"):
+                    self.manual_backward(self.generator_loss(real, z) / self.accumulate)
             self.ema.update(self.net.generator)
 
-    def critic_loss(self, real: Samples, seeds: Tensor) -> Tensor:
+    def updates(self, step: int) -> tuple[str, ...]:
+        """The generator moves on every ``n_critic``-th batch."""
+        return ("critic",) if (step + 1) % self.n_critic else ("critic", "generator")
+
+    def noise(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (n, dim), and places (n,) between real and generated, from 0 to 1."""
+        z = self.latents(seeds)
+        return z, uniform(seeds.cpu(), stream=1).to(z)
+
+    def critic_loss(self, real: Samples, z: Tensor, share: Tensor) -> Tensor:
         """Equation 3; generated samples are of the real ones' classes."""
         x, labels = to_floats(real.values).to(self.dtype), real.labels
         with torch.no_grad():
-            generated = self.net.generator(self.latents(seeds), labels).to(self.dtype)
+            generated = self.net.generator(z, labels).to(self.dtype)
         distance = self.net.critic(x, labels).mean() - self.net.critic(generated, labels).mean()
-        share = uniform(seeds.cpu(), stream=1).to(x).view(-1, *[1] * (x.dim() - 1))
+        share = share.view(-1, *[1] * (x.dim() - 1))
         penalty = self.penalty(share * x + (1.0 - share) * generated, labels)
         self.note(wasserstein=distance, penalty=penalty)
         return self.gradient_penalty * penalty - distance
@@ -162,9 +172,9 @@ class WGAN(Adversarial):
             slope = gradient.flatten(1).norm(dim=1)
             return (slope - 1.0).square().mean()
 
-    def generator_loss(self, real: Samples, seeds: Tensor) -> Tensor:
+    def generator_loss(self, real: Samples, z: Tensor) -> Tensor:
         """Minus the score of generated samples (algorithm 1, line 12)."""
-        generated = self.net.generator(self.latents(seeds), real.labels)
+        generated = self.net.generator(z, real.labels)
         loss = -self.net.critic(generated, real.labels).mean()
         self.note(generator_loss=loss)
         return loss

@@ -31,6 +31,24 @@ def test_what_was_taken_is_forgotten():
     assert means.taken() == ({}, {})
 
 
+def test_many_are_added_up_in_order_as_they_were_when_they_were_noted():
+    means, value, total = Means(), torch.zeros(()), torch.zeros(())
+    for step in range(300):
+        value.fill_(1.0 / (step + 1))
+        total = total + value
+        means.add("loss", value, step)
+        value.fill_(math.nan)
+    assert means.taken() == ({"loss": total / 300}, {})
+
+
+@pytest.mark.parametrize("place", [3, 63, 64, 170])
+def test_a_broken_one_among_many_is_found(place):
+    means = Means()
+    for step in range(200):
+        means.add("loss", torch.tensor(math.nan if step == place else 1.0), 1000 + step)
+    assert means.taken()[1] == {"loss": 1000 + place}
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_step_of_the_first_broken_value_is_known_and_the_earliest_name_comes_first(bad):
     means = noted(

@@ -168,7 +168,7 @@ def test_the_penalty_is_never_in_half_precision():
 def critic_loss(module, values, n):
     module._trainer = None
     real = Samples(values.expand(n, -1).clone())
-    return module.critic_loss(real, sample_seeds(0, n, 0, "x"))
+    return module.critic_loss(real, *module.noise(sample_seeds(0, n, 0, "x")))
 
 
 def test_the_critics_loss_is_equation_3():
@@ -205,16 +205,18 @@ def test_losses_meet_the_class_of_the_real_row():
     module = build(SampleSpec((3,), 4), Watching)
     module.net.seen.clear()  # both networks were tried once
     batch, seeds = Samples(torch.randn(3, 3), torch.tensor([3, 0, 1])), sample_seeds(0, 3, 0, "x")
-    module.critic_loss(batch, seeds)
+    module.critic_loss(batch, *module.noise(seeds))
     assert module.net.seen == [[3, 0, 1]] * 4  # generator; critic on real, generated, between
     module.net.seen.clear()
-    module.generator_loss(batch, seeds)
+    module.generator_loss(batch, module.latents(seeds))
     assert module.net.seen == [[3, 0, 1]] * 2
 
 
 def test_the_generator_climbs_the_critics_slope():
     module = build(SampleSpec((3,)), Known)
-    loss = module.generator_loss(Samples(torch.zeros(64, 3)), sample_seeds(0, 64, 0, "x"))
+    loss = module.generator_loss(
+        Samples(torch.zeros(64, 3)), module.latents(sample_seeds(0, 64, 0, "x"))
+    )
     (gradient,) = torch.autograd.grad(loss, module.net.generator.constant)
     torch.testing.assert_close(gradient, -module.net.critic.weight.detach())
 
@@ -237,17 +239,23 @@ def test_the_trained_critic_is_the_optimum_of_two_points(fit):
 
 def test_every_update_draws_latents_and_places_of_its_own(fit):
     module, seen = build(n_critic=2), []
-    latents, penalty = module.latents, module.penalty
+    penalty = module.penalty
 
-    def watched(seeds):
-        seen.append(latents(seeds))
-        return seen[-1]
+    def watched(loss):
+        def noting(real, z, *share):
+            seen.append(z)
+            return loss(real, z, *share)
+
+        return noting
 
     def between(x, labels):
         seen.append(x.detach())
         return penalty(x, labels)
 
-    module.latents, module.penalty = watched, between
+    module.penalty = between
+    module.critic_loss, module.generator_loss = map(
+        watched, (module.critic_loss, module.generator_loss)
+    )
     fit(module, images()[:1] * 4, 2)
     assert len(seen) == 8 * 2 + 4  # critic: z and x between; generator: z
     rows = torch.cat([draw.flatten(1)[:, :8] for draw in seen])
