@@ -7,10 +7,13 @@ trained and that a resumed training continues.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -21,23 +24,43 @@ from torch import Tensor
 from mad_lightning.generators.base import Generator
 from mad_lightning.generators.means import Means
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.processes import Team, mean_over_all
+from mad_lightning.processes import Team, mean_over_all, take_from_first
 from mad_lightning.refusal import Diverged, at
 from mad_lightning.samples import SeedBlock
 from mad_lightning.seeds import reseed
 
 __all__ = [
     "AddressedRandomness",
+    "Checkpoints",
     "CrashOnly",
     "Curves",
     "Divergence",
     "FromScratch",
+    "Inner",
     "Progress",
     "telling_divergence",
 ]
 
 
-class AddressedRandomness(L.Callback):
+_SELDOM = 200
+
+
+class Inner(L.Callback):
+    """A callback that Lightning does not call within steps, unless it says what to do there.
+
+    Each call costs some microseconds, whether there is anything to do or not, and every update of
+    a network makes four of them to every callback. Lightning passes over what cannot be called.
+    """
+
+    on_train_batch_start: Any = None
+    on_train_batch_end: Any = None
+    on_before_zero_grad: Any = None
+    on_before_backward: Any = None
+    on_after_backward: Any = None
+    on_before_optimizer_step: Any = None
+
+
+class AddressedRandomness(Inner):
     """Seeds every training step by (lineage seed, generation, epoch, batch, rank).
 
     Without it all DDP ranks draw the same noise, every DDP generation draws the noise of the first
@@ -59,7 +82,7 @@ class AddressedRandomness(L.Callback):
         reseed(*self.address, "train", trainer.current_epoch, batch_idx, trainer.global_rank)
 
 
-class FromScratch(L.Callback):
+class FromScratch(Inner):
     """Asserts that a generation which does not resume starts at step 0, at the first epoch.
 
     A stray checkpoint (``OnExceptionCheckpoint``, SLURM's ``hpc_ckpt``) would otherwise make a
@@ -78,7 +101,7 @@ class FromScratch(L.Callback):
             )
 
 
-class CrashOnly(L.Callback):
+class CrashOnly(Inner):
     """Lets SIGTERM kill.
 
     Lightning's own handler can deadlock under DDP, is ignored while sampling, and ends with exit
@@ -104,7 +127,7 @@ class CrashOnly(L.Callback):
         signal.signal(signal.SIGTERM, die)
 
 
-class Divergence(Checkpoint):
+class Divergence(Inner, Checkpoint):
     """Stops a training in the epoch in which it breaks, before anything of that epoch is kept.
 
     The losses that steps return and all weights must be finite at the end of each epoch, whatever
@@ -159,7 +182,7 @@ class Divergence(Checkpoint):
             self.on_train_end(trainer, pl_module)
 
 
-class Curves(Checkpoint):
+class Curves(Inner, Checkpoint):
     """Keeps what the generator logs, one row an epoch, and passes it on.
 
     A ``Checkpoint`` by name only: Lightning calls these after the module's own hook at the end of
@@ -236,7 +259,32 @@ class Curves(Checkpoint):
         return [row for row in self.lineage.curves(self.t) if row["epoch"] < epoch]
 
 
-class Progress(L.Callback):
+class Checkpoints(Inner, Checkpoint):
+    """Keeps a checkpoint at the ends of epochs, as seldom as makes it cheap.
+
+    At the end of the first one, and then whenever training has gone on for 200 times as long as the
+    last one took to write. A training ends the same from whichever it resumes, and what a kill
+    costs stays small beside what was trained.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.due = path, -math.inf
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """By the first process's clock; all of them take part."""
+        start = time.monotonic()
+        is_due = torch.tensor(int(start >= self.due), device=pl_module.device)
+        take_from_first(is_due)
+        if is_due:
+            trainer.save_checkpoint(self.path)
+            end = time.monotonic()
+            self.due = end + _SELDOM * (end - start)
+
+
+class Progress(Inner):
     """Reports batches done, for progress bars.
 
     Args:
@@ -257,9 +305,10 @@ class Progress(L.Callback):
         """Training batches over all epochs, or steps where those end first."""
         per_epoch, epochs = int(trainer.num_training_batches), trainer.max_epochs or 1
         done, total = trainer.current_epoch * per_epoch + batch_idx + 1, per_epoch * epochs
-        steps, most = trainer.global_step, trainer.max_steps
-        if most > 0 and (epochs < 0 or steps * total > done * most):
-            done, total = min(steps, most), most  # a batch of two networks may overshoot
+        if (most := trainer.max_steps) > 0:
+            steps = trainer.global_step  # dear to ask for
+            if epochs < 0 or steps * total > done * most:
+                done, total = min(steps, most), most  # a batch of two networks may overshoot
         self.announce(done, total)
 
     def on_predict_batch_end(

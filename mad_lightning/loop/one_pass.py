@@ -93,4 +93,5 @@ class OnePass:
 
     def _tell(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:
-            getattr(callback, hook)(cast(L.Trainer, self), self.generator, *args)
+            if callable(told := getattr(callback, hook)):  # as Lightning does
+                told(cast(L.Trainer, self), self.generator, *args)

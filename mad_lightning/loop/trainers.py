@@ -34,7 +34,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from mad_lightning.loop.blocks import Announce, BlockLoader, Blocks, BlockWriter
 from mad_lightning.loop.checkpoints import SealedCheckpoints
-from mad_lightning.loop.inside import CrashOnly, Progress
+from mad_lightning.loop.inside import Checkpoints, CrashOnly, Progress
 from mad_lightning.loop.one_pass import OnePass
 from mad_lightning.processes import alone, barrier
 from mad_lightning.refusal import Refused
@@ -273,14 +273,7 @@ class Trainers:
             return OnePass(plan.device, plan.plugin, made_of, [*first, *last])
         self._is_used = True
         arguments = self.arguments()
-        checkpoints = ModelCheckpoint(
-            directory,
-            "last",
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
-        keeps = [] if arguments.get("fast_dev_run") else [checkpoints]
+        keeps = [] if arguments.get("fast_dev_run") else [Checkpoints(directory / "last.ckpt")]
         callbacks = [*first, *arguments["callbacks"], *last, *keeps]
         plugins = arguments["plugins"]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -402,9 +395,11 @@ def _shown(value: Any) -> str:
 def _cannot_stand(given: Any) -> str:
     """What to do instead of a callback or a logger that a lineage cannot stand, if it cannot."""
     if isinstance(given, ModelCheckpoint):
-        return "leave it out: every epoch is checkpointed, and each generation keeps its weights"
+        return (
+            "leave it out: a lineage checkpoints by itself, and each generation keeps its weights"
+        )
     if isinstance(given, OnExceptionCheckpoint):  # a generation would continue an earlier one's
-        return "leave it out: every epoch is checkpointed, any kill resumes"
+        return "leave it out: a lineage checkpoints by itself, any kill resumes"
     if isinstance(given, WandbLogger):
         return "leave it out: the lineage's observer WandB shows all generations as one run"
     return ""

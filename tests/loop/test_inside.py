@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from mad_lightning.lineage import LineageDirectory
-from mad_lightning.loop.inside import AddressedRandomness, Curves, FromScratch
+from mad_lightning.loop import inside
+from mad_lightning.loop.inside import (
+    AddressedRandomness,
+    Checkpoints,
+    Curves,
+    FromScratch,
+    Inner,
+)
 
 
 class Noisy(L.LightningModule):
@@ -117,6 +124,48 @@ def test_a_stray_checkpoint_is_noticed_before_a_step_is_trained(tmp_path):
     watch.on_train_batch_start = lambda *_: pytest.fail("trained")
     with pytest.raises(RuntimeError, match="behind the loop's back"):
         fit(2, FromScratch(resumes=False), watch, checkpoint=tmp_path / "stray.ckpt")
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that saving moves on by a second, and every look at it by nothing."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_checkpoints_cost_half_a_percent_of_training_and_the_first_epoch_has_one(monkeypatch):
+    clock, kept = Clock(), []
+    monkeypatch.setattr(inside, "time", clock)
+
+    def save(path):
+        kept.append((path, trainer.current_epoch))
+        clock.now += 1.0
+
+    trainer = SimpleNamespace(save_checkpoint=save, current_epoch=0)
+    checkpoints = Checkpoints("last.ckpt")
+    for trainer.current_epoch in range(100):
+        clock.now += 10.0
+        checkpoints.on_train_epoch_end(trainer, SimpleNamespace(device="cpu"))
+    assert kept == [("last.ckpt", epoch) for epoch in (0, 20, 40, 60, 80)]
+
+
+def test_lightning_calls_what_is_inside_only_where_it_has_something_to_do():
+    """A hook that is called in every step costs what a small step can feel."""
+    asked = {
+        name: {hook for hook in vars(Inner) if hook.startswith("on_") and getattr(kind, hook)}
+        for name, kind in vars(inside).items()
+        if isinstance(kind, type) and issubclass(kind, L.Callback)
+    }
+    end = {"on_train_batch_end"}
+    assert asked.pop("AddressedRandomness") == {"on_train_batch_start"}
+    assert [asked.pop(name) for name in ("Divergence", "Curves", "Progress")] == [end] * 3
+    for name in ("FromScratch", "CrashOnly", "Checkpoints", "Inner"):
+        assert asked.pop(name) == set()
 
 
 # --- curves -------------------------------------------------------------------------------------

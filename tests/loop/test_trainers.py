@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.checkpoints import SealedCheckpoints
+from mad_lightning.loop.inside import Checkpoints
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleBlock, Samples
@@ -103,14 +104,15 @@ def test_the_users_callbacks_come_after_the_loops_first_and_before_its_last(tmp_
     trainer = Trainers(lambda: {**ON_CPU, "callbacks": mine}).for_fit(tmp_path, "", [first], [last])
     order = [trainer.callbacks.index(callback) for callback in (first, mine, last)]
     assert order == sorted(order)
-    (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))
-    assert str(checkpoints.dirpath) == str(tmp_path)
+    (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, Checkpoints))
+    assert checkpoints.path == tmp_path / "last.ckpt"
+    assert trainer.callbacks[-1] is checkpoints
+    assert not any(isinstance(c, ModelCheckpoint) for c in trainer.callbacks)
 
 
 def test_a_smoke_run_writes_no_checkpoints(tmp_path):
     trainer = Trainers(lambda: {**ON_CPU, "fast_dev_run": True}).for_fit(tmp_path)
-    kept = [c.dirpath for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
-    assert str(tmp_path) not in map(str, kept)
+    assert not any(isinstance(c, Checkpoints) for c in trainer.callbacks)
 
 
 class Doubles(L.LightningModule):
