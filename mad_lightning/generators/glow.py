@@ -200,7 +200,8 @@ class Glow(Generator):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips to ``clip_norm``, then as the Trainer asks."""
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
+        (group,) = optimizer.param_groups  # to look for all parameters costs as much as to clip
+        torch.nn.utils.clip_grad_norm_(group["params"], self.clip_norm)
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def after_step(self) -> None:

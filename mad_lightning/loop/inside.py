@@ -279,7 +279,7 @@ class Checkpoints(Inner, Checkpoint):
         is_due = torch.tensor(int(start >= self.due), device=pl_module.device)
         take_from_first(is_due)
         if is_due:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
             end = time.monotonic()
             self.due = end + _SELDOM * (end - start)
 

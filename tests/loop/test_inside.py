@@ -142,7 +142,7 @@ def test_checkpoints_cost_half_a_percent_of_training_and_the_first_epoch_has_one
     clock, kept = Clock(), []
     monkeypatch.setattr(inside, "time", clock)
 
-    def save(path):
+    def save(path, weights_only):
         kept.append((path, trainer.current_epoch))
         clock.now += 1.0
 
