@@ -160,8 +160,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
     Args:
         source: Real data.
         batch_size: Images of an optimiser step, over all devices.
-        images_per_epoch: Images of an epoch ("tick": curves are logged and checkpoints written at
-            its end), over all devices; None for one pass over the mix.
+        images_per_epoch: Images of an epoch ("tick": curves are logged and checkpoints may be
+            written at its end), over all devices; None for one pass over the mix.
         n_reference: Real samples held out for measuring; never trained on.
         split_seed: Decides which ones, the same for every lineage seed. None: each lineage's own
             seed does, so that seeds share neither reference nor floor nor classifier, and what they

@@ -68,6 +68,8 @@ class LineageDirectory:
     """Name of a generation's picture, in the generation's directory."""
     WEIGHTS = "generator.ckpt"
     """Name of a generation's trained weights, in the generation's directory."""
+    CHECKPOINT = "last.ckpt"
+    """Name of what a training goes on from, in the training's directory."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -134,7 +136,7 @@ class LineageDirectory:
 
     def checkpoint(self, t: int) -> Path:
         """Where its training goes on after a kill."""
-        return self.training(t) / "last.ckpt"
+        return self.training(t) / self.CHECKPOINT
 
     def curves_file(self, t: int) -> Path:
         """What its generator logged, a row an epoch."""

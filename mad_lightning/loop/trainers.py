@@ -32,6 +32,7 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.loop.blocks import Announce, BlockLoader, Blocks, BlockWriter
 from mad_lightning.loop.checkpoints import SealedCheckpoints
 from mad_lightning.loop.inside import Checkpoints, CrashOnly, Progress
@@ -273,7 +274,11 @@ class Trainers:
             return OnePass(plan.device, plan.plugin, made_of, [*first, *last])
         self._is_used = True
         arguments = self.arguments()
-        keeps = [] if arguments.get("fast_dev_run") else [Checkpoints(directory / "last.ckpt")]
+        keeps = (
+            []
+            if arguments.get("fast_dev_run")
+            else [Checkpoints(directory / LineageDirectory.CHECKPOINT)]
+        )
         callbacks = [*first, *arguments["callbacks"], *last, *keeps]
         plugins = arguments["plugins"]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
