@@ -368,7 +368,9 @@ class Bare:
             floats, law = fitted.draw(self.n), fitted.law
         self.samples = Samples(to_stored(floats, self.spec), labels)
         measured = self.samples[: len(self.reference.features)]
-        self.evaluator.compare(self.reference, self.view(measured, law))
+        drawn = self.view(measured, law)
+        self.evaluator.compare(self.reference, drawn)
+        self.evaluator.errors(self.reference, drawn)
         return Spent(of_epochs, time.process_time() - start - of_epochs)
 
 
