@@ -48,6 +48,9 @@ def seed_for(*address: int | str) -> int:
 def reseed(*address: int | str) -> None:
     """Points the global random number generators (torch, numpy, python) at an address.
 
+    Torch's generator on the CPU looks at the low 32 bits of a seed only, so among very many
+    addresses some draw alike: of 100,000 steps a pair, of 60 million 400,000 pairs.
+
     ``torch.manual_seed`` costs 400 µs a call, the default generator's own method 1 µs.
     """
     seed = seed_for(*address)

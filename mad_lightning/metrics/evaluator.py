@@ -181,3 +181,8 @@ def _mounted(metric: Metric) -> Iterator[None]:
         yield
     except Refused as refused:
         raise refused.renamed(rename) from refused.__cause__
+    except ValueError as error:
+        if not type(metric).__module__.startswith("mad_lightning."):
+            raise
+        remedy = "measure such samples with another extractor, or leave the metric out"
+        raise Refused(place, str(error), remedy) from error

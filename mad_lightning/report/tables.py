@@ -145,8 +145,13 @@ def criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
     for criteria in zip(*(judgement.criteria for judgement in judged), strict=True):
         row = [f"{criteria[0].name} ({criteria[0].source})", criteria[0].number]
         for criterion in criteria:
-            value = "" if criterion.value is None else f" ({criterion.value.estimate:.3g})"
-            row.append(criterion.answer + value)
+            value = criterion.value
+            if value is None:
+                row.append(criterion.answer)
+            elif math.isfinite(value.estimate):
+                row.append(f"{criterion.answer} ({value.estimate:.3g})")
+            else:
+                row.append(f"{criterion.answer} (at least {value.low:.3g})")
         rows.append(row)
     return rows
 

@@ -18,7 +18,14 @@ from numpy.typing import ArrayLike
 
 from mad_lightning.lineage.quantities import Quantity, distance_name, quantities_of
 from mad_lightning.verdict.growth import FEWEST, verdict
-from mad_lightning.verdict.intervals import Array, Interval, check_levels, matrix, slopes
+from mad_lightning.verdict.intervals import (
+    Array,
+    Interval,
+    check_levels,
+    matrix,
+    ratio,
+    slopes,
+)
 
 __all__ = ["DEFINITIONS", "Criterion", "Evidence", "criteria"]
 
@@ -94,11 +101,16 @@ class Evidence:
 
     @cached_property
     def risk(self) -> Interval | None:
-        """The distance in the last generation over that in the first."""
+        """The distance in the last generation over that in the first.
+
+        A ratio of means where an unbiased distance is not above 0 in each seed.
+        """
         d = self.distance
-        if d is None or d.shape[1] < 2 or not (d[:, [0, -1]] > 0).all():
+        if d is None or d.shape[1] < 2:
             return None
-        return Interval.of(np.log(d[:, -1] / d[:, 0]), self.alpha).exp()
+        if (d[:, [0, -1]] > 0).all():
+            return Interval.of(np.log(d[:, -1] / d[:, 0]), self.alpha).exp()
+        return ratio(d[:, -1], d[:, 0], self.alpha) if len(d) > 1 else None
 
     def over_floor(
         self, name: str | None, of: Callable[[Array], Array] = lambda values: values
@@ -141,9 +153,9 @@ def catastrophe(evidence: Evidence) -> Criterion:
 def divergence(evidence: Evidence) -> Criterion:
     """Growth without a sign of settling; finitely many generations can say no more than that."""
     d, growth, limit = evidence.distance, None, math.inf
-    if d is not None and d.shape[1] >= FEWEST and (d > 0).all():
+    if d is not None and d.shape[1] >= FEWEST and (d[:, d.shape[1] // 2 :] > 0).all():
         half = d.shape[1] // 2
-        later = slopes(np.log(d), half + 1) * (d.shape[1] - half)
+        later = slopes(np.log(np.maximum(d, 1e-300)), half + 1) * (d.shape[1] - half)
         growth = Interval.of(later, evidence.alpha).exp()
         answer = verdict(d, alpha=evidence.alpha, margin=evidence.margin).answer
         limit = 1.0 if answer == "MAD" else math.inf

@@ -242,3 +242,11 @@ def test_a_floor_of_what_generators_were_trained_on_is_one_reading():
     assert values["memorised"] == direct["memorised"]
     assert errors.keys() == {"fd_identity"}
     assert values["fd_identity"] != direct["fd_identity"]
+
+
+@pytest.mark.parametrize("metric", [Neighbours(), Kernel(), Frechet()])
+def test_features_that_cannot_be_squared_are_refused_by_metric(metric):
+    huge = View(vectors(50).features.double() * 1e160)
+    with pytest.raises(Refused, match="50 of 50 samples with features beyond 1e") as caught:
+        Evaluator(Identity(), [metric]).compare(huge, huge)
+    assert caught.value.field == f"metrics.{type(metric).__name__}"

@@ -90,6 +90,15 @@ def test_a_criterion_is_a_ratio_with_students_bounds():
     assert risk == pytest.approx(stats.gmean(d[:, -1] / d[:, 0]))
 
 
+def test_an_unbiased_distance_that_begins_around_0_is_asked_too():
+    rng = np.random.default_rng(17)
+    d = np.array([0.0, 4, 9, 15, 23, 34, 48, 70]) + 0.5 * rng.standard_normal((4, 8))
+    assert (d[:, 0] < 0).any()
+    answered = answers(criteria({"kd_lite0": d}))
+    names = ("any increase over real-only training", "catastrophic increase", "diverging")
+    assert [answered[name] for name in names] == ["yes"] * 3
+
+
 def test_one_seed_decides_no_criterion():
     one = {name: values[:1] for name, values in lost().items()}
     assert set(answers(criteria(one, FLOOR)).values()) == {"undecided", "not measured"}

@@ -63,6 +63,36 @@ def test_seeds_that_oscillate_together_are_not_mad_once_a_period_was_seen(genera
         assert rates(lineages, closed=closed, floor=UNBIASED)["MAD"] <= tolerated(300)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seeds", "generations"), [(2, 3), (2, 6), (3, 4), (3, 6), (8, 6), (8, 20)]
+)
+@pytest.mark.parametrize("freedom", [1.5, 3.0])
+@pytest.mark.parametrize("closed", [True, False])
+def test_heavy_tails_and_few_seeds_keep_the_rate(closed, freedom, seeds, generations):
+    rng, trials = np.random.default_rng(31), 1000
+    noise = rng.standard_t(freedom, (trials, seeds, generations))
+    flat = np.exp(0.1 * noise + 0.1 * rng.standard_normal((trials, seeds, 1)))
+    answers = [verdict(d, closed=closed, floor=Floor()).answer for d in flat]
+    assert answers.count("MAD") <= trials * tolerated(trials)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("period", "generations", "low", "high"),
+    [(4, 4, 0.1, 0.45), (8, 6, 0.2, 0.45), (4, 6, 0, 0.01), (8, 10, 0, 0.01), (8, 20, 0, 0.01)],
+)
+def test_swings_of_all_seeds_are_told_from_growth_once_a_period_was_seen(
+    period, generations, low, high
+):
+    rng, trials = np.random.default_rng(32), 1000
+    phase = rng.uniform(0, 2 * np.pi, (trials, 1, 1))
+    swing = 1 + 0.4 * np.sin(2 * np.pi * np.arange(generations) / period + phase)
+    swings = swing * np.exp(0.03 * rng.standard_normal((trials, 3, generations)))
+    answers = [verdict(d, closed=True, floor=Floor()).answer for d in swings]
+    assert low * trials <= answers.count("MAD") <= high * trials
+
+
 def test_a_swing_that_could_explain_a_rise_is_told_where_the_window_is_short():
     rng = np.random.default_rng(5)
     lineage = series(rng, 1, 3, 4, trend=np.array([1.0, 2, 3, 4]), spread=0.03, level=0.03)[0]
