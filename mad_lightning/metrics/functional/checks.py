@@ -33,8 +33,8 @@ def check_features(x: Tensor, name: str, at_least: int, why: str = "") -> Tensor
     if x.itemsize == 8 and max(abs(float(edge)) for edge in x.aminmax()) > _LARGEST:
         beyond = int((x.abs() > _LARGEST).any(dim=1).sum())
         raise ValueError(
-            f"{name} has {beyond} of {len(x)} samples with features beyond {_LARGEST:g}, whose cubes "
-            "are no numbers any more"
+            f"{name} has {beyond} of {len(x)} samples with features beyond {_LARGEST:g}, "
+            "whose cubes are no numbers any more"
         )
     x = x.detach()
     if x.device.type == "mps":  # which has no float64
