@@ -248,7 +248,7 @@ def _rank(near: Tensor, place: Tensor, distance: Tensor) -> Words:
     One search for all: rows lie one after the other on a line, a unit apart.
     """
     m, count = near.shape
-    unit = 2.0 * float(torch.stack([near.max(), distance.max()]).max()) or 1.0
+    unit = 2.0 * float(torch.cat([near.flatten(), distance]).max()) or 1.0
     line = near.double() / unit + torch.arange(m, device=near.device)[:, None]
     ranks = torch.searchsorted(line.flatten(), distance.double() / unit + place)
     return (ranks - place * count).cpu().numpy()

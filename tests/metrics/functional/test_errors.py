@@ -118,3 +118,9 @@ def test_degenerate_sets_have_errors_too(kind):
         assert min(told) >= 0.0, name
     for name, told in variances(y, y, 60).items():
         assert all(map(math.isfinite, told)), name
+
+
+def test_sets_that_nowhere_meet_have_values_without_an_error():
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    for variances in neighbour_variances(x, x + 1e6, 5).values():
+        assert variances == (0.0, 0.0)
