@@ -220,7 +220,8 @@ class Law:
 
 def to_floats(values: Tensor) -> Tensor:
     """Stored values to float32: pixels 0..255 to [-1, 1], vectors unchanged."""
-    return values.float() / 127.5 - 1.0 if values.dtype == torch.uint8 else values.float()
+    floats = values.float()
+    return floats.div_(127.5).sub_(1.0) if values.dtype == torch.uint8 else floats
 
 
 def to_stored(floats: Tensor, spec: SampleSpec) -> Tensor:
