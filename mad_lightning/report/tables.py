@@ -107,7 +107,8 @@ def verdict_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
         verdict = judgement.verdict
         comes = "none after generation 1" if verdict.closed else "comes in"
         row = [group.name, str(verdict.seeds), comes, verdict.answer, judgement.distance or "–"]
-        row += [_between(verdict.rise), _between(verdict.excess), _growth(verdict.pace)]
+        how = (_between, _growth) if verdict.relative else (_difference, _difference)
+        row += [how[0](verdict.rise), _between(verdict.excess), how[1](verdict.pace)]
         row += ["–".join(map(str, verdict.window))]
         row += [_generation_left(judgement, metric) for metric in left]
         rows.append([*row, verdict.reason])
@@ -122,6 +123,14 @@ def _between(factor: Interval) -> str:
         return f"×{factor.estimate:.3g}"
     high = f"{factor.high:.3g}" if math.isfinite(factor.high) else "∞"
     return f"×{factor.estimate:.3g} [{factor.low:.3g}, {high}]"
+
+
+def _difference(by: Interval) -> str:
+    """A difference with its bounds."""
+    if math.isnan(by.estimate):
+        return "–"
+    bounds = f" [{by.low:+.3g}, {by.high:+.3g}]" if math.isfinite(by.low) else ""
+    return f"{by.estimate:+.3g}{bounds}"
 
 
 def _growth(slope: Interval) -> str:
@@ -173,10 +182,11 @@ def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[
         "generations start from weights that have seen some): it grows, and gathers pace as no "
         "loop that settles does. Settled: as many generations again would add less than "
         f"{verdict.margin:.0%}. Rose: from generation 1 to the last third. Excess: what the last "
-        "third has over real data, as a multiple of what generation 1 has; a floor whose error is "
-        "not in the ledger is taken to be right within half of it. Pace: growth a generation of "
-        "the log-distance. Left at: first generation from which on the seeds' mean lies more than "
-        "0.02 beyond the floor; of a single lineage, from which on its own value does."
+        "third has over real data, as a multiple of what generation 1 has. A kernel distance is judged "
+        "beside its floor: sets of equal classes read below 0 where they are alike. A floor whose "
+        "error is not in the ledger is taken to be right within half of it. Pace: growth a "
+        "generation of the log-distance. Left at: first generation from which on the seeds' mean "
+        "lies more than 0.02 beyond the floor; of a single lineage, from which on its own value does."
     )
     return notes
 

@@ -88,7 +88,8 @@ class Evidence:
     Attributes:
         metrics: Values by name, each (S, T).
         floor: Real-vs-real values by name, scalar or (S,).
-        distance: The distance to judge by, (S, T); None if none was measured.
+        distance: The distance to judge by, (S, T), an unbiased one beside what it reads on real
+            samples; None if none was measured.
         alpha: Error probability of each bound.
         margin: Relative increase that still counts as none.
     """
@@ -122,6 +123,16 @@ class Evidence:
         if not (base > 0).all():
             return None
         return Interval.of(of(self.metrics[name][:, -1]) / base, self.alpha)
+
+
+def home(quantity: Quantity, floor: ArrayLike | None) -> Array:
+    """What an unbiased distance reads on real samples, (S, 1) or (1, 1); 0 of any other.
+
+    It is 0 in expectation for independent samples. Sets that hold a fixed number of each class
+    scatter less than those, and read below 0 where they are alike; their floor tells how much.
+    """
+    base = np.asarray(math.nan if floor is None else floor, dtype=float).reshape(-1, 1)
+    return base if quantity.unbiased and np.isfinite(base).all() else np.zeros((1, 1))
 
 
 # the definitions
@@ -300,6 +311,9 @@ def criteria(
     """
     check_levels(alpha, margin=margin)
     known = {name: matrix(name, values) for name, values in metrics.items()}
-    distance = distance_name(quantities_of(known, quantities or {}))
-    evidence = Evidence(known, floor or {}, known.get(distance or ""), alpha, margin)
+    meaning, floor = quantities_of(known, quantities or {}), floor or {}
+    distance, d = distance_name(meaning), None
+    if distance is not None:
+        d = known[distance] - home(meaning[distance], floor.get(distance))
+    evidence = Evidence(known, floor, d, alpha, margin)
     return tuple(definition(evidence) for definition in DEFINITIONS)

@@ -82,6 +82,7 @@ class Verdict:
         alpha: Error probability of each claim, and of each bound.
         margin: Growth (0.25 is 25 %) that would still be called none.
         sources: Whose chance the bounds hold: ``seeds``, and what else is known to vary.
+        relative: Whether ``rise`` is a factor and ``pace`` a share; else they are differences.
     """
 
     answer: Answer
@@ -95,6 +96,7 @@ class Verdict:
     alpha: float
     margin: float
     sources: tuple[str, ...] = ("seeds",)
+    relative: bool = True
 
 
 def verdict(
@@ -162,6 +164,7 @@ def verdict(
         alpha,
         margin,
         ("seeds", "reference") if curve.shared.any() else ("seeds",),
+        curve.positive,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mad_lightning.lineage.quantities import Quantity, distance_name, quantities_of
-from mad_lightning.verdict.criteria import Criterion, criteria
+from mad_lightning.verdict.criteria import Criterion, criteria, home
 from mad_lightning.verdict.departure import Departure, departure
 from mad_lightning.verdict.growth import Floor, Verdict, verdict
 from mad_lightning.verdict.intervals import UNKNOWN, Array
@@ -101,8 +101,9 @@ def judge(
     if distance in whole:
         d = whole[distance]
         zero = _floor_of(meaning[distance], floor.get(distance), known.get(distance))
+        over = d - home(meaning[distance], floor.get(distance))
         answer = verdict(
-            d, closed=closed, floor=zero, shared=shared[distance], alpha=alpha, margin=margin
+            over, closed=closed, floor=zero, shared=shared[distance], alpha=alpha, margin=margin
         )
         if len(d) == 1 and d.shape[1] > 2:
             reason = one_lineage(d[0], both.get(distance), left, name=distance, alpha=alpha)
@@ -120,8 +121,10 @@ def judge(
 
 def _floor_of(quantity: Quantity, floor: ArrayLike | None, error: float | None) -> Floor | None:
     """What a distance reads on real samples; None if it is biased and nobody measured that."""
-    if quantity.unbiased:
-        return Floor()
+    if quantity.unbiased:  # what remains of it after its home was taken off
+        own = floor is not None and not _is_shared(np.asarray(floor, dtype=float))
+        error = 0.0 if floor is None or own else error or 0.0
+        return Floor(0.0, error=error, scatter=error)
     base = np.asarray(math.nan if floor is None else floor, dtype=float)
     if not np.isfinite(base).all():
         return None

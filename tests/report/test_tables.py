@@ -199,6 +199,17 @@ def test_one_generation_or_one_seed_decides_nothing(tmp_path):
     assert (rows["fresh"]["pace"], rows["fresh"]["excess"]) == ("–", "–")
 
 
+def test_what_is_no_factor_is_shown_as_a_difference(tmp_path):
+    def around_0(loop, seed, t):
+        return {"kd_classifier": 10.0 * (t - 1) + (seed - 1)}
+
+    runs = [lineage(tmp_path, "full_synth", seed, metrics=around_0, floor={}) for seed in range(3)]
+    (row,) = section(verdicts(load(runs)), "lineage").values()
+    assert row["rose"].startswith("+45 [+")
+    assert row["pace"].startswith("+10 [+")
+    assert "%" not in row["pace"]
+
+
 # for programs
 
 

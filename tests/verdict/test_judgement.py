@@ -45,9 +45,24 @@ def test_a_missing_value_is_no_value():
 def test_an_unbiased_distance_goes_before_one_that_holds_an_error_of_its_own():
     made = lost()
     made["kd_lite0"] = made["fd_lite0"] - 1
-    judged = judge(made, FLOOR | {"kd_lite0": 0.3}, closed=True)
+    judged = judge(made, FLOOR, closed=True)
     assert judged.distance == "kd_lite0"
     assert judged.verdict == verdict(made["kd_lite0"], closed=True, floor=Floor())
+
+
+@pytest.mark.parametrize("floor", [-0.5, [-0.5, -0.4, -0.6, -0.5]])
+def test_an_unbiased_distance_is_judged_beside_what_it_reads_on_real_samples(floor):
+    """Sets of equal classes read below 0 where they are alike."""
+    over = lost()["fd_lite0"]
+    home = np.reshape(floor, (-1, 1))
+    judged = judge({"kd_x": over + home}, {"kd_x": floor}, floor_errors={"kd_x": 0.1}, closed=True)
+    error = 0.1 if np.size(floor) == 1 else 0.0
+    direct = verdict(over, closed=True, floor=Floor(0.0, error, error))
+    assert judged.verdict.rise == pytest.approx(direct.rise)
+    assert judged.verdict.excess == pytest.approx(direct.excess)
+    assert judged.verdict.answer == "MAD"
+    (catastrophe,) = [each for each in judged.criteria if each.name == "catastrophic increase"]
+    assert catastrophe.answer == "yes"
 
 
 @pytest.mark.parametrize(
