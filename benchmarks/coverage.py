@@ -62,11 +62,12 @@ def measured(source: Digits | Glyphs, number: int, args: argparse.Namespace, tol
     real = RealData(source, args.n, number, number, Path(args.cache))
     labels = None if real.size is None else real.reference.labels  # glyphs have theirs by chance
     reference = View(to_floats(real.reference.values).flatten(1), labels=labels)
-    pool = to_floats(real.read(0, real.size or 3 * args.n).values).flatten(1)
     evaluator = Evaluator(Identity())
     values, errors = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for seed in range(number * args.seeds, (number + 1) * args.seeds):
         for t in range(1, len(NOISE) + 1):
+            place = 0 if real.size else args.n * (seed * len(NOISE) + t)  # others, while they last
+            pool = to_floats(real.read(place, real.size or args.n).values).flatten(1)
             shard = View(drawn(pool, seed, t, args.n))
             sides = reference, shard
             for name, value in evaluator.compare(*sides).items():

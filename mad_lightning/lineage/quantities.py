@@ -107,6 +107,7 @@ _OURS: dict[str, Quantity] = {
     "coverage": Quantity("diversity", "lower", low=0.0, high=1.0),
     "class_share": Quantity("diversity", "lower", low=0.0, high=1.0),
     "class_recall": Quantity("diversity", "lower", low=0.0, high=1.0),
+    "class_agreement": Quantity("fidelity", "lower", low=0.0, high=1.0),
     "tail_mass": Quantity("diversity", "lower", low=0.0),
     "tail_mass_low": Quantity("diversity", "lower", low=0.0),
     "tail_mass_high": Quantity("diversity", "lower", low=0.0),

@@ -44,6 +44,7 @@ class View:
         law: Exact mean and covariance behind the set, where they are known.
         labels: Classes (N,), where samples have them.
         training: On the real side, features of what the generator was trained on, where at hand.
+        seen: Classes (N,) that the extractor takes samples for, where it can tell.
     """
 
     features: Tensor
@@ -51,6 +52,7 @@ class View:
     law: Law | None = None
     labels: Tensor | None = None
     training: Tensor | None = None
+    seen: Tensor | None = None
 
     def first(self, m: int) -> tuple[Tensor, Tensor | None]:
         """Features and classes of the first samples."""

@@ -112,8 +112,8 @@ class Evaluator(Described):
         """
         n = min(len(real.features), len(synthetic.features))
         m = min(n, max(self.n_errors, min(n // 4, _PART))) if self.n_errors else 0
-        name, told = self.extractor.name, dict[str, MeasurementError]()
-        real, synthetic = replace(real, extractor=name), replace(synthetic, extractor=name)
+        told = dict[str, MeasurementError]()
+        real, synthetic = self._seen(real), self._seen(synthetic)
         for metric in self.metrics if m > 2 else ():
             told |= metric.errors(real, synthetic, m)
         return {k: error for k, error in told.items() if math.isfinite(error.both)}
@@ -144,9 +144,13 @@ class Evaluator(Described):
         return values, errors
 
     def _compare(self, metric: Metric, real: View, synthetic: View) -> dict[str, float]:
-        name = self.extractor.name
         with _mounted(metric):
-            return metric(replace(real, extractor=name), replace(synthetic, extractor=name))
+            return metric(self._seen(real), self._seen(synthetic))
+
+    def _seen(self, side: View) -> View:
+        """With what the extractor says of it."""
+        seen = None if side.labels is None else self.extractor.seen(side.features)
+        return replace(side, extractor=self.extractor.name, seen=seen)
 
 
 def _deviation(series: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantit
 from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.functional import class_recall, class_share, squared_radii, two_sample
 from mad_lightning.metrics.functional.checks import check_features
-from mad_lightning.metrics.functional.errors import neighbour_variances
+from mad_lightning.metrics.functional.errors import neighbour_variances, scatter
 from mad_lightning.metrics.functional.neighbours import Balls
 from mad_lightning.refusal import Refused, check_one_of, check_within
 
@@ -77,7 +77,9 @@ class Neighbours(Metric):
 class Classes(Metric):
     """What is left of each class, averaged over classes: its share, and its recall.
 
-    Recall sees a class that fades where precision and the trace of the covariance do not.
+    Recall sees a class that fades where precision and the trace of the covariance do not. With an
+    extractor that tells classes apart it says as well how many samples look like the class that was
+    asked for.
 
     Args:
         k: Neighbour that sets the radius of a ball.
@@ -109,23 +111,36 @@ class Classes(Metric):
         self._take(f"{name}_labels", labels[:, None].float())  # exact up to 2^24 classes
 
     def values(self, real: View, synthetic: View) -> dict[str, float]:
-        """``class_share`` and ``class_recall``, in [0, 1]."""
+        """``class_share``, ``class_recall``, with a classifier ``class_agreement``; in [0, 1]."""
         if real.labels is None or synthetic.labels is None:
             raise Refused(
                 "",
                 "Classes compares class by class, and these samples have no labels",
                 "leave it out, or take a labelled source and a class-conditional generator",
             )
-        return {
+        values = {
             "class_share": class_share(real.labels, synthetic.labels),
             "class_recall": class_recall(
                 real.features, real.labels, synthetic.features, self.k, self.balls
             ),
         }
+        if synthetic.seen is not None:
+            as_asked = synthetic.seen == synthetic.labels.to(synthetic.seen.device)
+            values["class_agreement"] = float(as_asked.double().mean())
+        return values
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """Of the agreement, which asks for no reference."""
+        if synthetic.seen is None or synthetic.labels is None:
+            return {}
+        as_asked = synthetic.seen == synthetic.labels.to(synthetic.seen.device)
+        variance = scatter(as_asked, synthetic.labels) / len(as_asked)
+        return {"class_agreement": MeasurementError(variance**0.5, 0.0)}
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
-        """Diversity."""
-        return quantities_of(("class_share", "class_recall"))
+        """Diversity, and the fidelity of samples to their class."""
+        names = ["class_share", "class_recall"]
+        return quantities_of([*names, "class_agreement"] if extractor == "classifier" else names)
 
     def protocol(self) -> dict[str, Any]:
         """k and the kind of balls."""

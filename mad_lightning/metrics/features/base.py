@@ -41,6 +41,10 @@ class FeatureExtractor(Described, L.LightningModule, ABC):
     def forward(self, samples: Samples) -> Tensor:
         """Features with shape (N, D), float32."""
 
+    def seen(self, features: Tensor) -> Tensor | None:
+        """Classes (N,) that it takes samples with such features (N, D) for; None if it has none."""
+        return None
+
     def protocol(self) -> dict[str, Any]:
         """Name, weight hash and resize."""
         return {"extractor": self.name}

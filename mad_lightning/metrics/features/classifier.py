@@ -167,6 +167,15 @@ class Classifier(FeatureExtractor):
         """Features (N, 84)."""
         return self.net[:-1](to_floats(samples.values))
 
+    def seen(self, features: Tensor) -> Tensor | None:
+        """The most likely classes, from the last layer; None before there is one."""
+        if not len(self.net):
+            return None
+        last = self.net[-1]
+        with torch.no_grad():
+            classes: Tensor = last(features.to(next(last.parameters()))).argmax(dim=1)
+        return classes.cpu()
+
     def protocol(self) -> dict[str, Any]:
         """The LeNet's hash."""
         return {"extractor": self.name, "weights": self.weights, "resize": "none"}

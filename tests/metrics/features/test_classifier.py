@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mad_lightning.data.real import RealData
 from mad_lightning.data.sources import Digits
-from mad_lightning.metrics import Classifier
+from mad_lightning.metrics import Classes, Classifier, Evaluator, Identity, View
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleBlock, SampleSpec
 
@@ -164,3 +164,19 @@ def test_the_classifier_refuses_what_it_cannot_classify(tmp_path, spec):
 def test_too_few_samples_to_learn_from_are_refused(digits, tmp_path):
     with pytest.raises(Refused, match="beside reference and floor 49 real samples are left"):
         trained(digits, tmp_path, 49)
+
+
+def test_samples_agree_with_the_class_that_was_asked_for(digits, classifier):
+    evaluator = Evaluator(classifier, [Classes()])
+    features, labels = classifier(digits.reference), digits.reference.labels
+    asked = torch.where(torch.arange(300) % 3 == 0, (labels + 1) % 10, labels)
+    real, drawn = (View(features, labels=classes) for classes in (labels, asked))
+    seen = classifier.classify(digits.reference)
+    value = evaluator.compare(real, drawn)["class_agreement"]
+    assert value == pytest.approx(float((seen == asked).double().mean()))
+    error = evaluator.errors(real, drawn)["class_agreement"]
+    assert error.reference == 0.0
+    right = (seen == asked).double()
+    within = sum(right[asked == k].var(correction=0) * (asked == k).sum() for k in range(10))
+    assert error.samples == pytest.approx(float(within / 290 / 300) ** 0.5)
+    assert "class_agreement" not in Evaluator(Identity(), [Classes()]).compare(real, drawn)
