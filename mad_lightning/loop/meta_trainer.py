@@ -18,7 +18,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
@@ -431,7 +430,7 @@ class MetaTrainer:
             self.seed,
             self.real.digest,
             self.real.content,
-            asdict(mix),
+            {"generation": mix.generation, "parts": tuple(map(vars, mix.parts))},  # may be many
             [self.store[name].manifest.sha256 for name in mix.shards],
             self.settings_digest,
             *([] if self.base is None else [self.base]),
@@ -493,8 +492,9 @@ class MetaTrainer:
         origin = self.settings.starts_from(t)
         if origin is None:
             reseed(self.seed, t, "initialise")
-            with at("generator"):
-                generator.initialise(next(iter(data.loader())))
+            if type(generator).initialise is not Generator.initialise:  # a batch may be everything
+                with at("generator"):
+                    generator.initialise(next(iter(data.loader())))
             return
         if isinstance(origin, int):
             field, path = "start", self.lineage.weights(origin)
