@@ -38,7 +38,8 @@ from mad_lightning.seeds import normal, sample_seeds
 from mad_lightning.verdict.intervals import Array, Interval
 from mad_lightning.verdict.judgement import judge
 
-NOISE = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)  # of generations 1 to 6, in units of pixels
+NOISE = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+"""Of generations 1 to 6, in units of pixels; glyphs lie nearer to each other and get a third."""
 ALPHA, WIDE = 0.05, 1.6449
 NAMES = ("precision", "recall", "density", "coverage", "kd_identity", "fd_identity")
 
@@ -50,11 +51,11 @@ class Split(NamedTuple):
     errors: dict[str, Array]
 
 
-def drawn(pixels: Tensor, seed: int, t: int, n: int) -> Tensor:
-    """Features (n, D) of what generation t of a seed draws: real samples and noise."""
+def drawn(pixels: Tensor, seed: int, t: int, n: int, scale: float) -> Tensor:
+    """Features (n, D) of what generation t of a seed draws: real samples and scaled noise."""
     seeds = sample_seeds(0, n, seed, t, "coverage")
     chosen = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed * 97 + t))[:n]
-    return pixels[chosen] + NOISE[t - 1] * normal(seeds, pixels.shape[1])
+    return pixels[chosen] + scale * NOISE[t - 1] * normal(seeds, pixels.shape[1])
 
 
 def measured(source: Digits | Glyphs, number: int, args: argparse.Namespace, told: bool) -> Split:
@@ -68,7 +69,8 @@ def measured(source: Digits | Glyphs, number: int, args: argparse.Namespace, tol
         for t in range(1, len(NOISE) + 1):
             place = 0 if real.size else args.n * (seed * len(NOISE) + t)  # others, while they last
             pool = to_floats(real.read(place, real.size or args.n).values).flatten(1)
-            shard = View(drawn(pool, seed, t, args.n))
+            scale = 1.0 if real.size else 1 / 3
+            shard = View(drawn(pool, seed, t, args.n, scale))
             sides = reference, shard
             for name, value in evaluator.compare(*sides).items():
                 values[name].append(value)

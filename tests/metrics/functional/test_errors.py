@@ -69,9 +69,11 @@ def test_errors_are_those_of_independent_draws():
 @pytest.mark.parametrize(("n", "m"), [(400, 400), (600, 300)])
 def test_errors_are_those_of_independent_draws_everywhere(law, n, m):
     for name, ratio in ratios(law, n, m, 400).items():
-        # A handful of large balls decide what lies in any far out; so little is seen of them.
-        fewest = 0.65 if (law, name) in (("far", "density"), ("far", "precision")) else 1 / FACTOR
-        assert fewest < ratio < 1.32, name  # the distance of equal laws errs on the safe side
+        # A handful of large balls decide what lies in any far out, and a part sees little of them;
+        # distances of equal laws err on the safe side, more so from a part.
+        fewest = 0.6 if (law, name) in (("far", "density"), ("far", "precision")) else 1 / FACTOR
+        most = 1.6 if (law, name) in (("alike", "kd"), ("alike", "fd")) else FACTOR
+        assert fewest < ratio < most, name
 
 
 def test_the_references_part_is_what_one_reference_gives_all_who_are_measured_by_it():
