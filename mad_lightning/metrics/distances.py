@@ -62,11 +62,8 @@ class Frechet(Metric):
 class Kernel(Metric):
     """Kernel distance with a cubic polynomial (Bińkowski et al., 2018), unbiased for any n.
 
-    Unbiased for independent samples, that is. Sets that hold a fixed number of each class scatter
-    less, and read below 0 where they are alike: the floor, of such sets too, tells how much, and
-    verdicts take it off.
-
-    Sets with classes hold a fixed number of each; the estimate knows it, but for subsets.
+    Sets with classes hold a fixed number of each, and scatter less than independent samples; the
+    estimate knows it, but for subsets, which read below 0 where such sets are alike.
 
     Args:
         subsets: None takes all pairs; a number takes the mean over as many random subsets, as

@@ -128,8 +128,8 @@ class Evidence:
 def home(quantity: Quantity, floor: ArrayLike | None) -> Array:
     """What an unbiased distance reads on real samples, (S, 1) or (1, 1); 0 of any other.
 
-    It is 0 in expectation for independent samples. Sets that hold a fixed number of each class
-    scatter less than those, and read below 0 where they are alike; their floor tells how much.
+    It is 0 in expectation, but for subsets of sets that hold a fixed number of each class, and in
+    ledgers from before the estimate knew of classes: there the floor tells what it reads.
     """
     base = np.asarray(math.nan if floor is None else floor, dtype=float).reshape(-1, 1)
     return base if quantity.unbiased and np.isfinite(base).all() else np.zeros((1, 1))
