@@ -98,6 +98,9 @@ def judge(
         if name in floor and _may_leave(meaning[name])
     }
     distance = distance_name(meaning)
+    if blurred := _is_blurred(distance, whole, shared, meaning, floor):
+        clear = {k: meaning[k] for k in whole if not meaning[k].unbiased}
+        distance = distance_name(clear) or blurred
     if distance in whole:
         d = whole[distance]
         zero = _floor_of(meaning[distance], floor.get(distance), known.get(distance))
@@ -108,6 +111,9 @@ def judge(
         if len(d) == 1 and d.shape[1] > 2:
             reason = one_lineage(d[0], both.get(distance), left, name=distance, alpha=alpha)
             answer = replace(answer, reason=reason)
+        if blurred and blurred != distance:
+            near = f"{blurred} begins within the reference's error of 0, where growth has no factor"
+            answer = replace(answer, reason=f"{answer.reason}; judged by {distance}, for {near}")
         if own_split:
             answer = replace(answer, sources=("seeds", "reference", "split", "extractor"))
     else:
@@ -117,6 +123,20 @@ def judge(
         answer = Verdict("undecided", reason, closed, *numbers)
     others = criteria(whole, floor, quantities=meaning, alpha=alpha, margin=margin)
     return Judgement(distance, answer, left, others)
+
+
+def _is_blurred(
+    name: str | None,
+    values: Mapping[str, Array],
+    shared: Mapping[str, Array],
+    meaning: Mapping[str, Quantity],
+    floor: Mapping[str, ArrayLike],
+) -> str:
+    """The name of an unbiased distance of which generation 1 does not tell that it is not 0."""
+    if name is None or name not in values or not meaning[name].unbiased:
+        return ""
+    first = values[name][:, 0] - home(meaning[name], floor.get(name))[:, 0]
+    return name if first.mean() < 2.0 * shared[name][0] else ""
 
 
 def _floor_of(quantity: Quantity, floor: ArrayLike | None, error: float | None) -> Floor | None:

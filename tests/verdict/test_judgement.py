@@ -148,3 +148,24 @@ def test_the_face_hands_on_functions_and_not_the_files_of_their_names(first):
     code += "assert all(map(callable, (criteria, departure, verdict)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("first", "distance"), [(10.0, "fd_lite0"), (200.0, "kd_lite0")])
+def test_a_kernel_distance_that_begins_near_0_has_no_factor_to_grow_by(first, distance):
+    """What one reference tells ± 25 cannot be said to grow tenfold; a Fréchet distance can."""
+    growth = np.array([1.0, 2.0, 3.0, 5.0, 9.0, 11.0])
+    kernel = first * growth * np.array([[1.0], [0.7], [1.2]])
+    frechet = 2.0 + growth * np.array([[1.0], [0.9], [1.1]])
+    judged = judge(
+        {"kd_lite0": kernel, "fd_lite0": frechet},
+        {"kd_lite0": 0.0, "fd_lite0": 1.7},
+        errors={
+            "kd_lite0": np.full((3, 6, 2), 25.0),
+            "fd_lite0": np.full((3, 6, 2), 0.3),
+        },
+        floor_errors={"kd_lite0": 5.0, "fd_lite0": 0.3},
+        closed=True,
+    )
+    assert judged.distance == distance
+    assert judged.verdict.answer == "MAD"
+    assert ("within the reference's error" in judged.verdict.reason) == (distance == "fd_lite0")
