@@ -97,10 +97,7 @@ def judge(
         for name, values in whole.items()
         if name in floor and _may_leave(meaning[name])
     }
-    distance = distance_name(meaning)
-    if blurred := _is_blurred(distance, whole, shared, meaning, floor):
-        clear = {k: meaning[k] for k in whole if not meaning[k].unbiased}
-        distance = distance_name(clear) or blurred
+    distance, why = _distance(meaning, whole, shared, floor)
     if distance in whole:
         d = whole[distance]
         zero = _floor_of(meaning[distance], floor.get(distance), known.get(distance))
@@ -111,9 +108,7 @@ def judge(
         if len(d) == 1 and d.shape[1] > 2:
             reason = one_lineage(d[0], both.get(distance), left, name=distance, alpha=alpha)
             answer = replace(answer, reason=reason)
-        if blurred and blurred != distance:
-            near = f"{blurred} begins within the reference's error of 0, where growth has no factor"
-            answer = replace(answer, reason=f"{answer.reason}; judged by {distance}, for {near}")
+        answer = replace(answer, reason=answer.reason + why)
         if own_split:
             answer = replace(answer, sources=("seeds", "reference", "split", "extractor"))
     else:
@@ -125,18 +120,26 @@ def judge(
     return Judgement(distance, answer, left, others)
 
 
-def _is_blurred(
-    name: str | None,
+def _distance(
+    meaning: Mapping[str, Quantity],
     values: Mapping[str, Array],
     shared: Mapping[str, Array],
-    meaning: Mapping[str, Quantity],
     floor: Mapping[str, ArrayLike],
-) -> str:
-    """The name of an unbiased distance of which generation 1 does not tell that it is not 0."""
+) -> tuple[str | None, str]:
+    """The distance to judge by, and why it is not the first one.
+
+    An unbiased distance of which one reference cannot tell that generation 1 is not at 0 has no
+    factor to grow by; a biased one beside it has.
+    """
+    name = distance_name(meaning)
     if name is None or name not in values or not meaning[name].unbiased:
-        return ""
+        return name, ""
     first = values[name][:, 0] - home(meaning[name], floor.get(name))[:, 0]
-    return name if first.mean() < 2.0 * shared[name][0] else ""
+    other = distance_name({k: meaning[k] for k in values if not meaning[k].unbiased})
+    if other is None or first.mean() >= 2.0 * shared[name][0]:
+        return name, ""
+    near = f"{name} begins within the reference's error of 0, where growth has no factor"
+    return other, f"; judged by {other}, for {near}"
 
 
 def _floor_of(quantity: Quantity, floor: ArrayLike | None, error: float | None) -> Floor | None:

@@ -311,9 +311,11 @@ def test_too_few_samples_are_an_error_that_names_the_part(data, shards, part):
 
 
 def test_a_damaged_shard_is_an_error(data, shards):
-    save_tensors(shards["001"].values_file, numbered(0, 30).tensors())
+    path = shards["001"].values_file
+    save_tensors(path, numbered(0, 30).tensors())
+    read_anew = {"001": Shard(path.with_suffix(""))}
     with pytest.raises(OSError, match="manifest"):
-        data.feed(Mix(2, (Part("synthetic", "001", 0, 30),)), 5, shards)
+        data.feed(Mix(2, (Part("synthetic", "001", 0, 30),)), 5, read_anew)
 
 
 @pytest.mark.parametrize("field", ["batch_size", "images_per_epoch", "n_reference"])
