@@ -143,7 +143,7 @@ def lineage(generations: int, root: str) -> list[float]:
         spent.append(time.process_time() - start)
         return record
 
-    loop.generation = timed  # type: ignore[method-assign]
+    loop.generation = timed  # type: ignore[method-assign] # it times each of them
     with contextlib.redirect_stdout(io.StringIO()):
         loop.fit()
     return spent

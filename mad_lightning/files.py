@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ _HOST = sha256(platform.node().encode()).hexdigest()[:8]
 _TORN = re.compile(r"\.(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp")
 """Names of files that a killed program left half written; they did not always tell the host."""
 _DAY = 86_400.0
+_plain = partial(json.dumps, ensure_ascii=False)
 
 BLANK = "sha256 " + "0" * 64
 """A seal that is still to be filled in."""
@@ -148,13 +150,15 @@ def write_json(
         value: A dict where it is sealed.
         seal: Whether to add its seal, as the key ``seal``.
         lasting: See :func:`appearing`.
-        is_long: Whether there may be thousands of values: then all stand on a line, which takes a
+        is_long: Whether a value may hold thousands: then each stands on one line, which takes a
             tenth of the time.
     """
     plain = finite({**value, "seal": BLANK} if seal else value)
-    text = json.dumps(plain, indent=None if is_long else 2, ensure_ascii=False) + "\n"
-    if is_long and seal:  # it stands on a line of its own
-        text = text.replace(', "seal"', ',\n "seal"').removesuffix("}\n") + "\n}\n"
+    if is_long:
+        lines = (f"{_plain(name)}: {_plain(inner)}" for name, inner in plain.items())
+        text = "{\n  " + ",\n  ".join(lines) + "\n}\n"
+    else:
+        text = _plain(plain, indent=2) + "\n"
     write(path, sealed(text) if seal else text, lasting)
 
 

@@ -31,7 +31,7 @@ from mad_lightning.refusal import Refused, at, check_memory
 from mad_lightning.samples import Law, Samples
 from mad_lightning.seeds import permutation, sample_seeds
 
-__all__ = ["RealData"]
+__all__ = ["RealData", "in_shares"]
 
 _PLACES = 2**40  # an inexhaustible pool keeps its reference this far behind its training samples
 _LESSONS = 20_000
@@ -53,15 +53,19 @@ def _turns(labels: Tensor) -> Tensor:
     return turns
 
 
-def _in_shares(order: Tensor, labels: Tensor | None) -> Tensor:
+def in_shares(order: Tensor, labels: Tensor | None) -> Tensor:
     """Places in an order of which any first ones have the classes' shares of all.
 
     By Sainte-Laguë's rule: the j-th of n samples of a class comes at time (j - 1/2) / n.
+
+    Args:
+        order: Places (N,), int64; within a class they keep it.
+        labels: Classes by place, int64; None leaves the order as it is.
     """
     if labels is None:
         return order
     own = labels[order]
-    times = (2 * _turns(own) + 1).double() / own.bincount()[own]
+    times = (2 * _turns(own) + 1).double() / own.bincount()[own]  # equal fractions, equal floats
     return order[times.argsort(stable=True)]
 
 
@@ -181,7 +185,7 @@ class RealData:
     def _split(self) -> tuple[Tensor, Samples]:
         """Of a finite source: places of the training pool, and the reference."""
         kept = self._samples if self._held_out is None else self._held_out
-        order = _in_shares(permutation(len(kept), self.split_seed, "split"), kept.labels)
+        order = in_shares(permutation(len(kept), self.split_seed, "split"), kept.labels)
         reference, others = order[: self.n_reference], order[self.n_reference :]
         pool = torch.arange(len(self._samples)) if kept is self._held_out else others.sort().values
         return pool, kept[reference]

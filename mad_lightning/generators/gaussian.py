@@ -155,12 +155,12 @@ class Gaussian(ClosedForm):
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
         """Draws from N(μ, λΣ)."""
         z = normal(seeds, self.mean.shape[1]).double() * sampling_bias**0.5
-        if labels is None or len(self.n) == 1:
-            self.check_met(torch.zeros_like(seeds[:1]), self.n != 0.0)
-            out = self.mean[0] + z @ self.factor(0).T
-        else:
-            self.check_met(labels, self.n != 0.0)
-            out = torch.empty_like(z)
-            for k in labels.unique().tolist():
-                out[labels == k] = self.mean[k] + z[labels == k] @ self.factor(k).T
+        groups: dict[int, slice | Tensor] = {0: slice(None)}
+        if labels is not None and len(self.n) > 1:
+            groups = {k: labels == k for k in labels.unique().tolist()}
+        asked = torch.tensor([*groups], dtype=torch.int64, device=z.device)
+        self.check_met(asked, self.n != 0.0)
+        out = torch.empty_like(z)
+        for k, rows in groups.items():
+            out[rows] = self.mean[k] + z[rows] @ self.factor(k).T
         return out.reshape(len(seeds), *self.spec.shape)

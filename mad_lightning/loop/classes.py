@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from mad_lightning.data.real import in_shares
 from mad_lightning.samples import SeedBlock
 from mad_lightning.seeds import sample_seeds
 
@@ -37,11 +38,8 @@ def one_round(counts: Tensor) -> Tensor:
     present = counts.nonzero().flatten()
     turns = counts[present]
     turns = turns // math.gcd(*turns.tolist())
-    classes = torch.arange(len(turns)).repeat_interleave(turns)
-    first = turns.cumsum(dim=0) - turns
-    number = torch.arange(len(classes)) - first[classes]
-    times = (2 * number + 1).double() / turns[classes]  # equal fractions round to equal floats
-    return present[classes[times.argsort(stable=True)]]
+    classes = present.repeat_interleave(turns)
+    return classes[in_shares(torch.arange(len(classes)), classes)]
 
 
 def in_turn(order: Tensor, places: slice) -> Tensor:
