@@ -10,7 +10,8 @@ What the seeds of a group allow to conclude is said by :mod:`mad_lightning.verdi
 
     groups.py   lineages that differ only in the seed
     judged.py   the verdicts on groups, and the safe share
-    tables.py   what a report says in words and numbers
+    words.py    what a report says in sentences
+    tables.py   and in numbers
     figures.py  metrics against the generation, fidelity against diversity
     page.py     all of it on one page
 

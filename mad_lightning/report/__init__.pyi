@@ -10,3 +10,5 @@ from .page import page as page
 from .tables import summary as summary
 from .tables import table as table
 from .tables import verdicts as verdicts
+from .words import answer as answer
+from .words import headline as headline

@@ -11,7 +11,7 @@ from typing import Any
 from mad_lightning.lineage.quantities import UNKNOWN
 from mad_lightning.report.groups import Group, floor_of, meanings_of, metrics_of, protocol_of
 from mad_lightning.report.judged import judgements, safe_shares
-from mad_lightning.verdict.intervals import Interval
+from mad_lightning.report.words import between, difference, growth, headline, sources
 from mad_lightning.verdict.judgement import Judgement
 
 __all__ = [
@@ -107,39 +107,12 @@ def verdict_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
         verdict = judgement.verdict
         comes = "none after generation 1" if verdict.closed else "comes in"
         row = [group.name, str(verdict.seeds), comes, verdict.answer, judgement.distance or "–"]
-        how = (_between, _growth) if verdict.relative else (_difference, _difference)
-        row += [how[0](verdict.rise), _between(verdict.excess), how[1](verdict.pace)]
+        how = (between, growth) if verdict.relative else (difference, difference)
+        row += [how[0](verdict.rise), between(verdict.excess), how[1](verdict.pace)]
         row += ["–".join(map(str, verdict.window))]
         row += [_generation_left(judgement, metric) for metric in left]
         rows.append([*row, verdict.reason])
     return rows
-
-
-def _between(factor: Interval) -> str:
-    """A factor with its bounds."""
-    if math.isnan(factor.estimate):
-        return "–" if factor.low <= 0 else f"at least ×{factor.low:.3g}"
-    if not factor.low > -math.inf or (factor.low == 0 and factor.high == math.inf):
-        return f"×{factor.estimate:.3g}"
-    high = f"{factor.high:.3g}" if math.isfinite(factor.high) else "∞"
-    return f"×{factor.estimate:.3g} [{factor.low:.3g}, {high}]"
-
-
-def _difference(by: Interval) -> str:
-    """A difference with its bounds."""
-    if math.isnan(by.estimate):
-        return "–"
-    bounds = f" [{by.low:+.3g}, {by.high:+.3g}]" if math.isfinite(by.low) else ""
-    return f"{by.estimate:+.3g}{bounds}"
-
-
-def _growth(slope: Interval) -> str:
-    """The slope of a log-distance a generation with its bounds, as percents."""
-    if math.isnan(slope.estimate):
-        return "–"
-    estimate, low = (f"{math.expm1(log):+.1%}" for log in (slope.estimate, slope.low))
-    high = f"{math.expm1(slope.high):+.1%}" if slope.high < 700 else "∞"
-    return f"{estimate} [{low}, {high}]" if math.isfinite(slope.low) else estimate
 
 
 def _generation_left(judgement: Judgement, metric: str) -> str:
@@ -173,7 +146,7 @@ def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[
         for names, share in safe_shares(groups, judged)
     ]
     notes += [
-        f"{group.name}: {_sources(judgement)}."
+        f"{group.name}: {sources(judgement)}."
         for group, judgement in zip(groups, judged, strict=True)
     ]
     notes.append(
@@ -191,23 +164,6 @@ def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[
     return notes
 
 
-def _sources(judgement: Judgement) -> str:
-    """Whose chance its bounds hold, and whose they do not."""
-    sources = judgement.verdict.sources
-    if judgement.verdict.seeds == 1:
-        return "± and claims are about this lineage's samples and reference, not about other seeds"
-    if "split" in sources:
-        return (
-            "bounds hold the chance of seeds, each with a reference, split and extractor of its own"
-        )
-    if "reference" in sources:
-        return (
-            "bounds hold the chance of seeds and of the one reference; split and extractor are the "
-            "same for all"
-        )
-    return "bounds hold the chance of seeds; reference, split and extractor are the same for all"
-
-
 def verdicts(groups: Sequence[Group]) -> str:
     """The verdict on each group, and the field's definitions of collapse, in Markdown."""
     judged = judgements(groups)
@@ -223,6 +179,7 @@ def summary(groups: Sequence[Group]) -> dict[str, Any]:
     """All numbers of a report, as plain values for JSON."""
     judged = judgements(groups)
     return {
+        "headline": headline(groups, judged),
         "protocol": protocol_of(groups),
         "quantities": {name: asdict(quantity) for name, quantity in meanings_of(groups).items()},
         "groups": [

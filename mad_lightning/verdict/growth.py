@@ -83,6 +83,8 @@ class Verdict:
         margin: Growth (0.25 is 25 %) that would still be called none.
         sources: Whose chance the bounds hold: ``seeds``, and what else is known to vary.
         relative: Whether ``rise`` is a factor and ``pace`` a share; else they are differences.
+        rose: Whether a rise is shown.
+        stood: Whether no growth beyond the margin is seen within ``window``.
     """
 
     answer: Answer
@@ -97,6 +99,8 @@ class Verdict:
     margin: float
     sources: tuple[str, ...] = ("seeds",)
     relative: bool = True
+    rose: bool = False
+    stood: bool = False
 
 
 def verdict(
@@ -165,6 +169,8 @@ def verdict(
         margin,
         ("seeds", "reference") if curve.shared.any() else ("seeds",),
         curve.positive,
+        curve.rose,
+        curve.stood,
     )
 
 

@@ -66,14 +66,15 @@ def lineage(
 
 
 def fed(root, name, policy, trend, /, *, start="scratch", ages=True, **plain):
-    """Three seeds of a loop with mixes of that policy and a growing distance."""
+    """Three seeds of a loop with mixes of that policy, whose distance grows or follows a curve."""
     rng = np.random.default_rng(0)
     directories = []
     for seed in range(3):
         records = []
         for t in range(1, 13):
             mix = policy.mix(t)
-            distance = trend**t * np.exp(0.01 * rng.normal())
+            curve = trend(t) if callable(trend) else trend**t
+            distance = curve * np.exp(0.01 * rng.normal())
             records.append(
                 GenerationRecord(
                     t, policy.token, mix.n_real, mix.n_fresh, mix.n_synthetic, 1.0,
