@@ -8,12 +8,14 @@ are a *group*; it says a mean ± the sample standard deviation over its seeds, a
 were measured alike; lineages of different protocols (n, k, extractor, weights, data) are refused.
 What the seeds of a group allow to conclude is said by :mod:`mad_lightning.verdict`.
 
-    groups.py   lineages that differ only in the seed
-    judged.py   the verdicts on groups, and the safe share
-    words.py    what a report says in sentences
-    tables.py   and in numbers
-    figures.py  metrics against the generation, fidelity against diversity
-    page.py     all of it on one page
+    groups.py       lineages that differ only in the seed
+    judged.py       the verdicts on groups, and the safe share
+    words.py        what a report says in sentences
+    tables.py       and in numbers
+    provenance.py   what lineages drew, ate and cost
+    plan.py         all that a report shows, as plain data
+    figures.py      metrics against the generation, fidelity against diversity
+    page.py         all of it on one page
 
 All of it is read from the ledgers, also while lineages still grow, and written as plain text:
 Markdown, SVG and HTML that need no network, no script and no plotting library. What a metric means,

@@ -28,6 +28,7 @@ from mad_lightning.lineage.quantities import SECTIONS, UNKNOWN, MeasurementError
 from mad_lightning.refusal import Refused
 
 __all__ = [
+    "MOST_SHOWN",
     "Group",
     "Lineage",
     "Value",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+MOST_SHOWN = 60
+"""Generations that a curve has; of longer lineages, about so many are shown."""
 _SEED = re.compile(r"_seed(\d+)")
 
 
@@ -190,8 +193,8 @@ class Group:
         return all(record.protocol.get("split_seed") == "own" for record in records)
 
     def curve(self, metric: str) -> list[tuple[int, Value]]:
-        """A metric where it is known, at some 60 generations if there are more."""
-        values = ((t, self.value(metric, t)) for t in thinned(self.generations, 60))
+        """A metric where it is known, at about :data:`MOST_SHOWN` generations if there are more."""
+        values = ((t, self.value(metric, t)) for t in thinned(self.generations, MOST_SHOWN))
         return [(t, value) for t, value in values if math.isfinite(value.mean)]
 
     @property
