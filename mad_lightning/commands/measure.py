@@ -1,10 +1,19 @@
-"""mad measure: two folders of pictures in, what one lacks of the other out, as JSON.
+"""mad measure: a lineage again, by other metrics; or two folders of pictures, as JSON.
 
-usage: mad measure REAL SYNTHETIC [options]
+usage: mad measure LINEAGE [--extractor NAME] [--metrics NAME ...] [--name NAME] [--key.sub value]
+       mad measure REAL SYNTHETIC [options]
 
 Examples:
+  mad measure runs/x --extractor lite0
+  mad measure runs/x --metrics Kernel Memorisation
   mad measure real/ synthetic.zip --extractor lite0
   mad measure real/ synthetic/ --resolution 64 --channels 3 > values.json
+
+LINEAGE is a lineage's directory. Its finished generations are measured again from what is on disk;
+nothing is trained. The values stand in a ledger of their own, LINEAGE/measured/NAME, which mad
+report and mad wandb take as any lineage. Run again, it goes on where it was stopped, and with
+generations that were finished since. What is not said stays as it was; --key.sub is as for mad
+train.
 
 REAL and SYNTHETIC are folders or zips of pictures. What a lineage reports of every generation, for
 pictures from anywhere: precision, recall, density, coverage, Fréchet and kernel distance, with all
@@ -13,7 +22,12 @@ Beside them stands the floor: what as many other real pictures score against the
 which takes 2n of them. The two sides must be alike in size and colour, since a network tells small
 pictures from large ones that were shrunk, and would measure that.
 
-Options:
+Options of a lineage:
+  --extractor NAME   lite0, inception, vgg16, dinov2, pixels, or a class as mad train takes it
+  --metrics NAME ... classes, e.g. Neighbours Kernel Frechet
+  --name NAME        what the values are kept under (default: what is said of the other two)
+
+Options of two folders:
   --extractor NAME   lite0 (default), inception, vgg16, dinov2 or pixels
   --weights PATH     file with the extractor's weights
   --download         fetch published weights that are not there
@@ -30,8 +44,10 @@ Options:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -43,6 +59,7 @@ from torch import Tensor
 
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.data.pictures import Filter, Framing, Pictures, stream
+from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.metrics.base import View
 from mad_lightning.metrics.distances import Frechet, Kernel
 from mad_lightning.metrics.evaluator import Evaluator
@@ -61,17 +78,26 @@ __all__ = ["build_parser", "measure", "run"]
 
 _FETCHED = {"inception": Inception, "vgg16": VGG16, "dinov2": DINOv2}
 """Extractors whose weights do not come with a package."""
+_EXTRACTORS = {"lite0": Lite0, **_FETCHED, "pixels": Pixels}
 
 Shape = tuple[int, int, int]
 
 
+def again_parser() -> PlainParser:
+    """What may be said of a lineage."""
+    parser = PlainParser("measure")
+    parser.add_argument("--extractor")
+    parser.add_argument("--metrics", nargs="+")
+    parser.add_argument("--name")
+    return parser
+
+
 def build_parser() -> PlainParser:
     """All that may be said to the measure."""
-    parser = PlainParser("measure")
+    parser = again_parser()
     add = parser.add_argument
     add("real", metavar="REAL")
     add("synthetic", metavar="SYNTHETIC")
-    add("--extractor", type=str.lower, choices=("lite0", *_FETCHED, "pixels"), default="lite0")
     add("--weights")
     add("--download", action="store_true")
     add("--k", type=int, default=5)
@@ -86,15 +112,20 @@ def build_parser() -> PlainParser:
 
 
 def run(args: Sequence[str]) -> None:
-    """Measures what the arguments name, and prints it."""
+    """Measures what the arguments name; prints it, or enters it into a ledger."""
+    if LineageDirectory(args[0]).has_ledger:
+        return again(args)
     given = build_parser().parse_args(args)
+    for name in ("metrics", "name"):
+        if getattr(given, name) is not None:
+            raise Refused(f"--{name}", "two folders have none", "leave it out")
     for name in ("k", "batch_size", "resolution"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             raise Refused(f"--{name}", f"{getattr(given, name)}", "take at least 1")
     values = measure(
         given.real,
         given.synthetic,
-        _extractor(given.extractor, given.weights, given.download),
+        _extractor((given.extractor or "lite0").lower(), given.weights, given.download),
         Framing(given.resolution, given.channels, given.filter),
         given.k,
         given.n,
@@ -102,7 +133,34 @@ def run(args: Sequence[str]) -> None:
         _device(given.device),
         given.seed,
     )
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    return print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def again(args: Sequence[str]) -> None:
+    """Measures the generations of a lineage again."""
+    from mad_lightning.commands.train import build
+    from mad_lightning.loop.again import MeasuredAgain
+
+    parser = again_parser()
+    parser.add_argument("lineage", metavar="LINEAGE", type=LineageDirectory)
+    given, others = parser.parse_known_args(args)
+    lineage: LineageDirectory = given.lineage
+    if not lineage.config():
+        problem = f"{lineage} has no {lineage.config_file.name}, which tells its data"
+        raise Refused("LINEAGE", problem, "run the lineage's own command, which writes it anew")
+    name = given.name or "-".join(["+".join(given.metrics or ()).lower(), given.extractor or ""])
+    if not (name := name.strip("-")) or not re.fullmatch(r"[\w.+-]+", name):
+        problem = "the values need a name" if not name else f"{name!r} names no directory"
+        raise Refused("--name", problem, "give letters and digits, e.g. --name lite0")
+    said = ["--lineage.root", str(lineage.measured_again), "--lineage.name", name]
+    said += ["--lineage.generations", str(len(lineage.records())), "--callbacks", "[Console]"]
+    if extractor := given.extractor:
+        known = _EXTRACTORS.get(extractor.lower())
+        said += ["--evaluator.extractor", known.__name__ if known else extractor]
+    if given.metrics:
+        said += ["--evaluator.metrics", json.dumps(given.metrics)]
+    measured = ["--config", str(lineage.config_file), *said, *others]
+    build(measured, partial(MeasuredAgain, lineage)).fit()
 
 
 def measure(
@@ -248,6 +306,8 @@ def _told_as(names: Mapping[str, str]) -> Iterator[None]:
 
 def _extractor(name: str, weights: str | None, download: bool) -> FeatureExtractor:
     """An extractor by its name."""
+    if name not in _EXTRACTORS:
+        raise Refused("--extractor", f"there is no {name}", f"choose {', '.join(_EXTRACTORS)}")
     if name in _FETCHED:
         return _FETCHED[name](weights_path=weights, download=download)
     if download:

@@ -34,7 +34,7 @@ import pkgutil
 import re
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -249,11 +249,12 @@ def run(args: Sequence[str]) -> None:
     part_ways()
 
 
-def build(args: Sequence[str]) -> MetaTrainer:
+def build(args: Sequence[str], kind: Callable[..., MetaTrainer] = MetaTrainer) -> MetaTrainer:
     """Parses arguments into a lineage that is ready to train.
 
     Args:
         args: Command-line arguments, without program and verb.
+        kind: What to make of them.
 
     Returns:
         The lineage; nothing has been trained or written.
@@ -276,7 +277,7 @@ def build(args: Sequence[str]) -> MetaTrainer:
         data = GenerationDataModule(**arguments)
     for group in ("generator", "trainer"):
         cli.make(group)  # refuses now what it would refuse later
-    return MetaTrainer(
+    return kind(
         settings=settings,
         policy=cli.make("policy"),
         data=data,

@@ -2,7 +2,7 @@
 
     runs/<lineage>/
       config.yaml (failed.yaml)  lineage.jsonl  floor.json  wandb.json  wandb/
-      foreign/<name>.{safetensors, json}
+      foreign/<name>.{safetensors, json}  measured/<name>/ (a lineage: this one, measured again)
       generation_001/
         mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
         shard.{safetensors, json}  <treatment>.{safetensors, json}  (seconds.json)
@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 from mad_lightning.files import (
     BLANK,
     Damaged,
+    appearing,
     folder_appearing,
     read_json,
     sealed,
@@ -70,6 +71,8 @@ class LineageDirectory:
     """Name of a generation's trained weights, in the generation's directory."""
     CHECKPOINT = "last.ckpt"
     """Name of what a training goes on from, in the training's directory."""
+    MEASURED = "measured"
+    """Name of the directory of all that it was measured by again."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -82,8 +85,10 @@ class LineageDirectory:
 
     @property
     def name(self) -> str:
-        """The lineage's name."""
-        return self.path.resolve().name
+        """The lineage's name; with what it was measured by, if it was measured again."""
+        path = self.path.resolve()
+        again = path.parent.name == self.MEASURED
+        return f"{path.parents[1].name}-{path.name}" if again else path.name
 
     @property
     def has_ledger(self) -> bool:
@@ -119,6 +124,11 @@ class LineageDirectory:
     def wandb_folder(self) -> Path:
         """Where W&B keeps the runs that show the lineage."""
         return self.path / "wandb"
+
+    @property
+    def measured_again(self) -> Path:
+        """Root of lineages that are this one, measured otherwise."""
+        return self.path / self.MEASURED
 
     # of a generation
 
@@ -378,17 +388,31 @@ class LineageDirectory:
             config: What it goes on under.
         """
         ancestors = zip(self.records()[:t], self.ledger.digests(), strict=False)
-        shared = [*map(self.generation, range(1, t + 1)), self.path / FOREIGN]
         with folder_appearing(path) as place:
             branch = LineageDirectory(place)
-            for folder in filter(Path.is_dir, shared):
-                shutil.copytree(folder, place / folder.name, copy_function=_share)
+            for shared in range(1, t + 1):
+                self.share(shared, branch)
             if self.floor_file.exists():
                 _share(self.floor_file, branch.floor_file)
             for record, digest in ancestors:
                 mark = record.branched_from or {"name": self.name, "digest": digest}
                 branch.ledger.append(replace(record, branched_from=mark))
             branch.keep_config(config)
+
+    def share(self, t: int, other: LineageDirectory, measured: bool = True) -> None:
+        """Gives another directory the files of a finished generation that it lacks.
+
+        Args:
+            t: Generation.
+            other: The other directory.
+            measured: Whether with what was measured.
+        """
+        files = [*self.generation(t).rglob("*"), *(self.path / FOREIGN).rglob("*")]
+        for file in (file for file in files if file.is_file() and file.name[0] != "."):
+            target = other.path / file.relative_to(self.path)
+            if not target.exists() and (measured or file != self.metrics_file(t)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _share(file, target)
 
     # at work
 
@@ -506,12 +530,13 @@ def _settings(path: Path) -> dict[str, Any]:
         raise Damaged(path) from error
 
 
-def _share(source: Path | str, target: Path | str) -> None:
+def _share(source: Path, target: Path) -> None:
     """The same file under another name; a copy where the disk has no second names."""
     try:
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        with appearing(target) as copy:
+            shutil.copy2(source, copy)
 
 
 def _is_whole_png(content: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import sha256
@@ -20,7 +20,7 @@ from mad_lightning.files import finite, with_nan
 from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
-__all__ = ["GenerationRecord", "Ledger", "Start"]
+__all__ = ["GenerationRecord", "Ledger", "Start", "values_digest"]
 
 Start = Literal["scratch", "base", "previous"]
 
@@ -128,6 +128,11 @@ class GenerationRecord:
             name: Quantity.from_plain(meaning) for name, meaning in stated.items()
         }
         return cls(**plain)
+
+
+def values_digest(values: Mapping[str, Any] | None) -> str:
+    """SHA-256 of measured values, as the ledger tells it."""
+    return sha256(json.dumps(values).encode()).hexdigest()
 
 
 class Ledger:

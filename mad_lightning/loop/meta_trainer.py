@@ -14,7 +14,6 @@ while the first one is writing. The first process alone writes and announces.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from mad_lightning.files import Damaged, with_nan
 from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, settings_digest
-from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.ledger import GenerationRecord, values_digest
 from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
@@ -304,7 +303,7 @@ class MetaTrainer:
         digests = {
             "generator": drawn.manifest.generator,
             "shard": drawn.manifest.sha256,
-            "metrics": sha256(json.dumps(values).encode()).hexdigest(),
+            "metrics": values_digest(values),
             "data": self.real.content,
             "settings": self.settings_digest,
         }

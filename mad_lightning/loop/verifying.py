@@ -6,16 +6,14 @@ can rot unseen; here all of them are read.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from hashlib import sha256
 
 from mad_lightning.data.shards import Shard
 from mad_lightning.files import Damaged, read_json
 from mad_lightning.generators.base import digest_of
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.ledger import GenerationRecord, values_digest
 from mad_lightning.loop.checkpoints import read
 from mad_lightning.policies import shard_name
 
@@ -66,7 +64,7 @@ def published(lineage: LineageDirectory, record: GenerationRecord) -> str:
 def metrics(lineage: LineageDirectory, record: GenerationRecord) -> str:
     """What was measured."""
     values = read_json(lineage.metrics_file(record.generation)).get("values")
-    if sha256(json.dumps(values).encode()).hexdigest() == record.digests["metrics"]:
+    if values_digest(values) == record.digests["metrics"]:
         return ""
     return f"{lineage.metrics_file(record.generation)} has other values than the ledger"
 
@@ -101,7 +99,8 @@ def notes(lineage: LineageDirectory) -> str:
     return ""
 
 
-CHECKS: tuple[Callable[[LineageDirectory, GenerationRecord], str], ...] = (
+Check = Callable[[LineageDirectory, GenerationRecord], str]
+CHECKS: tuple[Check, ...] = (
     mix,
     weights,
     shard,
@@ -113,9 +112,11 @@ CHECKS: tuple[Callable[[LineageDirectory, GenerationRecord], str], ...] = (
 """Each says in words what is wrong; nothing if nothing is."""
 
 
-def damage(lineage: LineageDirectory, record: GenerationRecord) -> Iterator[str]:
+def damage(
+    lineage: LineageDirectory, record: GenerationRecord, checks: Sequence[Check] = CHECKS
+) -> Iterator[str]:
     """All that is wrong with the artefacts of one finished generation."""
-    for check in CHECKS:
+    for check in checks:
         yield from _words(check.__name__, partial(check, lineage, record))
 
 

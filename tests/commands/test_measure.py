@@ -286,6 +286,7 @@ def test_an_option_that_does_not_exist_or_makes_no_sense_is_refused(two, run):
     message = run(*two, "--resoltion", 32)
     assert message.startswith("error: --resoltion: there is no such option")
     assert "did you mean --resolution? " in message
-    assert run(*two, "--extractor", "lite1").startswith("error: --extractor: invalid choice")
+    assert run(*two, "--extractor", "lite1").startswith("error: --extractor: there is no lite1")
+    assert run(*two, "--metrics", "Kernel").startswith("error: --metrics: two folders")
     assert run(*two, "--k", "five").startswith("error: --k: invalid int value")
     assert run(two[0]).startswith("error: SYNTHETIC: missing")
