@@ -63,7 +63,7 @@ class Kernel(Metric):
     """Kernel distance with a cubic polynomial (Bińkowski et al., 2018), unbiased for any n.
 
     Sets with classes hold a fixed number of each, and scatter less than independent samples; the
-    estimate knows it, but for subsets, which read below 0 where such sets are alike.
+    estimate knows it, and subsets hold classes in the shares of their set.
 
     Args:
         subsets: None takes all pairs; a number takes the mean over as many random subsets, as
@@ -92,16 +92,12 @@ class Kernel(Metric):
         With subsets also their standard deviation, under the same name with ``_std``.
         """
         name = _named("kid", "kd", real.extractor)
+        sets, labels = (real.features, synthetic.features), (real.labels, synthetic.labels)
         if self.subsets is None:
-            sets, labels = (real.features, synthetic.features), (real.labels, synthetic.labels)
             return {name: kernel_distance(*sets, labels=labels, team=self.team)}
         rng = torch.Generator().manual_seed(self.seed)
         mean, deviation = kernel_distance_of_subsets(
-            real.features,
-            synthetic.features,
-            subsets=self.subsets,
-            subset_size=self.subset_size,
-            rng=rng,
+            *sets, labels=labels, subsets=self.subsets, subset_size=self.subset_size, rng=rng
         )
         return {name: mean, f"{name}_std": deviation}
 

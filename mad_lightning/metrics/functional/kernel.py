@@ -74,6 +74,7 @@ def kernel_distance_of_subsets(
     real: Tensor,
     synthetic: Tensor,
     *,
+    labels: Labels = _ALL_BY_CHANCE,
     subsets: int = 100,
     subset_size: int = 1000,
     rng: torch.Generator | None = None,
@@ -83,6 +84,7 @@ def kernel_distance_of_subsets(
     Args:
         real: Features (N, D), floats.
         synthetic: Features (M, D), floats.
+        labels: As for :func:`kernel_distance`. Subsets then hold classes in the shares of the set.
         subsets: Number of subsets.
         subset_size: Samples that each takes from either set, without replacement.
         rng: What draws them, on the CPU; None is a new one with seed 0. The global one is never
@@ -102,11 +104,26 @@ def kernel_distance_of_subsets(
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     values = []
     for _ in range(subsets):
-        chosen = [torch.randperm(len(x), generator=rng)[:subset_size] for x in (real, synthetic)]
-        x, y = (x[rows.to(x.device)] for x, rows in zip((real, synthetic), chosen, strict=True))
-        values.append(kernel_distance(x, y))
+        drawn = [
+            _subset(x, of, subset_size, rng)
+            for x, of in zip((real, synthetic), labels, strict=True)
+        ]
+        (x, of_x), (y, of_y) = drawn
+        values.append(kernel_distance(x, y, labels=(of_x, of_y)))
     mean = math.fsum(values) / subsets
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / subsets)
+
+
+def _subset(
+    x: Tensor, labels: Tensor | None, size: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Random rows of a set, and their classes: of each class its share, within one."""
+    rows = torch.randperm(len(x), generator=rng)
+    if labels is None:
+        return x[rows[:size].to(x.device)], None
+    rows = rows[labels.cpu()[rows].argsort(stable=True)]
+    rows = rows[(2 * torch.arange(size) + 1) * len(x) // (2 * size)]  # at even distances
+    return x[rows.to(x.device)], labels[rows.to(labels.device)]
 
 
 def _lifted(x: Tensor) -> Tensor:

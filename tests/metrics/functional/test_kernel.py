@@ -185,6 +185,21 @@ def test_it_is_unbiased_for_sets_of_fixed_class_counts(d, counts):
     assert np.mean(blind) < np.mean(values) - 4 * error
 
 
+def test_subsets_hold_classes_in_the_shares_of_their_set_and_are_unbiased():
+    values, blind = [], []
+    for seed in range(60):
+        sets = [of_classes([12, 6, 6], 2 * seed + side, 4) for side in (0, 1)]
+        (x, of_x), (y, of_y) = sets
+        options = {"subsets": 4, "subset_size": 10}  # 5, 2 and 3 of each, or 5, 3 and 2
+        values.append(kernel_distance_of_subsets(x, y, labels=(of_x, of_y), **options)[0])
+        blind.append(kernel_distance_of_subsets(x, y, **options)[0])
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 4 * error
+    assert np.mean(blind) < np.mean(values) - 3 * error
+    same = kernel_distance_of_subsets(x, y, labels=(of_x, of_y), subsets=2, subset_size=24)
+    assert same == pytest.approx((kernel_distance(x, y, labels=(of_x, of_y)), 0.0), abs=1e-9)
+
+
 def test_classes_of_fixed_numbers_are_seen_pair_by_pair():
     """The definition in plain loops: a mean over pairs of two classes, or of one without itself."""
     (x, of_x), (y, _) = of_classes([4, 2, 5], 0, 3), of_classes([3, 3, 3], 1, 3)
