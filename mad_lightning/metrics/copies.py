@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
-from mad_lightning.metrics.functional import memorisation
+from mad_lightning.metrics.functional import memorisation, squared_nearest
+from mad_lightning.metrics.functional.errors import halving_variances
+from mad_lightning.metrics.functional.memorisation import compared
 from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["Memorisation"]
@@ -50,6 +52,17 @@ class Memorisation(Metric):
         return memorisation(
             real.training, real.features, synthetic.features, self.q, team=self.team
         )
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From halves of both sets; what the generator was trained on is as it is."""
+        if real.training is None:
+            return {}
+        (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
+        near_x, near_y = (squared_nearest(side, real.training).sqrt() for side in (x, y))
+        told = halving_variances(
+            lambda a, b: compared(a, b, self.q), near_x, near_y, of_x, of_y, n=len(real.features)
+        )
+        return {name: variances.error() for name, variances in told.items()}
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """Copies."""

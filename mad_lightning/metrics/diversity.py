@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
+from mad_lightning.metrics.functional.errors import scatter
 from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["Modes", "Trace"]
@@ -31,6 +32,13 @@ class Trace(Metric):
         trace = float(x.var(dim=0).sum())
         return {f"trace_{synthetic.extractor}": trace}
 
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From how squared distances from the samples' mean scatter; no reference is asked."""
+        x = synthetic.features.double()
+        squares = (x - x.mean(dim=0)).square().sum(dim=1)
+        variance = scatter(squares, synthetic.labels) / len(x)
+        return {f"trace_{synthetic.extractor}": MeasurementError(variance**0.5, 0.0)}
+
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """Diversity."""
         return quantities_of((f"trace_{extractor}",))
@@ -42,6 +50,9 @@ class Modes(Metric):
     A sample belongs to the mode whose centre is nearest, if it lies within ``radius`` of it. A mode
     is alive if at least ``least`` samples belong to it. The law of the source says where the modes
     are (:class:`~mad_lightning.data.laws.Grid25` does).
+
+    No measurement error is told: modes that hang by a few samples decide both values, and how many
+    of those other samples would hit cannot be seen from these. Half of them find fewer, not others.
 
     Args:
         radius: Largest distance to a mode's centre, in units of the samples.

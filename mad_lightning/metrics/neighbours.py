@@ -59,6 +59,7 @@ class Neighbours(Metric):
             return {}
         (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
         told = neighbour_variances(x, y, self.k, of_x, of_y, n=len(real.features))
+        told.pop("class_recall", None)
         return {name: variances.error() for name, variances in told.items()}
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
@@ -130,12 +131,20 @@ class Classes(Metric):
         return values
 
     def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
-        """Of the agreement, which asks for no reference."""
-        if synthetic.seen is None or synthetic.labels is None:
-            return {}
-        as_asked = synthetic.seen == synthetic.labels.to(synthetic.seen.device)
-        variance = scatter(as_asked, synthetic.labels) / len(as_asked)
-        return {"class_agreement": MeasurementError(variance**0.5, 0.0)}
+        """Of recall from halves; of agreement, which asks for no reference, as of any share.
+
+        Shares of classes have none: classes are asked for, in numbers that leave nothing to chance.
+        """
+        told = {"class_share": MeasurementError(0.0, 0.0)}
+        if m >= 4 * self.k:
+            (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
+            variances = neighbour_variances(x, y, self.k, of_x, of_y, n=len(real.features))
+            told["class_recall"] = variances["class_recall"].error()
+        if synthetic.seen is not None and synthetic.labels is not None:
+            as_asked = synthetic.seen == synthetic.labels.to(synthetic.seen.device)
+            variance = scatter(as_asked, synthetic.labels) / len(as_asked)
+            told["class_agreement"] = MeasurementError(variance**0.5, 0.0)
+        return told
 
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """Diversity, and the fidelity of samples to their class."""

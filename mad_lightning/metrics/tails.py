@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from mad_lightning.lineage.quantities import Quantity, quantities_of
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
+from mad_lightning.metrics.functional.errors import halving_variances
 from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["TailMass"]
@@ -43,13 +44,24 @@ class TailMass(Metric):
 
         An end at which no coordinate has a tail is NaN.
         """
-        ends = [self._end(sign * real.features, sign * synthetic.features) for sign in (1, -1)]
-        expected = sum(fresh for _, fresh in ends)
-        if expected == 0.0:
+        values = self._compared(real.features, synthetic.features)
+        if math.isnan(values["tail_mass"]):
             raise ValueError("no feature of the reference has tails: most of its values are equal")
+        return values
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From halves of both sets: the reference's part is where it drew the lines."""
+        (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
+        n = len(real.features)
+        told = halving_variances(self._compared, x, y, of_x, of_y, n=n)
+        return {name: variances.error() for name, variances in told.items()}
+
+    def _compared(self, real: torch.Tensor, synthetic: torch.Tensor) -> dict[str, float]:
+        ends = [self._end(sign * real, sign * synthetic) for sign in (1, -1)]
         (low, fresh_low), (high, fresh_high) = ends
+        fresh = fresh_low + fresh_high
         return {
-            "tail_mass": (low + high) / expected,
+            "tail_mass": (low + high) / fresh if fresh else math.nan,
             "tail_mass_low": low / fresh_low if fresh_low else math.nan,
             "tail_mass_high": high / fresh_high if fresh_high else math.nan,
         }

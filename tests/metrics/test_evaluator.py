@@ -24,6 +24,8 @@ from mad_lightning.metrics import (
     Metric,
     Modes,
     Neighbours,
+    TailMass,
+    Trace,
     View,
 )
 from mad_lightning.refusal import Refused, at
@@ -226,6 +228,35 @@ def test_each_value_has_its_error_as_far_as_its_metric_knows():
     assert told.pop("w2_squared") == (0.0, 0.0)  # both laws are known
     assert all(error.samples > 0 and error.reference > 0 for error in told.values())
     assert Evaluator(Identity(), metrics, n_errors=0).errors(*sides) == {}
+
+
+@pytest.mark.parametrize("metric", [Trace(), TailMass(0.1), Classes(), Memorisation(0.1)])
+def test_errors_of_the_other_metrics_are_those_of_independent_draws(metric):
+    """Root mean square of what is told over the standard deviation of values, 80 draws."""
+    training, draws = vectors(150, 1).features, []
+    for seed in range(80):
+        rng = np.random.default_rng(100 + seed)
+        labels = torch.arange(150) % 3
+        x, y = vectors(150, 1000 + seed), vectors(150, 2000 + seed)
+        apart = 1.5 * torch.eye(5)[labels]
+        seen = torch.where(torch.tensor(rng.random(150) < 0.8), labels, (labels + 1) % 3)
+        real = View(x.features + apart, labels=labels, training=training)
+        synthetic = View(0.8 * y.features + apart, labels=labels, seen=seen)
+        draws.append((metric(real, synthetic), metric.errors(real, synthetic, 150)))
+    for name in draws[0][1]:
+        scatter = np.std([values[name] for values, _ in draws], ddof=1)
+        told = np.sqrt(np.mean([errors[name].both ** 2 for _, errors in draws]))
+        assert told == pytest.approx(scatter, rel=0.3), name
+
+
+def test_halves_of_which_nothing_can_be_said_tell_no_error():
+    """Where most values are equal some halves have no tails; where all are copies no ratio."""
+    values = torch.zeros(40, 1)
+    values[:2] = 1.0
+    sides = View(values, training=values), View(values)
+    told = Evaluator(Identity(), [TailMass(0.1), Memorisation()]).errors(*sides)
+    assert "tail_mass_low" not in told
+    assert all(error.both >= 0.0 for error in told.values())
 
 
 def test_with_no_metrics_named_the_kernel_distance_is_measured_too():

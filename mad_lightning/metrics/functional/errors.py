@@ -10,7 +10,8 @@ Shares of neighbours have no derivatives. There each side is *halved* several ti
 replacement, into two complementary halves, and the four pairs of them are looked at: the effect of
 choosing one half of a side has, over its choices, the variance of the whole (the delete-half
 jackknife; Shao and Wu, 1989). The k-th neighbour within a half is one of the nearest few of the
-whole, so distances are found once and halves only choose among them.
+whole, so distances are found once and halves only choose among them. Quantiles are halved the same
+way; counts of what is rare are not, as half as many samples find less of it.
 
 Each error is told by its source. What the *reference* adds is the same for all who are measured
 against it: averaging over generators never lowers it, it enters each of their means in full.
@@ -22,7 +23,10 @@ it costs a fraction of the values.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +38,14 @@ from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.metrics.functional.precision import true_float32
 from mad_lightning.seeds import permutation
 
-__all__ = ["Variances", "frechet_variances", "kernel_variances", "neighbour_variances", "scatter"]
+__all__ = [
+    "Variances",
+    "frechet_variances",
+    "halving_variances",
+    "kernel_variances",
+    "neighbour_variances",
+    "scatter",
+]
 
 _HALVINGS = 16
 """Times that sides are halved: their errors are known to a fifth, and four times 16 fill a word."""
@@ -194,8 +205,9 @@ def neighbour_variances(
 ) -> dict[str, Variances]:
     """Of what :func:`.two_sample` says of n samples a side, from features (M, D) of some, M > 2 k.
 
-    Halves are bits: a word of 64 holds, of one pair, in which of four times 16 pairs of halves it
-    counts, so that a few operations on words decide them all.
+    With classes also of :func:`.class_recall`. Halves are bits: a word of 64 holds, of one pair, in
+    which of four times 16 pairs of halves it counts, so that a few operations on words decide them
+    all.
 
     Args:
         real: Features of the reference.
@@ -228,7 +240,49 @@ def neighbour_variances(
         "density": _counts(in_real) / (k * size_y),
         "coverage": _counts(_any(in_real, first, len(x))) / size_x,
     }
+    if real_labels is not None:
+        hit, there = _any(in_synthetic, first, len(x)), _outer(halves_x)
+        classes = [(real_labels == of).cpu().numpy() for of in real_labels.unique()]
+        with np.errstate(invalid="ignore"):  # a half may lack a class, whose recall is not known
+            by_class = [_counts(hit[of]) / _counts(there[of]) for of in classes]
+        readings["class_recall"] = np.mean(by_class, axis=0)
     return {name: _effects(series.reshape(4, -1), part) for name, series in readings.items()}
+
+
+def halving_variances(
+    statistic: Callable[[Tensor, Tensor], Mapping[str, float]],
+    real: Tensor,
+    synthetic: Tensor,
+    real_labels: Tensor | None = None,
+    synthetic_labels: Tensor | None = None,
+    n: int | None = None,
+) -> dict[str, Variances]:
+    """Of any statistic of quantiles and means, which is asked of 64 pairs of halves.
+
+    Args:
+        statistic: Named values of two sets of any size, rows of the reference and of the samples.
+        real: Rows (M, ...) of the reference.
+        synthetic: Rows of the samples, as many.
+        real_labels: Classes (M,), where sets hold a fixed number of each.
+        synthetic_labels: The same of the samples.
+        n: Samples that the values are of; None for M.
+    """
+    halves_x = _halves(len(real), real_labels, "real")
+    halves_y = _halves(len(synthetic), synthetic_labels, "synthetic")
+    readings: dict[str, list[float]] = defaultdict(list)
+    for of_x, of_y in product((0, _HALVINGS), repeat=2):
+        for turn in range(_HALVINGS):
+            x, y = _chosen(real, halves_x, of_x + turn), _chosen(synthetic, halves_y, of_y + turn)
+            for name, value in statistic(x, y).items():
+                readings[name].append(value)
+    part = (n or len(real)) / len(real)
+    return {name: _effects(np.reshape(series, (4, -1)), part) for name, series in readings.items()}
+
+
+def _chosen(rows: Tensor, halves: Words, bit: int) -> Tensor:
+    """Rows of one half."""
+    there = np.flatnonzero(halves >> np.uint64(bit) & np.uint64(1))
+    return rows[torch.from_numpy(there).to(rows.device)]
 
 
 def _nearest(x: Tensor, count: int) -> tuple[Tensor, Words]:
@@ -334,5 +388,6 @@ def _counts(words: Words) -> NDArray[np.float64]:
 def _effects(readings: NDArray[np.float64], part: float) -> Variances:
     """Variances from readings (4, B) of pairs of halves: 00, 01, 10, 11, the reference's first."""
     r = readings / 4.0
-    of_reference, of_samples = r[0] + r[1] - r[2] - r[3], r[0] + r[2] - r[1] - r[3]
+    with np.errstate(invalid="ignore"):  # of infinite readings nothing is known
+        of_reference, of_samples = r[0] + r[1] - r[2] - r[3], r[0] + r[2] - r[1] - r[3]
     return Variances(np.mean(of_reference**2).item() / part, np.mean(of_samples**2).item() / part)

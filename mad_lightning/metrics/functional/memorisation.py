@@ -55,8 +55,14 @@ def memorisation(
         raise ValueError(f"q = {q} lies outside (0, 1)")
     sets = {"training": training, "reference": reference, "synthetic": synthetic}
     training, reference, synthetic = (check_features(x, name, 1) for name, x in sets.items())
-    real = squared_nearest(reference, training, tile=tile, team=team).sqrt()
-    other = squared_nearest(synthetic, training, tile=tile, team=team).sqrt()
+    real, other = (
+        squared_nearest(x, training, tile=tile, team=team).sqrt() for x in (reference, synthetic)
+    )
+    return compared(real, other, q)
+
+
+def compared(real: Tensor, other: Tensor, q: float) -> dict[str, float]:
+    """What :func:`memorisation` says, of distances (M,) and (L,) to the nearest training sample."""
     # The distance of a real sample itself, not one in between: torch.quantile interpolates.
     limit = real.sort().values[int(q * len(real))]
     near, usual = float(_median(other)), float(_median(real))
