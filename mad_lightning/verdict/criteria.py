@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -24,6 +24,7 @@ from mad_lightning.verdict.intervals import (
     check_levels,
     matrix,
     ratio,
+    shared_error,
     slopes,
 )
 
@@ -88,17 +89,39 @@ class Evidence:
     Attributes:
         metrics: Values by name, each (S, T).
         floor: Real-vs-real values by name, scalar or (S,).
-        distance: The distance to judge by, (S, T), an unbiased one beside what it reads on real
-            samples; None if none was measured.
+        distance: Name of the distance to judge by; None if none was measured.
         alpha: Error probability of each bound.
         margin: Relative increase that still counts as none.
+        shared: Standard errors by name, scalar or (T,), that all seeds share: what the one
+            reference adds.
+        floor_errors: Standard errors by name of floors that all seeds share.
     """
 
     metrics: Mapping[str, Array]
     floor: Mapping[str, ArrayLike]
-    distance: Array | None
+    distance: str | None
     alpha: float
     margin: float
+    shared: Mapping[str, ArrayLike] = field(default_factory=dict)
+    floor_errors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def d(self) -> Array | None:
+        """Values (S, T) of the distance."""
+        return None if self.distance is None else self.metrics[self.distance]
+
+    def error(self, name: str) -> Array:
+        """What the one reference adds to each generation's values of a metric, (T,)."""
+        return np.broadcast_to(self.shared.get(name, 0.0), self.metrics[name].shape[1:])
+
+    def along(self, weights: Array, log: bool = False) -> Interval:
+        """A weighted sum over generations (T,) of the distance, or of its log."""
+        name = self.distance or ""
+        d, off = self.metrics[name], self.error(name)
+        if log:
+            off = off / np.maximum(d.mean(axis=0), 1e-300)
+            d = np.log(np.maximum(d, 1e-300))
+        return Interval.of(d @ weights, self.alpha, shared_error(weights, off))
 
     @cached_property
     def risk(self) -> Interval | None:
@@ -106,12 +129,17 @@ class Evidence:
 
         A ratio of means where an unbiased distance is not above 0 in each seed.
         """
-        d = self.distance
-        if d is None or d.shape[1] < 2:
+        d = self.d
+        if self.distance is None or d is None or d.shape[1] < 2:
             return None
         if (d[:, [0, -1]] > 0).all():
-            return Interval.of(np.log(d[:, -1] / d[:, 0]), self.alpha).exp()
-        return ratio(d[:, -1], d[:, 0], self.alpha) if len(d) > 1 else None
+            ends = np.zeros(d.shape[1])
+            ends[[0, -1]] = -1.0, 1.0
+            return self.along(ends, log=True).exp()
+        if len(d) < 2:
+            return None
+        first, *_, last = self.error(self.distance).tolist()
+        return ratio(d[:, -1], d[:, 0], self.alpha, shared=(last, first))
 
     def over_floor(
         self, name: str | None, of: Callable[[Array], Array] = lambda values: values
@@ -122,17 +150,10 @@ class Evidence:
         base = of(np.asarray(self.floor[name], dtype=float))
         if not (base > 0).all():
             return None
-        return Interval.of(of(self.metrics[name][:, -1]) / base, self.alpha)
-
-
-def home(quantity: Quantity, floor: ArrayLike | None) -> Array:
-    """What an unbiased distance reads on real samples, (S, 1) or (1, 1); 0 of any other.
-
-    It is 0 in expectation, but for subsets of sets that hold a fixed number of each class, and in
-    ledgers from before the estimate knew of classes: there the floor tells what it reads.
-    """
-    base = np.asarray(math.nan if floor is None else floor, dtype=float).reshape(-1, 1)
-    return base if quantity.unbiased and np.isfinite(base).all() else np.zeros((1, 1))
+        values = of(self.metrics[name][:, -1]) / base
+        of_floor = float(values.mean()) * self.floor_errors.get(name, 0.0)
+        error = math.hypot(float(self.error(name)[-1]), of_floor) / float(base.mean())
+        return Interval.of(values, self.alpha, error)
 
 
 # the definitions
@@ -163,11 +184,10 @@ def catastrophe(evidence: Evidence) -> Criterion:
 
 def divergence(evidence: Evidence) -> Criterion:
     """Growth without a sign of settling; finitely many generations can say no more than that."""
-    d, growth, limit = evidence.distance, None, math.inf
+    d, growth, limit = evidence.d, None, math.inf
     if d is not None and d.shape[1] >= FEWEST and (d[:, d.shape[1] // 2 :] > 0).all():
-        half = d.shape[1] // 2
-        later = slopes(np.log(np.maximum(d, 1e-300)), half + 1) * (d.shape[1] - half)
-        growth = Interval.of(later, evidence.alpha).exp()
+        half, last = d.shape[1] // 2, d.shape[1]
+        growth = evidence.along(slopes(np.eye(last), half + 1) * (last - half), log=True).exp()
         answer = verdict(d, alpha=evidence.alpha, margin=evidence.margin).answer
         limit = 1.0 if answer == "MAD" else math.inf
     return Criterion.above(
@@ -182,12 +202,12 @@ def divergence(evidence: Evidence) -> Criterion:
 
 def acceleration(evidence: Evidence) -> Criterion:
     """Faster than linear, which is what replacing all data gives in linear regression."""
-    d, bend, limit, no_below = evidence.distance, None, math.inf, 1e-9  # rounding
+    d, bend, limit, no_below = evidence.d, None, math.inf, 1e-9  # rounding
     if d is not None and d.shape[1] >= 4:
-        half = d.shape[1] // 2
-        late, early = slopes(d, d.shape[1] - half), slopes(d[:, : half + 1], 1)
-        bend = Interval.of((late - early) / (np.abs(d).mean() or 1.0), evidence.alpha)
-        rising = Interval.of(late, evidence.alpha)
+        half, every = d.shape[1] // 2, np.eye(d.shape[1])
+        late, early = slopes(every, d.shape[1] - half), slopes(every[:, : half + 1], 1)
+        bend = evidence.along((late - early) / (np.abs(d).mean() or 1.0))
+        rising = evidence.along(late)
         limit = no_below if rising.low > 0 else math.inf  # a fall that slows down bends as well
         no_below = math.inf if rising.high < 0 else no_below
     return Criterion.above(
@@ -289,6 +309,8 @@ def criteria(
     floor: Mapping[str, ArrayLike] | None = None,
     *,
     quantities: Mapping[str, Quantity] | None = None,
+    shared: Mapping[str, ArrayLike] | None = None,
+    floor_errors: Mapping[str, float] | None = None,
     alpha: float = 0.05,
     margin: float = 0.25,
 ) -> tuple[Criterion, ...]:
@@ -303,6 +325,9 @@ def criteria(
         metrics: Values by name, each (S, T), all of the same lineages.
         floor: Real-vs-real values by name, scalar or (S,).
         quantities: What names mean, where this package does not know.
+        shared: Standard errors by name that all seeds share, scalar or (T,): what the one reference
+            adds to the values of a generation.
+        floor_errors: Standard errors by name of floors that all seeds share.
         alpha: Error probability of each bound.
         margin: Relative increase that still counts as none.
 
@@ -311,9 +336,7 @@ def criteria(
     """
     check_levels(alpha, margin=margin)
     known = {name: matrix(name, values) for name, values in metrics.items()}
-    meaning, floor = quantities_of(known, quantities or {}), floor or {}
-    distance, d = distance_name(meaning), None
-    if distance is not None:
-        d = known[distance] - home(meaning[distance], floor.get(distance))
-    evidence = Evidence(known, floor, d, alpha, margin)
+    distance = distance_name(quantities_of(known, quantities or {}))
+    errors = shared or {}, floor_errors or {}
+    evidence = Evidence(known, floor or {}, distance, alpha, margin, *errors)
     return tuple(definition(evidence) for definition in DEFINITIONS)

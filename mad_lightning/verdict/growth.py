@@ -31,6 +31,7 @@ from mad_lightning.verdict.intervals import (
     check_levels,
     matrix,
     ratio,
+    shared_error,
     slopes,
 )
 from mad_lightning.verdict.single import one_lineage
@@ -202,10 +203,10 @@ class _Curve:
         ends = np.zeros(self.last)
         ends[-self.late :] = 1.0 / self.late
         ends[0] -= 1.0
-        self.rise = self.bounds(self.y @ ends, _off(ends, off))
+        self.rise = self.bounds(self.y @ ends, shared_error(ends, off))
         self.pace, self.later = UNKNOWN, slopes(np.eye(self.last), self.half + 1)
         if self.last >= FEWEST:
-            self.pace = self.bounds(self.y @ self.later, _off(self.later, off))
+            self.pace = self.bounds(self.y @ self.later, shared_error(self.later, off))
         self.excess = UNKNOWN
         if floor is not None and self.seeds > 1 and self.last > 1:
             base = floor.value
@@ -228,7 +229,7 @@ class _Curve:
     @property
     def rises(self) -> bool:
         """Whether it still does in the later half."""
-        slope = self.bounds(self.d @ self.later, _off(self.later, self.shared))
+        slope = self.bounds(self.d @ self.later, shared_error(self.later, self.shared))
         return self.last >= FEWEST and slope.low > 0.0
 
     @property
@@ -259,7 +260,7 @@ class _Curve:
         weights = self.later.copy()
         weights[self.half :] -= rate / (self.last - self.half)
         home = rate * (self.floor.value - self.floor.scatter)
-        error = math.hypot(rate * self.floor.error, _off(weights, self.shared))
+        error = math.hypot(rate * self.floor.error, shared_error(weights, self.shared))
         return self.bounds(self.d @ weights + home, error).high < 0.0
 
     @property
@@ -267,15 +268,6 @@ class _Curve:
         """Whether no growth beyond the margin is seen within the later half."""
         span = self.last - self.half - 1
         return self.last >= 4 and self.stands(span)
-
-
-def _off(weights: Array, shared: Array) -> float:
-    """Error of a weighted sum over generations (T,) that one reference makes.
-
-    It may err in all generations alike or in each anew; the worse of the two.
-    """
-    parts = weights * shared
-    return max(abs(float(parts.sum())), float(np.linalg.norm(parts)))
 
 
 def _answer(curve: _Curve) -> tuple[Answer, str]:

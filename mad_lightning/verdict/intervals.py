@@ -15,7 +15,16 @@ from scipy.special import stdtrit
 
 from mad_lightning.refusal import Refused
 
-__all__ = ["UNKNOWN", "Array", "Interval", "check_levels", "matrix", "ratio", "slopes"]
+__all__ = [
+    "UNKNOWN",
+    "Array",
+    "Interval",
+    "check_levels",
+    "matrix",
+    "ratio",
+    "shared_error",
+    "slopes",
+]
 
 Array = NDArray[np.float64]
 
@@ -100,6 +109,15 @@ def slopes(series: Array, first: int) -> Array:
     t = np.arange(first, series.shape[1] + 1, dtype=float)
     t -= t.mean()
     return series[:, first - 1 :] @ (t / (t @ t))
+
+
+def shared_error(weights: Array, shared: Array) -> float:
+    """Error of a weighted sum over generations (T,) that one reference makes.
+
+    It may err in all generations alike or in each anew; the worse of the two.
+    """
+    parts = weights * shared
+    return max(abs(float(parts.sum())), float(np.linalg.norm(parts)))
 
 
 def matrix(name: str, values: ArrayLike) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mad_lightning.lineage.quantities import Quantity, distance_name, quantities_of
-from mad_lightning.verdict.criteria import Criterion, criteria, home
+from mad_lightning.verdict.criteria import Criterion, criteria
 from mad_lightning.verdict.departure import Departure, departure
 from mad_lightning.verdict.growth import Floor, Verdict, verdict
 from mad_lightning.verdict.intervals import UNKNOWN, Array
@@ -97,14 +97,12 @@ def judge(
         for name, values in whole.items()
         if name in floor and _may_leave(meaning[name])
     }
-    distance, why = _distance(meaning, whole, shared, floor)
+    levels = {"alpha": alpha, "margin": margin}
+    distance, why = _distance(meaning, whole, shared)
     if distance in whole:
         d = whole[distance]
         zero = _floor_of(meaning[distance], floor.get(distance), known.get(distance))
-        over = d - home(meaning[distance], floor.get(distance))
-        answer = verdict(
-            over, closed=closed, floor=zero, shared=shared[distance], alpha=alpha, margin=margin
-        )
+        answer = verdict(d, closed=closed, floor=zero, shared=shared[distance], **levels)
         if len(d) == 1 and d.shape[1] > 2:
             reason = one_lineage(d[0], both.get(distance), left, name=distance, alpha=alpha)
             answer = replace(answer, reason=reason)
@@ -116,7 +114,10 @@ def judge(
         seeds, last = next((array.shape for array in arrays.values()), (0, 0))
         numbers = (UNKNOWN, UNKNOWN, UNKNOWN, (1, last), seeds, alpha, margin)
         answer = Verdict("undecided", reason, closed, *numbers)
-    others = criteria(whole, floor, quantities=meaning, alpha=alpha, margin=margin)
+    common = {k: v for k, v in known.items() if k in floor and _is_shared(floor[k])}
+    others = criteria(
+        whole, floor, quantities=meaning, shared=shared, floor_errors=common, **levels
+    )
     return Judgement(distance, answer, left, others)
 
 
@@ -124,7 +125,6 @@ def _distance(
     meaning: Mapping[str, Quantity],
     values: Mapping[str, Array],
     shared: Mapping[str, Array],
-    floor: Mapping[str, ArrayLike],
 ) -> tuple[str | None, str]:
     """The distance to judge by, and why it is not the first one.
 
@@ -134,9 +134,8 @@ def _distance(
     name = distance_name(meaning)
     if name is None or name not in values or not meaning[name].unbiased:
         return name, ""
-    first = values[name][:, 0] - home(meaning[name], floor.get(name))[:, 0]
     other = distance_name({k: meaning[k] for k in values if not meaning[k].unbiased})
-    if other is None or first.mean() >= 2.0 * shared[name][0]:
+    if other is None or values[name][:, 0].mean() >= 2.0 * shared[name][0]:
         return name, ""
     near = f"{name} begins within the reference's error of 0, where growth has no factor"
     return other, f"; judged by {other}, for {near}"
@@ -144,10 +143,8 @@ def _distance(
 
 def _floor_of(quantity: Quantity, floor: ArrayLike | None, error: float | None) -> Floor | None:
     """What a distance reads on real samples; None if it is biased and nobody measured that."""
-    if quantity.unbiased:  # what remains of it after its home was taken off
-        own = floor is not None and not _is_shared(np.asarray(floor, dtype=float))
-        error = 0.0 if floor is None or own else error or 0.0
-        return Floor(0.0, error=error, scatter=error)
+    if quantity.unbiased:  # 0 for certain; what one reading scatters was measured
+        return Floor(scatter=error or 0.0)
     base = np.asarray(math.nan if floor is None else floor, dtype=float)
     if not np.isfinite(base).all():
         return None
@@ -159,8 +156,9 @@ def _floor_of(quantity: Quantity, floor: ArrayLike | None, error: float | None) 
     return Floor(value, error=scatter / math.sqrt(len(base)), scatter=scatter)
 
 
-def _is_shared(base: Array) -> bool:
+def _is_shared(floor: ArrayLike) -> bool:
     """Whether all seeds have the same floor."""
+    base = np.asarray(floor, dtype=float)
     return base.ndim == 0 or bool((base == base[0]).all())
 
 

@@ -90,6 +90,24 @@ def test_a_criterion_is_a_ratio_with_students_bounds():
     assert risk == pytest.approx(stats.gmean(d[:, -1] / d[:, 0]))
 
 
+def test_bounds_hold_what_one_reference_and_a_floor_add():
+    """With many alike seeds nothing else is left, and quantiles are those of the normal law."""
+    made = {name: np.repeat(values[:1], 3, axis=0) for name, values in lost().items()}
+    noise = 1 + 1e-9 * np.arange(3)[:, None]
+    made = {name: values * noise for name, values in made.items()}
+    errors = {"recall": 0.03, "fd_lite0": 0.1 * made["fd_lite0"].mean(axis=0)}
+    told = criteria(made, FLOOR, shared=errors, floor_errors={"recall": 0.02})
+    values = {each.name: each.value for each in told}
+    recall, z = made["recall"][0, -1], stats.norm.ppf(0.95)
+    half = z * np.hypot(0.03, recall / 0.95 * 0.02) / 0.95
+    assert values["diversity lost"].high - recall / 0.95 == pytest.approx(half, rel=1e-5)
+    risk = values["catastrophic increase"]
+    factor = np.exp(z * 0.1 * np.sqrt(2))  # each end errs by a tenth, by itself
+    assert risk.high / risk.estimate == pytest.approx(factor, rel=1e-5)
+    assert values["faster than linear"].low < criteria(made, FLOOR)[3].value.low
+    assert values["diverging"].low < criteria(made, FLOOR)[2].value.low
+
+
 def test_an_unbiased_distance_that_begins_around_0_is_asked_too():
     rng = np.random.default_rng(17)
     d = np.array([0.0, 4, 9, 15, 23, 34, 48, 70]) + 0.5 * rng.standard_normal((4, 8))
