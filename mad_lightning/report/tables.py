@@ -156,10 +156,10 @@ def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[
         "loop that settles does. Settled: as many generations again would add less than "
         f"{verdict.margin:.0%}. Rose: from generation 1 to the last third. Excess: what the last "
         "third has over real data, as a multiple of what generation 1 has. A kernel distance is "
-        "judged beside its floor, near 0. A floor "
-        "whose error is not in the ledger is taken to be right within half of it. Pace: growth a "
-        "generation of the log-distance. Left at: first generation from which on the seeds' mean "
-        "lies more than 0.02 beyond the floor; of a single lineage, from which on its value does."
+        "0 for real samples, in the mean. A floor whose error is not in the ledger is taken to be "
+        "right within half of it. Pace: growth a generation of the log-distance. Left at: first "
+        "generation from which on the seeds' mean lies more than 0.02 beyond the floor; of a "
+        "single lineage, from which on its value does."
     )
     return notes
 
