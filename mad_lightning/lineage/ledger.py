@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import sha256
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mad_lightning.files import finite, with_nan
-from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
+from mad_lightning.lineage.quantities import UNKNOWN, MeasurementError, Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
-__all__ = ["GenerationRecord", "Ledger", "Start", "values_digest"]
+__all__ = ["GenerationRecord", "Ledger", "Start", "meanings", "values_digest"]
 
 Start = Literal["scratch", "base", "previous"]
 
@@ -103,6 +103,13 @@ class GenerationRecord:
         explained = quantities_of(dict.fromkeys([*self.metrics, *self.floor]), self.quantities)
         object.__setattr__(self, "quantities", explained)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing real came in, neither as data nor in weights, as far as it tells."""
+        own = self.n_synthetic if self.ages is None else sum(self.ages.values())
+        total = self.n_real + self.n_fresh + self.n_synthetic
+        return self.start == "scratch" and own == total
+
     def to_json(self) -> str:
         """One line of JSON; values that are not finite become null."""
         plain = {part.name: getattr(self, part.name) for part in fields(self)}
@@ -133,6 +140,16 @@ class GenerationRecord:
 def values_digest(values: Mapping[str, Any] | None) -> str:
     """SHA-256 of measured values, as the ledger tells it."""
     return sha256(json.dumps(values).encode()).hexdigest()
+
+
+def meanings(records: Iterable[GenerationRecord]) -> dict[str, Quantity]:
+    """What the measured names mean, as the first record says that explains them."""
+    stated: dict[str, Quantity] = {}
+    for record in records:
+        for name in record.metrics:
+            if stated.get(name, UNKNOWN) == UNKNOWN:
+                stated[name] = record.quantities[name]
+    return stated
 
 
 class Ledger:

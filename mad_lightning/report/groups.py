@@ -15,7 +15,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from mad_lightning.files import Damaged
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.lineage.ledger import GenerationRecord
-from mad_lightning.lineage.quantities import SECTIONS, UNKNOWN, MeasurementError, Quantity
+from mad_lightning.lineage.ledger import GenerationRecord, meanings
+from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.refusal import Refused
 
 __all__ = [
@@ -96,12 +96,9 @@ class Lineage:
         Ledgers that were begun before they told ages leave that to the mix that was kept.
         """
         record = self.records[t - 1]
-        ages = record.ages
-        if ages is None and (mix := self.directory.mix(t)) is not None:
-            ages = mix.ages()
-        own = record.n_synthetic if ages is None else sum(ages.values())
-        total = record.n_real + record.n_fresh + record.n_synthetic
-        return record.start == "scratch" and own == total
+        if record.ages is None and (mix := self.directory.mix(t)) is not None:
+            record = replace(record, ages=mix.ages())
+        return record.closed
 
     @property
     def source(self) -> Any:
@@ -178,19 +175,6 @@ class Group:
         value = Value.of([record.metrics.get(metric, math.nan) for record in records])
         single = len(records) == 1 and metric in records[0].errors
         return value._replace(spread=records[0].errors[metric].both) if single else value
-
-    def errors(self, metric: str) -> list[list[MeasurementError]] | None:
-        """Its measurement errors, in the places of :meth:`values`; None where one is not told."""
-        rows = [lineage.records[: self.generations] for lineage in self.lineages]
-        if not all(metric in record.errors for row in rows for record in row):
-            return None
-        return [[record.errors[metric] for record in row] for row in rows]
-
-    @property
-    def own_split(self) -> bool:
-        """Whether each seed has a reference of its own."""
-        records = [lineage.records[0] for lineage in self.lineages]
-        return all(record.protocol.get("split_seed") == "own" for record in records)
 
     def curve(self, metric: str) -> list[tuple[int, Value]]:
         """A metric where it is known, at about :data:`MOST_SHOWN` generations if there are more."""
@@ -312,18 +296,13 @@ def lineages_of(groups: Sequence[Group]) -> list[Lineage]:
 
 def meanings_of(groups: Sequence[Group]) -> dict[str, Quantity]:
     """What the measured names mean, as the first line says that explains them."""
-    meanings: dict[str, Quantity] = {}
-    for record in chain.from_iterable(lineage.records for lineage in lineages_of(groups)):
-        for name in record.metrics:
-            if meanings.get(name, UNKNOWN) == UNKNOWN:
-                meanings[name] = record.quantities[name]
-    return meanings
+    return meanings(chain.from_iterable(lineage.records for lineage in lineages_of(groups)))
 
 
 def metrics_of(groups: Sequence[Group]) -> list[str]:
     """All that was measured: fidelity, diversity, distances, copies, others."""
-    meanings = meanings_of(groups)
-    return sorted(meanings, key=lambda name: SECTIONS.index(meanings[name].section))
+    stated = meanings_of(groups)
+    return sorted(stated, key=lambda name: SECTIONS.index(stated[name].section))
 
 
 def protocol_of(groups: Sequence[Group], metrics: Sequence[str] = ()) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import fmean
 
 from mad_lightning.lineage.configuration import differences
-from mad_lightning.report.groups import Group, meanings_of, protocol_of
-from mad_lightning.verdict.judgement import Judgement, judge
+from mad_lightning.report.groups import Group, protocol_of
+from mad_lightning.verdict.judgement import Judgement
+from mad_lightning.verdict.lineages import judge_lineages
 from mad_lightning.verdict.shares import SafeShare, safe_share
 
 __all__ = ["judgements", "safe_shares"]
@@ -17,26 +16,14 @@ __all__ = ["judgements", "safe_shares"]
 def judgements(groups: Sequence[Group]) -> list[Judgement]:
     """What the seeds of each group allow to conclude."""
     n = protocol_of(groups).get("n")
-    return [_judgement(group, n) for group in groups]
-
-
-def _judgement(group: Group, n: int | None) -> Judgement:
-    meanings = meanings_of([group])
-    firsts = [lineage.records[0] for lineage in group.lineages]
-    floor_errors = {
-        name: [one.floor_errors.get(name, math.nan) for one in firsts] for name in meanings
-    }
-    errors = {metric: group.errors(metric) for metric in meanings}
-    return judge(
-        {metric: group.values(metric) for metric in meanings},
-        {name: [first.floor.get(name, math.nan) for first in firsts] for name in firsts[0].floor},
-        floor_errors={name: fmean(told) for name, told in floor_errors.items()},
-        errors={metric: told for metric, told in errors.items() if told is not None},
-        own_split=group.own_split,
-        quantities=meanings,
-        closed=group.closed,
-        n=n,
-    )
+    return [
+        judge_lineages(
+            [lineage.records[: group.generations] for lineage in group.lineages],
+            closed=group.closed,
+            n=n,
+        )
+        for group in groups
+    ]
 
 
 def safe_shares(

@@ -22,6 +22,7 @@ and between the two lies "undecided". Everything here is arithmetic on numbers f
     shares.py     how much fresh data is safe?
     criteria.py   what else is called collapse: a list of small functions
     judgement.py  all of it for one configuration
+    lineages.py   the same, from the records of ledgers
 """
 
 import lazy_loader

@@ -8,5 +8,6 @@ from .growth import verdict as verdict
 from .intervals import Interval as Interval
 from .judgement import Judgement as Judgement
 from .judgement import judge as judge
+from .lineages import judge_lineages as judge_lineages
 from .shares import SafeShare as SafeShare
 from .shares import safe_share as safe_share

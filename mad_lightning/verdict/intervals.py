@@ -107,6 +107,8 @@ def ratio(
 def slopes(series: Array, first: int) -> Array:
     """Least-squares slope over generations ``first``..T (from 1), one a seed: (S, T) -> (S,)."""
     t = np.arange(first, series.shape[1] + 1, dtype=float)
+    if len(t) < 2:
+        return np.full(len(series), math.nan)
     t -= t.mean()
     return series[:, first - 1 :] @ (t / (t @ t))
 
