@@ -4,6 +4,8 @@
     console.py      a table that grows by a row a generation
     grids.py        a picture a generation
     wandb.py        Weights & Biases as a view of the ledger
+    wandb_keys.py   what a run carries, and under which words
+    wandb_graph.py  what generations use and make, for its lineage graph
     wandb_files.py  what a run's own file holds
     stopping.py     stopping rules
 

@@ -44,6 +44,7 @@ class LineageInfo:
         quantities: What each metric's name means.
         config: The resolved configuration, as plain values.
         start: Where the weights of a generation come from: ``scratch``, ``base``, ``previous``.
+        data: Digest of its real samples, as the ledger has it; empty if that tells none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class LineageInfo:
     quantities: dict[str, Quantity] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     start: Start = "scratch"
+    data: str = ""
 
     def __post_init__(self) -> None:
         """Names that nobody explains are read as this package's own metrics."""

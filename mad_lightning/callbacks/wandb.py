@@ -7,11 +7,9 @@ history on the server, and never a note of it. An offline run cannot be continue
 nobody has synced yet is dropped and drawn anew from the ledger; an online run gets what it lacks.
 *It fails*: then one line says so and the lineage goes on, because no number depends on it.
 
-Keys of a run:
-
-    <section>/<metric>, as the metric states: fidelity, diversity, distance, copies, other
-    floor/<metric>  data/{n_real,n_fresh,n_synthetic}  seconds/<phase>  samples    over generation
-    train/<what the generator logs>           over train/images, counted through all generations
+What a run carries, and under which words, is in :mod:`mad_lightning.callbacks.wandb_keys`. All is
+drawn over ``generation``; what the generator logs is ``train/<name>``, over ``train/images``, which
+are counted through all generations.
 """
 
 from __future__ import annotations
@@ -34,29 +32,19 @@ from urllib.parse import urlsplit
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.console import say
-from mad_lightning.callbacks.wandb_files import Shown, history
+from mad_lightning.callbacks.wandb_files import Shown, history, is_closed
+from mad_lightning.callbacks.wandb_graph import draw, steps
+from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, arm, history_row, outcome, settings
 from mad_lightning.files import Damaged, read_json, write_json
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
 from mad_lightning.refusal import Refused
 
-__all__ = ["WandB", "history_row"]
+__all__ = ["WandB"]
 
 _MODES = ("auto", "online", "offline", "disabled", "dryrun", "run")
 """What ``WANDB_MODE`` may say; W&B takes dryrun for offline, and run for online."""
-
-
-def history_row(record: GenerationRecord) -> dict[str, Any]:
-    """What W&B gets for one generation, without its picture."""
-    quantities = record.quantities
-    return {
-        "generation": record.generation,
-        **{f"{quantities[name].section}/{name}": v for name, v in record.metrics.items()},
-        **{f"floor/{name}": v for name, v in record.floor.items()},
-        **{f"data/{name}": getattr(record, name) for name in ("n_real", "n_fresh", "n_synthetic")},
-        **{f"seconds/{name}": v for name, v in record.seconds.items()},
-    }
 
 
 class WandB(LineageCallback):
@@ -64,14 +52,17 @@ class WandB(LineageCallback):
 
     Args:
         project: W&B project; None takes ``WANDB_PROJECT``, else ``mad-lightning``.
-        entity: W&B user or team; None takes the default of the account.
+        entity: W&B user or team; None takes ``WANDB_ENTITY``, else the default of the account.
         group: Runs to draw together; None takes ``WANDB_RUN_GROUP``, else the lineage's name
             without its seed.
         mode: ``auto`` goes by ``WANDB_MODE``, else online if a key is found (``WANDB_API_KEY``,
             ``wandb login``), else offline.
         init_timeout: Seconds to wait for the server at the start; then the run is offline.
         finish_timeout: Seconds to wait for the upload at the end; the rest can be synced later.
-        tags: W&B tags.
+        tags: W&B tags; None takes ``WANDB_TAGS``, which commas part.
+        name: Name of the run; None takes ``WANDB_NAME``, else the lineage's name.
+        artifacts: Whether W&B's lineage graph shall show the loop, shard → generator → shard: two
+            small runs more a generation, and no samples or weights.
     """
 
     def __init__(
@@ -83,10 +74,15 @@ class WandB(LineageCallback):
         init_timeout: float = 20.0,
         finish_timeout: float = 120.0,
         tags: list[str] | None = None,
+        name: str | None = None,
+        artifacts: bool = False,
     ) -> None:
         self.project = project or os.environ.get("WANDB_PROJECT") or "mad-lightning"
-        self.entity, self.tags = entity, tags
+        self.entity = entity or os.environ.get("WANDB_ENTITY")
         self.group = group or os.environ.get("WANDB_RUN_GROUP")
+        self.name = name or os.environ.get("WANDB_NAME")
+        self.artifacts = artifacts
+        self.tags = tags  # W&B itself takes WANDB_TAGS where none are told
         self.mode, self.init_timeout, self.finish_timeout = mode, init_timeout, finish_timeout
         self.failure: Exception | None = None  # what ended the view early
         self._run: Any = None
@@ -156,19 +152,17 @@ class WandB(LineageCallback):
         Raises:
             RuntimeError: If W&B fails.
         """
-        self._lineage, self._records = lineage, []
+        self._lineage, self._records = lineage, list(records)
         self._run, self.failure = None, None
         if self._chosen == "disabled":
             raise RuntimeError("W&B is disabled")
         self._notes = _Notes.read(lineage.directory.wandb_notes, self._folder)
         self._drop_unsynced()
+        self._drop_unsynced(self._graph)
         if [*self._runs()] or self._notes.online:
             self._notes.id = secrets.token_hex(4)
-        with self._view("starting"):
-            self._open()
-        for record in bar(records):
-            if self._run is not None:
-                self.on_generation_end(record, lineage.directory.generation(record.generation))
+        with self._view("drawing"):
+            self._open(bar)
         self.on_lineage_end(records, finished=True)
         if self.failure is not None:
             raise RuntimeError(_line(self.failure)) from self.failure
@@ -192,6 +186,7 @@ class WandB(LineageCallback):
         if self._run is not None:
             with self._view("logging a generation"):
                 self._log_generation(record)
+                self._summarise()
 
     def on_lineage_end(self, records: Sequence[GenerationRecord], finished: bool) -> None:
         """Closes the run, within ``finish_timeout``, and says where it is."""
@@ -211,11 +206,14 @@ class WandB(LineageCallback):
             self._notes.write()
             folder = shlex.quote(str(self._folder / Path(run.dir).parent.name))
             say(f"W&B: {run.url if uploaded else f'to upload {what}: wandb sync {folder}'}")
+            if self.artifacts and run.offline:
+                graph = shlex.quote(str(self._graph))
+                say(f"W&B: to upload its graph: wandb sync {graph}/offline-*")
 
     def _wait_for_file(self, directory: Path) -> None:
         """Until an offline run is on disk: W&B closes it in another process, a moment later."""
         deadline = time.monotonic() + min(self.finish_timeout, 10.0)
-        while time.monotonic() < deadline and sum(1 for _ in history(directory)) < self._logged:
+        while time.monotonic() < deadline and not is_closed(directory):
             time.sleep(0.05)
 
     # opening
@@ -235,7 +233,9 @@ class WandB(LineageCallback):
         expected = Shown(Counter(record.generation for record in records), images)
         return self._on_disk() == expected
 
-    def _open(self) -> None:
+    def _open(
+        self, bar: Callable[[Iterable[GenerationRecord]], Iterable[GenerationRecord]] = iter
+    ) -> None:
         os.environ["WANDB_SILENT"] = "true"  # a setting would not silence wandb's own setup
         online = self._chosen not in ("offline", "dryrun") and _has_key()
         if self._chosen == "online" and not online:
@@ -245,16 +245,16 @@ class WandB(LineageCallback):
         run = self._start_online() if online else None
         self._run = run or self._start_offline()
         self._notes.id = self._run.id  # a sweep chooses its own
-        self._run.define_metric("generation", hidden=True)
-        sections = (*SECTIONS, "floor", "data", "seconds")
-        for key in (*(f"{section}/*" for section in sections), "samples"):
-            self._run.define_metric(key, step_metric="generation")
+        self._run.define_metric(AXIS, hidden=True)
+        sections = (*SECTIONS, "data", "seconds")
+        for key in (*(f"{section}/*" for section in sections), PICTURE):
+            self._run.define_metric(key, step_metric=AXIS)
         self._run.define_metric("train/images", hidden=True)
         self._run.define_metric("train/*", step_metric="train/images")
         self._images_before = 0  # of the generations before the current one
-        self._logged = 0  # rows, into this run
-        for record in self._records:
+        for record in bar(self._records):
             self._log_generation(record)
+        self._summarise()
 
     def _start_online(self) -> Any:
         """A run that continues from what the server has; None if the server cannot be had."""
@@ -300,9 +300,9 @@ class WandB(LineageCallback):
         self._shown = self._on_disk()
         return wandb.init(mode="offline", **self._arguments())
 
-    def _runs(self) -> Iterator[Path]:
+    def _runs(self, folder: Path | None = None) -> Iterator[Path]:
         """Directories of this run, the first one first; W&B numbers those of one second."""
-        runs = self._folder.glob(f"*run-*-{self._notes.id}*")
+        runs = (folder or self._folder).glob(f"*run-*-{self._notes.id}*")
         yield from sorted(runs, key=lambda run: run.name.removeprefix("offline-"))
 
     def _on_disk(self) -> Shown:
@@ -313,9 +313,9 @@ class WandB(LineageCallback):
                 shown.add(row)
         return shown
 
-    def _drop_unsynced(self) -> None:
+    def _drop_unsynced(self, folder: Path | None = None) -> None:
         """Removes offline directories of this run; `wandb sync` leaves a marker in its own."""
-        for run in self._runs():
+        for run in self._runs(folder):
             if run.name.startswith("offline-") and not any(run.glob("*.wandb.sync*")):
                 shutil.rmtree(run, ignore_errors=True)  # not .synced, nor .syncstate of a part
 
@@ -323,21 +323,21 @@ class WandB(LineageCallback):
         import wandb
 
         lineage = self._lineage
+        told = lineage.config, lineage.policy, lineage.sampling_bias
         return {
             "project": self.project,
             "entity": self.entity,
             "group": self.group or re.sub(r"_seed\d+$", "", lineage.name),
             "job_type": "lineage",
-            "name": lineage.name,
+            "name": self.name or lineage.name,
             "tags": self.tags,
             "id": self._notes.id,
             "resume": "allow",
             "reinit": "create_new",  # share no run with a logger inside a Trainer
             "dir": str(lineage.directory.path.resolve()),
             "config": {
-                "policy": lineage.policy,
-                "sampling_bias": lineage.sampling_bias,
-                "seed": lineage.seed,
+                **settings(*told, lineage.seed),
+                "arm": arm(*told, name=lineage.name, data=lineage.data, records=self._records),
                 "protocol": lineage.protocol,
                 "floor": {k: v for k, v in lineage.floor.items() if math.isfinite(v)},
                 "config": lineage.config,
@@ -360,6 +360,10 @@ class WandB(LineageCallback):
     def _folder(self) -> Path:
         return self._lineage.directory.wandb_folder
 
+    @property
+    def _graph(self) -> Path:
+        return self._folder / "graph" / "wandb"  # W&B makes a folder of this name in any other
+
     # logging
 
     def _log_generation(self, record: GenerationRecord) -> None:
@@ -376,10 +380,32 @@ class WandB(LineageCallback):
                 say(f"W&B: generation {t} goes without its picture: {damaged}")
                 picture = None
             if picture is not None:
-                row["samples"] = wandb.Image(str(picture), caption=f"generation {t}")
-            self._log(row)
+                row[PICTURE] = wandb.Image(str(picture), caption=f"generation {t}")
+            self._run.log(row)
             self._shown.generations[t] += 1
+        if self.artifacts:
+            self._draw_graph(t)
         self._images_before += record.images
+
+    def _draw_graph(self, t: int) -> None:
+        """What W&B's lineage graph lacks of generation ``t``; a kill may have left half of it."""
+        import wandb
+
+        lineage = self._lineage
+        mix = lineage.directory.mix(t)
+        for step in [] if mix is None else steps(lineage.name, self._records, t, mix):
+            name = f"{self._notes.id}-{step.phase}-{t:03d}"
+            if any(is_closed(run) for run in self._graph.glob(f"*run-*-{name}*")):
+                continue
+            told = {
+                "mode": "offline" if self._run.offline else "online",
+                "id": name,
+                "name": f"{lineage.name} {step.phase} {t}",
+                "job_type": step.phase,
+                "dir": str(self._graph.parent.resolve()),
+                "config": {"lineage": lineage.name, "generation": t},
+            }
+            draw(step, wandb.init(**self._arguments() | told), self._graph.parent)
 
     def _log_curves(self, t: int, before: float = math.inf) -> None:
         """What the curves of generation ``t`` hold, written perhaps by an earlier process."""
@@ -397,12 +423,12 @@ class WandB(LineageCallback):
         images += self._images_before
         if not self._shown.images[images]:
             curves = {f"train/{name.removeprefix('train/')}": v for name, v in values.items()}
-            self._log({"train/images": images, **curves})
+            self._run.log({"train/images": images, **curves})
             self._shown.images[images] += 1
 
-    def _log(self, row: dict[str, Any]) -> None:
-        self._run.log(row)
-        self._logged += 1
+    def _summarise(self) -> None:
+        """What came out so far, beside the last row, which W&B keeps there by itself."""
+        self._run.summary.update(outcome(self._records))
 
     @contextmanager
     def _view(self, doing: str) -> Iterator[None]:

@@ -13,10 +13,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Shown", "history"]
+__all__ = ["Shown", "carried", "history", "is_closed"]
 
 _HEAD, _BLOCK = struct.Struct("<IHB"), 32 * 1024
 _WHOLE, _FIRST, _LAST = 1, 2, 4
@@ -40,22 +41,58 @@ def _records(content: bytes) -> Iterator[bytes]:
         place += _HEAD.size + size
 
 
+def _told(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was told a run, in order: ``config``, ``summary`` or ``history``, and values by key."""
+    from wandb.proto import wandb_internal_pb2
+
+    for file in directory.glob("*.wandb"):
+        for content in _records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(content)
+            match kind := record.WhichOneof("record_type"):
+                case "run":
+                    kind, values = "config", record.run.config.update
+                case "config":
+                    values = record.config.update
+                case "summary":
+                    values = record.summary.update
+                case "history":
+                    values = record.history.item
+                case _:
+                    continue
+            pairs = ((value.key or "/".join(value.nested_key), value) for value in values)
+            yield kind, {key: json.loads(value.value_json) for key, value in pairs}
+
+
 def history(directory: Path) -> Iterator[dict[str, Any]]:
     """The rows that were logged into a run, in order; none if there is no file.
 
     Args:
         directory: ``offline-run-<time>-<id>`` or ``run-<time>-<id>``.
     """
+    return (values for kind, values in _told(directory) if kind == "history")
+
+
+def is_closed(directory: Path) -> bool:
+    """Whether a run was told all, to its end."""
     from wandb.proto import wandb_internal_pb2
 
-    for file in directory.glob("*.wandb"):
-        for content in _records(file.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(content)
-            if record.WhichOneof("record_type") == "history":
-                pairs = (
-                    (item.key or "/".join(item.nested_key), item) for item in record.history.item
-                )
-                yield {key: json.loads(item.value_json) for key, item in pairs}
+    contents = chain.from_iterable(
+        _records(file.read_bytes()) for file in directory.glob("*.wandb")
+    )
+    records = map(wandb_internal_pb2.Record.FromString, contents)
+    return any(record.WhichOneof("record_type") == "exit" for record in records)
+
+
+def carried(directory: Path) -> dict[str, dict[str, Any]]:
+    """What a run carries when all was told: ``config``, ``summary``, and the last ``history``.
+
+    Args:
+        directory: As of :func:`history`.
+    """
+    last: dict[str, dict[str, Any]] = {"config": {}, "summary": {}, "history": {}}
+    for kind, values in _told(directory):
+        last[kind] |= values
+    return last
 
 
 @dataclass

@@ -75,6 +75,7 @@ def rebuild(lineage: LineageDirectory) -> None:
         first.quantities,
         config,
         first.start,
+        records[-1].digests.get("data", ""),
     )
 
     def bar(rows: Iterable[GenerationRecord]) -> Iterable[GenerationRecord]:

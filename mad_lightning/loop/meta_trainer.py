@@ -354,6 +354,7 @@ class MetaTrainer:
             self.evaluator.quantities(),
             dict(self.config),
             self.settings.start,
+            records[-1].digests.get("data", "") if records else self.real.content,
         )
         with self.observers.watching(lineage, records):
             yield records

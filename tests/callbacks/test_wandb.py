@@ -18,7 +18,9 @@ from PIL import Image
 
 import mad_lightning
 from mad_lightning.callbacks.base import LineageInfo
-from mad_lightning.callbacks.wandb import WandB, history_row
+from mad_lightning.callbacks.wandb import WandB
+from mad_lightning.callbacks.wandb_files import carried
+from mad_lightning.callbacks.wandb_keys import history_row
 from mad_lightning.lineage import GenerationRecord, LineageDirectory, Quantity
 from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import Refused
@@ -151,6 +153,7 @@ def read_run(directory):
                     each.run.display_name,
                 )
                 run.job_type, run.project = each.run.job_type, each.run.project
+                run.tags = [*each.run.tags]
                 run.config |= {i.key: json.loads(i.value_json) for i in each.run.config.update}
             case "history":
                 items = {i.key or "/".join(i.nested_key): i.value_json for i in each.history.item}
@@ -189,7 +192,7 @@ def test_a_row_names_what_a_metric_is_about():
         "diversity/recall": 0.5,
         "diversity/coverage": 0.8,
         "distance/fid": 6.0,
-        "floor/precision": 0.95,
+        "fidelity/precision_floor": 0.95,
         "data/n_real": 900,
         "data/n_fresh": 0,
         "data/n_synthetic": 900,
@@ -237,6 +240,15 @@ def test_without_key_and_terminal_a_lineage_is_one_offline_run(tmp_path, capsys)
     assert run.config["config"]["policy"] == {"class_path": "SyntheticAugmentation"}
     assert run.config["protocol"] == {"n": 800, "k": 5}
     assert run.config["floor"] == {"precision": 0.95}
+
+    told = carried(directory)
+    assert told["config"] == run.config
+    assert run.config["sampling_bias"] == 0.66
+    assert run.config["arm"].startswith("synth_aug λ 0.66 ")
+    assert told["summary"]["verdict"].startswith("one lineage: fid went from 3 to 9")
+    assert (told["summary"]["first/fid"], told["summary"]["last/fid"]) == (3.0, 9.0)
+    assert told["history"]["fidelity/precision_floor"] == 0.95
+    assert told["summary"]["generation"] == 3  # W&B keeps the last row there
 
     last = [row for row in run.rows if "generation" in row][-1]
     samples = {k.removeprefix("samples/"): v for k, v in last.items() if k.startswith("samples")}
@@ -518,9 +530,24 @@ def test_project_and_group_are_taken_from_the_environment_unless_they_are_told(
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     monkeypatch.setenv("WANDB_RUN_GROUP", "many")
     lineage_of(WandB(), info(tmp_path), upto=1)
-    lineage_of(WandB(project="mine", group="few"), info(tmp_path), have=1)
-    asked = [(each["project"], each["group"]) for each in fake.asked]
-    assert asked == [("theirs", "many"), ("mine", "few")]
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    monkeypatch.setenv("WANDB_NAME", "trial")
+    lineage_of(WandB(), info(tmp_path), have=1)
+    explicit = {"project": "mine", "group": "few", "entity": "me", "name": "short"}
+    lineage_of(WandB(**explicit), info(tmp_path), have=1)
+    named = ("project", "group", "entity", "name")
+    assert [tuple(asked[part] for part in named) for asked in fake.asked] == [
+        ("theirs", "many", None, "digits_diffusion_seed7"),
+        ("theirs", "many", "team", "trial"),
+        ("mine", "few", "me", "short"),
+    ]
+
+
+def test_wandb_itself_takes_its_tags_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_TAGS", "paper,digits")
+    lineage_of(WandB(), info(tmp_path), upto=1)
+    (directory,) = runs(tmp_path)
+    assert read_run(directory).tags == ["paper", "digits"]
 
 
 def test_a_failure_is_said_once_and_stops_nothing(tmp_path, fake, capsys):
