@@ -6,8 +6,8 @@
 
 A table is a list of lineages: a shipped configuration and what differs from it. Each is trained by
 the command that a user would type, with one thread, in a directory below ``--root``; run again, the
-same command goes on where it was stopped. What is printed is ``mad report`` of them, seeds as one
-row: mean and standard deviation over seeds, excess over the floor, verdict.
+same command goes on where it was stopped. What is printed is ``mad report --markdown`` of them,
+seeds as one row: mean and standard deviation over seeds, excess over the floor, verdict.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def show(name: str, seeds: Sequence[int], root: Path) -> None:
     title, metrics, arms = TABLES[name]
     stand = [root / f"{name_of(arm)}_seed{seed}" for arm in arms for seed in seeds]
     print(f"\n## {name}: {title}\n", flush=True)
-    report = [sys.executable, "-m", "mad_lightning", "report", *map(str, stand)]
+    report = [sys.executable, "-m", "mad_lightning", "report", "--markdown", *map(str, stand)]
     subprocess.run([*report, "--metrics", *metrics], cwd=HOUSE, check=True)
 
 

@@ -107,7 +107,8 @@ def test_a_policy_a_metric_a_family_and_an_observer_are_a_class_each(mine):
 
 def test_every_view_reads_what_ones_own_metric_means(mine):
     directory, *_ = mine
-    shell("mad report runs/mine --json report.json --html report.html > report.md", directory)
+    asked = "--json report.json --html report.html --markdown > report.md"
+    shell(f"mad report runs/mine {asked}", directory)
     summary = json.loads((directory / "report.json").read_text())
     assert "spread" in summary["groups"][0]["metrics"]
     text = (directory / "report.md").read_text()

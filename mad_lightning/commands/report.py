@@ -7,10 +7,11 @@ Examples:
   mad report runs/digits_* --figure curves.svg --html report.html
 
 Lineages that differ only in the seed are one group. What the seeds of a group allow to conclude
-stands below the table; both are printed in Markdown.
+is said first, in a sentence or two; then come its values, and the field's definitions of collapse.
 
 Options:
   --metrics NAME ...   what to show (default: all)
+  --markdown           print all that is known as Markdown, not for a terminal
   --figure SVG         curves (default: precision and recall)
   --html HTML          all metrics and samples on one page
   --json JSON          all numbers and verdicts, for programs
@@ -26,8 +27,11 @@ from mad_lightning.files import write, write_json
 from mad_lightning.refusal import Refused
 from mad_lightning.report.figures import figure
 from mad_lightning.report.groups import load, metrics_of
+from mad_lightning.report.judged import judgements
 from mad_lightning.report.page import page
 from mad_lightning.report.tables import summary, table, verdicts
+from mad_lightning.report.terminal import report, screen
+from mad_lightning.report.words import headline
 
 __all__ = ["build_parser", "run"]
 
@@ -38,6 +42,7 @@ def build_parser() -> PlainParser:
     add = parser.add_argument
     add("lineages", nargs="+", metavar="DIRECTORY")
     add("--metrics", nargs="+", metavar="NAME")
+    add("--markdown", action="store_true")
     add("--figure", type=Path, metavar="SVG")
     add("--html", type=Path, metavar="HTML")
     add("--json", type=Path, metavar="JSON")
@@ -52,7 +57,14 @@ def run(args: Sequence[str]) -> None:
     groups = load(given.lineages)
     known = metrics_of(groups)
     curves = [name for name in ("precision", "recall") if name in known] or known
-    print(table(groups, given.metrics or known), verdicts(groups), sep="\n", end="")
+    shown, judged = given.metrics or known, judgements(groups)
+    if given.markdown:
+        said = "\n\n".join(headline(groups, judged))
+        print(said, table(groups, shown), verdicts(groups), sep="\n\n", end="")
+    else:
+        console = screen()
+        for part in report(groups, judged, shown, console.width):
+            console.print(part)
     if given.figure:
         write(given.figure, figure(groups, given.metrics or curves))
     if given.html:

@@ -11,7 +11,8 @@ What the seeds of a group allow to conclude is said by :mod:`mad_lightning.verdi
     groups.py       lineages that differ only in the seed
     judged.py       the verdicts on groups, and the safe share
     words.py        what a report says in sentences
-    tables.py       and in numbers
+    tables.py       and in numbers: Markdown, JSON
+    terminal.py     both of them in 80 columns
     provenance.py   what lineages drew, ate and cost
     plan.py         all that a report shows, as plain data
     figures.py      metrics against the generation, fidelity against diversity

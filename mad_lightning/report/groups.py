@@ -258,8 +258,10 @@ def _lineages(paths: Iterable[Path]) -> Iterator[Lineage]:
         yield lineage
     if not read:
         raise unread[0] if unread else Refused("directories", "none", "give some, e.g. runs/*")
-    for why in unread:
-        _log.warning("left out: %s: %s", why.field, why.problem)
+    for problem in dict.fromkeys(why.problem for why in unread):
+        fields = [why.field for why in unread if why.problem == problem]
+        more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
+        _log.warning("left out, %s: %s%s", problem, ", ".join(fields[:3]), more)
 
 
 class _NothingYet(Refused):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -11,7 +10,16 @@ from typing import Any
 from mad_lightning.lineage.quantities import UNKNOWN
 from mad_lightning.report.groups import Group, floor_of, meanings_of, metrics_of, protocol_of
 from mad_lightning.report.judged import judgements, safe_shares
-from mad_lightning.report.words import between, difference, growth, headline, sources
+from mad_lightning.report.words import (
+    between,
+    change,
+    difference,
+    generation_left,
+    growth,
+    headline,
+    number,
+    sources,
+)
 from mad_lightning.verdict.judgement import Judgement
 
 __all__ = [
@@ -107,18 +115,12 @@ def verdict_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
         verdict = judgement.verdict
         comes = "none after generation 1" if verdict.closed else "comes in"
         row = [group.name, str(verdict.seeds), comes, verdict.answer, judgement.distance or "–"]
-        how = (between, growth) if verdict.relative else (difference, difference)
-        row += [how[0](verdict.rise), between(verdict.excess), how[1](verdict.pace)]
+        pace = growth if verdict.relative else difference
+        row += [change(judgement), between(verdict.excess), pace(verdict.pace)]
         row += ["–".join(map(str, verdict.window))]
-        row += [_generation_left(judgement, metric) for metric in left]
+        row += [generation_left(judgement, metric) for metric in left]
         rows.append([*row, verdict.reason])
     return rows
-
-
-def _generation_left(judgement: Judgement, metric: str) -> str:
-    """Since when the metric is off its floor: a dash if it is not, nothing if nobody asked."""
-    departure = judgement.left.get(metric)
-    return "" if departure is None else str(departure.generation or "–")
 
 
 def criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
@@ -127,13 +129,8 @@ def criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
     for criteria in zip(*(judgement.criteria for judgement in judged), strict=True):
         row = [f"{criteria[0].name} ({criteria[0].source})", criteria[0].number]
         for criterion in criteria:
-            value = criterion.value
-            if value is None:
-                row.append(criterion.answer)
-            elif math.isfinite(value.estimate):
-                row.append(f"{criterion.answer} ({value.estimate:.3g})")
-            else:
-                row.append(f"{criterion.answer} (at least {value.low:.3g})")
+            told = number(criterion)
+            row.append(f"{criterion.answer} ({told})" if told else criterion.answer)
         rows.append(row)
     return rows
 

@@ -12,10 +12,21 @@ from collections.abc import Callable, Sequence
 
 from mad_lightning.lineage.quantities import UNKNOWN
 from mad_lightning.report.groups import Group, meanings_of, metrics_of
+from mad_lightning.verdict.criteria import Criterion
 from mad_lightning.verdict.intervals import Interval
 from mad_lightning.verdict.judgement import Judgement
 
-__all__ = ["answer", "between", "difference", "growth", "headline", "sources"]
+__all__ = [
+    "answer",
+    "between",
+    "change",
+    "difference",
+    "generation_left",
+    "growth",
+    "headline",
+    "number",
+    "sources",
+]
 
 Judged = tuple[Group, Judgement]
 
@@ -82,7 +93,7 @@ def _rose(some: Sequence[Judged]) -> str:
 
 
 def _open(some: Sequence[Judged]) -> str:
-    seen = _listed([_change(judgement) for _, judgement in some[:_MOST]])
+    seen = _listed([_went(judgement) for _, judgement in some[:_MOST]])
     longer = "12 generations and more seeds would tell"
     return (
         f"Of {_names(some)} neither growth nor its absence is shown: {_distance(some)} went {seen} "
@@ -191,7 +202,7 @@ def _factors(some: Sequence[Judged]) -> str:
     return _listed([f"{mark}{rise.estimate:.3g} (at least {mark}{rise.low:.3g})" for rise in rises])
 
 
-def _change(judgement: Judgement) -> str:
+def _went(judgement: Judgement) -> str:
     """By how much it changed, between what and what."""
     rise, mark = judgement.verdict.rise, "×" if judgement.verdict.relative else "by "
     return f"{mark}{rise.estimate:.3g} ({mark}{rise.low:.3g} to {mark}{rise.high:.3g})"
@@ -267,6 +278,27 @@ def growth(slope: Interval) -> str:
     estimate, low = (f"{math.expm1(log):+.1%}" for log in (slope.estimate, slope.low))
     high = f"{math.expm1(slope.high):+.1%}" if slope.high < 700 else "∞"
     return f"{estimate} [{low}, {high}]" if math.isfinite(slope.low) else estimate
+
+
+def change(judgement: Judgement) -> str:
+    """By how much the distance grew, with bounds: a factor, or a difference."""
+    verdict = judgement.verdict
+    return between(verdict.rise) if verdict.relative else difference(verdict.rise)
+
+
+def number(criterion: Criterion) -> str:
+    """What a definition of collapse looks at; empty if it was not measured."""
+    value = criterion.value
+    if value is None:
+        return ""
+    known = math.isfinite(value.estimate)
+    return f"{value.estimate:.3g}" if known else f"at least {value.low:.3g}"
+
+
+def generation_left(judgement: Judgement, metric: str) -> str:
+    """Since when the metric is off its floor: a dash if it is not, nothing if nobody asked."""
+    departure = judgement.left.get(metric)
+    return "" if departure is None else str(departure.generation or "–")
 
 
 def sources(judgement: Judgement) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from mad_lightning.commands import main
 from mad_lightning.lineage.ledger import GenerationRecord
-from mad_lightning.report import figure, load, page, table, verdicts
+from mad_lightning.report import figure, headline, judgements, load, page, table, verdicts
 
 PROTOCOL = {"n": 800, "extractor": "classifier", "k": 5}
 FLOOR = {"precision": 0.97, "recall": 0.97, "fd_classifier": 4.6}
@@ -55,20 +55,32 @@ def test_it_prints_table_and_verdict_and_writes_what_is_asked_for(directories, t
     files = [f"--figure={out}/curves.svg", f"--html={out}/report.html", f"--json={out}/all.json"]
     main(["report", *map(str, directories), *files])
     groups = load(directories)
-    tables = [table(groups, ["precision", "recall", "fd_classifier"]), verdicts(groups)]
-    assert capsys.readouterr().out == "\n".join(tables)
+    judged = judgements(groups)
+    shown = capsys.readouterr().out
+    assert all(sentence in " ".join(shown.split()) for sentence in headline(groups, judged))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "\x1b" not in shown
     assert (out / "curves.svg").read_text() == figure(groups, ["precision", "recall"])
     assert (out / "report.html").read_text() == page(groups)
     numbers = json.loads((out / "all.json").read_text())
     assert [group["seeds"] for group in numbers["groups"]] == [[0, 1], [0, 1]]
 
 
+def test_markdown_has_all_of_it(directories, capsys):
+    main(["report", "--markdown", *map(str, directories)])
+    groups = load(directories)
+    said = "\n\n".join(headline(groups, judgements(groups)))
+    tables = [table(groups, ["precision", "recall", "fd_classifier"]), verdicts(groups)]
+    assert capsys.readouterr().out == "\n\n".join([said, *tables])
+
+
 def test_only_the_metrics_that_are_named_are_shown(directories, tmp_path, capsys):
     curves = tmp_path / "curves.svg"
     main(["report", *map(str, directories), "--figure", str(curves), "--metrics", "fd_classifier"])
-    shown = capsys.readouterr().out.splitlines()[0]
-    assert "fd_classifier" in shown
-    assert "recall" not in shown
+    shown = capsys.readouterr().out
+    values = shown[shown.index("\nValues") : shown.index("\nCollapse")]
+    assert "fd_classifier" in values
+    assert "recall" not in values
     words = "".join(ET.fromstring(curves.read_text()).itertext())
     assert "fd_classifier" in words
     assert "recall" not in words
@@ -101,3 +113,21 @@ def test_unknown_metrics_options_and_formats_are_refused(directories, refusal):
 def test_a_copy_is_no_second_seed(tmp_path, refusal):
     twins = [lineage(tmp_path / name, "fresh", 0) for name in "ab"]
     assert "same configuration and seed 0" in refusal("report", *twins)
+
+
+def test_what_is_no_lineage_is_left_out_in_one_line_a_reason(directories, tmp_path, caplog, capsys):
+    (tmp_path / "cache").mkdir()
+    for k in range(4):
+        (tmp_path / f"{k}.log").write_text("")
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "lineage.jsonl").write_text("")
+    main(["report", *map(str, sorted(tmp_path.iterdir()))])
+    assert "went MAD" in capsys.readouterr().out
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in told] == [
+        "left out, no lineage.jsonl",
+        "left out, no generation is finished",
+    ]
+    assert told[0].endswith(" and 2 more")
+    assert told[1].endswith("half/lineage.jsonl")

@@ -161,7 +161,7 @@ def test_what_is_no_lineage_is_left_out_with_a_word(tmp_path, caplog):
     (tmp_path / "begun" / "lineage.jsonl").write_text("")
     (group,) = load(sorted(tmp_path.iterdir()))
     assert [str(one.directory) for one in group.lineages] == sorted(map(str, runs))
-    assert "cache: no lineage.jsonl" in caplog.text
+    assert f"left out, no lineage.jsonl: {tmp_path}/cache" in caplog.text
     assert "no generation is finished" in caplog.text
 
 
