@@ -4,6 +4,7 @@ from .callbacks.console import Console as Console
 from .callbacks.grids import SampleGrids as SampleGrids
 from .callbacks.stopping import StopWhenMAD as StopWhenMAD
 from .callbacks.wandb import WandB as WandB
+from .commands.export import load as load
 from .data.datamodule import GenerationDataModule as GenerationDataModule
 from .data.laws import Grid25 as Grid25
 from .data.laws import LawSource as LawSource

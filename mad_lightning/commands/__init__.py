@@ -24,7 +24,7 @@ from mad_lightning.refusal import Diverged, Refused
 
 __all__ = ["VERBS", "flag", "main", "page"]
 
-VERBS = ("train", "branch", "report", "study", "measure", "verify", "wandb")
+VERBS = ("train", "branch", "report", "study", "measure", "verify", "export", "wandb")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -13,8 +13,11 @@ the next generation sees. They are therefore recorded beside λ. The solvers are
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -240,6 +243,34 @@ class Diffusion(Generator):
             return out
         alpha_bar = self.alphas_cumprod[t]  # guidance commutes with this affine map
         return alpha_bar.sqrt() * out + (1.0 - alpha_bar).sqrt() * x
+
+    def save_pretrained(self, path: Path, sampling_bias: float = 1.0) -> None:
+        """Saves it as a pipeline that diffusers loads, with its solver and its averaged weights.
+
+        Args:
+            path: A folder.
+            sampling_bias: λ that the pipeline draws with unless it is told otherwise.
+
+        Raises:
+            Refused: If diffusers does not know the network.
+        """
+        from mad_lightning.nets import pipeline  # imports diffusers
+
+        net, (_, height, width) = self.ema.net, self.spec.shape
+        if not isinstance(net, UNet) or height % net.multiple or width % net.multiple:
+            what = "pads its images" if isinstance(net, UNet) else f"is a {type(net).__name__}"
+            remedy = "export the samples instead, e.g. as a folder"
+            raise Refused("network", f"diffusers has no such network: it {what}", remedy)
+        kind = "epsilon" if self.prediction == "epsilon" else "v_prediction"
+        scheduler = self.solver.scheduler(prediction_type=kind)
+        times = " ".join(map(str, self.solver.times))
+        pipeline.ClassPipeline(
+            net.unet, scheduler, times, height, width, 1.0 / sampling_bias
+        ).save_pretrained(path)
+        code, index = Path(pipeline.__file__), path / "model_index.json"
+        shutil.copy(code, path)
+        told = json.loads(index.read_text()) | {"_class_name": [code.stem, "ClassPipeline"]}
+        index.write_text(json.dumps(told, indent=2) + "\n")
 
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
         """Runs the solver from each seed's own noise."""

@@ -120,16 +120,7 @@ class Solver(nn.Module):
 
     def _few_steps(self, x: Tensor, noise_estimate: NoiseEstimate, new_noise: NewNoise) -> Tensor:
         """DPM-Solver++ 2M, its stochastic form (Lu et al., 2022), or UniPC (Zhao et al., 2023)."""
-        import diffusers
-
-        scheduler, options = SOLVERS[self.name]
-        solver = getattr(diffusers, scheduler)(
-            self.first + 1,
-            trained_betas=self.betas[: self.first + 1].tolist(),
-            thresholding=self.clip,
-            sample_max_value=1.0,
-            **options,
-        )
+        solver = self.scheduler()
         solver.set_timesteps(self.steps)
         if self.name not in _EVEN_IN_TIME:
             times, noise_to_signal = self.even_in_log_snr()
@@ -139,6 +130,36 @@ class Solver(nn.Module):
             noise = {"variance_noise": new_noise(step)} if self.name == "sde_dpm_solver" else {}
             x = solver.step(noise_estimate(x, int(t)), t, x, **noise).prev_sample
         return x
+
+    def scheduler(self, **options: Any) -> Any:
+        """The same solver as diffusers has it."""
+        import diffusers
+
+        if self.name == "ddpm":
+            betas = self.betas.tolist()
+            return diffusers.DDPMScheduler(
+                len(betas), trained_betas=betas, clip_sample=self.clip, **options
+            )
+        scheduler, known = SOLVERS[self.name]
+        return getattr(diffusers, scheduler)(
+            self.first + 1,
+            trained_betas=self.betas[: self.first + 1].tolist(),
+            thresholding=self.clip,
+            sample_max_value=1.0,
+            **known,
+            **options,
+        )
+
+    @property
+    def times(self) -> list[int]:
+        """Times at which the network is asked, the noisiest first."""
+        if self.name == "ddpm":
+            return torch.linspace(self.first, 0, self.steps).round().long().tolist()
+        if self.name not in _EVEN_IN_TIME:
+            return self.even_in_log_snr()[0]
+        solver = self.scheduler()
+        solver.set_timesteps(self.steps)
+        return solver.timesteps.tolist()
 
     def even_in_log_snr(self) -> tuple[list[int], Tensor]:
         """Times from the first to 0, all different, and the ratio of noise to signal at each t."""
@@ -154,7 +175,7 @@ class Solver(nn.Module):
 
     def _ancestral(self, x: Tensor, noise_estimate: NoiseEstimate, new_noise: NewNoise) -> Tensor:
         """Over all times or an even subset (Ho et al., 2020, equations 6-7)."""
-        times = torch.linspace(self.first, 0, self.steps).round().long().tolist()
+        times = self.times
         for step, (t, before) in enumerate(zip(times, [*times[1:], -1], strict=True), start=1):
             alpha_bar = self.alphas_cumprod[t]
             alpha_bar_before = (

@@ -1,0 +1,200 @@
+"""mad export: a generation's samples as common files, or its generator as a diffusers pipeline.
+
+usage: mad export LINEAGE --to KIND [--generation T] [--out PATH]
+
+Examples:
+  mad export runs/x --to folder
+  mad export runs/x --generation 3 --to diffusers --out my_model
+
+  folder      a PNG a sample, a folder a class (ImageFolder)
+  zip         as StyleGAN's dataset_tool.py writes it, classes in dataset.json
+  npz         arrays values and labels; images (N, C, H, W) or vectors (N, D)
+  diffusers   the generator, loaded by DiffusionPipeline.from_pretrained(PATH,
+              trust_remote_code=True), which draws the same image from the same noise
+
+Options:
+  --to KIND          folder, zip, npz or diffusers
+  --generation T     which one (default: the last finished)
+  --out PATH         where to (default: the lineage's name and the generation, here)
+
+A card in Markdown goes along: how much of what the generation was trained on is synthetic, its
+ancestry, its values. In Python, mad_lightning.load("runs/x", 3) is the generator, ready to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mad_lightning import __version__
+from mad_lightning.callbacks.console import say
+from mad_lightning.commands.explain import PlainParser
+from mad_lightning.data.exports import write_archive, write_arrays, write_folder
+from mad_lightning.data.shards import Shard
+from mad_lightning.files import appearing, folder_appearing
+from mad_lightning.generators.base import Generator
+from mad_lightning.generators.diffusion import Diffusion
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.loop.checkpoints import load_told
+from mad_lightning.policies import shard_name
+from mad_lightning.refusal import Refused
+
+__all__ = ["build_parser", "card", "load", "run"]
+
+_KINDS = ("folder", "zip", "npz", "diffusers")
+
+
+def build_parser() -> PlainParser:
+    """All that may be said to it."""
+    parser = PlainParser("export")
+    add = parser.add_argument
+    add("lineage", metavar="LINEAGE")
+    add("--to", choices=_KINDS, required=True)
+    add("--generation", type=int, metavar="T")
+    add("--out", type=Path, metavar="PATH")
+    return parser
+
+
+def run(args: Sequence[str]) -> None:
+    """Writes what was asked for, whole or not at all."""
+    given = build_parser().parse_args(args)
+    lineage = LineageDirectory(given.lineage)
+    record = _record(lineage, given.generation)
+    name = f"{lineage.name}-{record.generation:03d}"
+    endings = {"folder": "", "diffusers": "-diffusers", "zip": ".zip", "npz": ".npz"}
+    out = given.out or Path(f"{name}{endings[given.to]}")
+    is_file = given.to in ("zip", "npz")
+    beside = Path(f"{out}.md")
+    for path in (out, *([beside] if is_file else [])):
+        if path.exists():
+            raise Refused("--out", f"{path} exists already", "name another, or take it away")
+    text = card(lineage, record, given.to)
+    if is_file:
+        drawn = _shard(lineage, record)
+        with appearing(out) as place:
+            {"zip": write_archive, "npz": write_arrays}[given.to](drawn.samples, place)
+        beside.write_text(text, encoding="utf-8")
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with folder_appearing(out) as place:
+            if given.to == "folder":
+                drawn = _shard(lineage, record)
+                write_folder(drawn.samples, place, drawn.manifest.classes)
+            else:
+                _save_pipeline(load(lineage.path, record.generation), place, record)
+            (place / "README.md").write_text(text, encoding="utf-8")
+    say(f"generation {record.generation} of {lineage}: {out}")
+
+
+def load(lineage: Path | str, generation: int | None = None) -> Generator:
+    """The generator of a finished generation, ready to draw.
+
+    Args:
+        lineage: A lineage's directory.
+        generation: Which one; None takes the last.
+
+    Returns:
+        The generator, with the weights that the ledger tells of, on the CPU; its ``sample`` takes
+        seeds (N,), λ and classes (N,).
+
+    Raises:
+        Refused: If there is no such generation, or its files are not what was written.
+    """
+    from mad_lightning.commands.train import LineageCLI
+
+    directory = LineageDirectory(lineage)
+    record = _record(directory, generation)
+    if not directory.config():
+        problem = f"{directory} has no {directory.config_file.name}, which tells its family"
+        raise Refused("lineage", problem, "run the lineage's own command, which writes it anew")
+    cli = LineageCLI(["--config", str(directory.config_file)])
+    generator: Generator = cli.make("generator").build(_shard(directory, record).spec)
+    try:
+        load_told(generator, directory.weights(record.generation), record.digests.get("generator"))
+    except OSError as error:
+        raise Refused("lineage", str(error), "bring it back from a copy") from None
+    return generator.eval()
+
+
+def card(lineage: LineageDirectory, record: GenerationRecord, kind: str = "folder") -> str:
+    """What a stranger must know of what was exported, in Markdown."""
+    t = record.generation
+    lines = [
+        "---",
+        "tags: [synthetic, mad-lightning]",
+        *(["library_name: diffusers"] if kind == "diffusers" else []),
+        "---",
+        f"# {lineage.name}, generation {t}",
+        "",
+        "Everything here is synthetic: "
+        + (f"samples drawn with sampling bias λ = {record.sampling_bias:g}." if kind != "diffusers"
+           else f"a generator, whose samples were drawn with λ = {record.sampling_bias:g}."),
+        f"It was trained on {_of(record)}.",
+        *_ancestry(record),
+        "",
+        "| generation | trained on | λ | " + " | ".join(record.metrics) + " |",
+        "| --- " * (3 + len(record.metrics)) + "|",
+    ]  # fmt: skip
+    for past in lineage.records()[:t]:
+        values = (f"{past.metrics.get(name, float('nan')):.3g}" for name in record.metrics)
+        cells = [str(past.generation), _of(past), f"{past.sampling_bias:g}", *values]
+        lines.append(f"| {' | '.join(cells)} |")
+    floor = (f"{record.floor.get(name, float('nan')):.3g}" for name in record.metrics)
+    lines += [f"| real vs real | | | {' | '.join(floor)} |", ""]
+    facts = {"policy": record.policy, "seed": record.seed, "start": record.start}
+    for title, told in (
+        ("Lineage", facts),
+        ("Sampler", record.sampler),
+        ("Measured", record.protocol),
+        ("SHA-256", record.digests),
+    ):
+        lines.append(f"- {title}: {', '.join(f'{key} = {told[key]}' for key in told)}")
+    return "\n".join([*lines, f"- Made by mad_lightning {__version__}", ""])
+
+
+def _of(record: GenerationRecord) -> str:
+    total = record.n_real + record.n_fresh + record.n_synthetic
+    counts = {"real": record.n_real, "fresh real": record.n_fresh, "synthetic": record.n_synthetic}
+    told = " + ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return f"{told} samples ({record.n_synthetic / total:.0%} synthetic)"
+
+
+def _ancestry(record: GenerationRecord) -> list[str]:
+    if not record.ages:
+        return []
+    told = (f"{n} from generation {record.generation - age}" for age, n in record.ages.items())
+    return [f"Of the synthetic ones, {', '.join(told)}."]
+
+
+def _record(lineage: LineageDirectory, t: int | None) -> GenerationRecord:
+    """What the ledger tells of a generation."""
+    if not lineage.has_ledger:
+        raise Refused("lineage", f"{lineage} is no lineage", "name the directory of one")
+    records = lineage.records()
+    t = len(records) if t is None else t
+    if not 1 <= t <= len(records):
+        finished = f"{len(records)} are finished" if records else "none is finished"
+        raise Refused("generation", f"{lineage} has no generation {t}: {finished}", "take another")
+    return records[t - 1]
+
+
+def _shard(lineage: LineageDirectory, record: GenerationRecord) -> Shard:
+    """What it drew, as the ledger tells it."""
+    shard = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
+    try:
+        if shard.manifest.sha256 == record.digests.get("shard", shard.manifest.sha256):
+            _ = shard.samples
+            return shard
+        problem = f"{shard.values_file} holds other samples than the ledger tells of"
+    except OSError as error:
+        problem = str(error)
+    raise Refused("lineage", problem, "bring it back from a copy, or run the lineage's command")
+
+
+def _save_pipeline(generator: Generator, place: Path, record: GenerationRecord) -> None:
+    if not isinstance(generator, Diffusion):
+        what = type(generator).__name__
+        problem = f"diffusers has no pipeline for {what}"
+        raise Refused("to", problem, "export its samples, or draw with mad_lightning.load")
+    generator.save_pretrained(place, record.sampling_bias)

@@ -1,0 +1,149 @@
+"""A generation leaves as common files, and its generator draws elsewhere what it draws here."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mad_lightning
+from mad_lightning.commands import main
+from mad_lightning.commands.train import build
+from mad_lightning.data.shards import Shard
+from mad_lightning.lineage import LineageDirectory
+from mad_lightning.seeds import normal, sample_seeds
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def lineage(tmp_path_factory):
+    """Three generations of a small diffusion, guided."""
+    root = tmp_path_factory.mktemp("export")
+    network = '{"class_path": "UNet", "init_args": {"widths": [8, 16]}}'
+    build([
+        "--lineage.root", str(root), "--lineage.name", "x_seed0", "--lineage.generations", "3",
+        "--policy", "SyntheticAugmentation", "--policy.n_real", "60",
+        "--policy.n_synthetic", "40", "--sampling_bias", "0.5",
+        "--data.source", "Digits", "--data.n_reference", "50", "--data.cache", str(root / "cache"),
+        "--data.images_per_epoch", "64", "--data.batch_size", "32",
+        "--generator", "Diffusion", "--generator.network", network,
+        "--generator.beta_schedule", "squaredcos_cap_v2", "--generator.prediction", "velocity",
+        "--generator.sampler", "unipc", "--generator.sampling_steps", "6",
+        "--evaluator.extractor", "Pixels", "--callbacks", "[]", "--trainer.accelerator", "cpu",
+    ]).fit()  # fmt: skip
+    return LineageDirectory(root / "x_seed0")
+
+
+def export(lineage, *arguments):
+    main(["export", str(lineage), *map(str, arguments)])
+
+
+def test_loaded_generator_draws_the_shard_that_stands(lineage):
+    for t in (1, 3):
+        shard = Shard(lineage.shard(f"{t:03d}"))
+        generator = mad_lightning.load(lineage.path, t)
+        seeds = sample_seeds(0, 9, *shard.manifest.seeds)
+        drawn = generator.sample(seeds, 0.5, shard.samples.labels[:9])
+        assert torch.equal(drawn.values, shard.samples.values[:9])
+    assert mad_lightning.load(str(lineage)).digest() == generator.digest()  # the last one
+
+
+def test_readme_shows_how(lineage, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = (text for text in blocks if "mad_lightning.load(" in text)
+    shutil.copytree(lineage.path, tmp_path / "runs" / "first")
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    exec(code, shown)
+    assert shown["images"].shape == (10, 1, 8, 8)
+
+
+def test_pipeline_in_plain_diffusers_makes_the_same_image_of_the_same_noise(lineage, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    export(lineage, "--to", "diffusers", "--generation", "1", "--out", tmp_path / "p")
+    pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "p"), trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    generator, seeds, labels = mad_lightning.load(lineage.path, 1), torch.arange(7), [0, 3, 9] * 2
+    labels = torch.tensor([*labels, 5])
+    with torch.no_grad():
+        ours = generator.draw(seeds, 0.5, labels)
+    noise = normal(seeds, 1, 8, 8)
+    theirs = pipeline(latents=noise, class_labels=labels.tolist(), output_type="pt").images
+    assert (ours - theirs).abs().max() < 1e-5
+    assert ours.std() > 0.1
+    free = pipeline(latents=noise, class_labels=labels.tolist(), guidance_scale=1.0)
+    assert free.images[0].size == (8, 8)
+    with pytest.raises(ValueError, match="class_labels"):
+        pipeline()
+
+
+def test_every_kind_holds_the_samples_and_a_card(lineage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("folder", "zip", "npz"):
+        export(lineage, "--to", kind, "--generation", 2)
+    drawn = Shard(lineage.shard("002")).samples
+    assert np.array_equal(np.load("x_seed0-002.npz")["values"], drawn.values.numpy())
+    assert len([*tmp_path.glob("x_seed0-002/*/*.png")]) == len(drawn)
+    text = (tmp_path / "x_seed0-002" / "README.md").read_text()
+    assert "60 real + 40 synthetic samples (40% synthetic)" in text
+    assert "40 from generation 1" in text
+    assert "λ = 0.5" in text
+    assert text == (tmp_path / "x_seed0-002.zip.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--to", "folder", "--generation", 4], "generation"),
+        (["--to", "folder", "--generation", 0], "generation"),
+        (["--to", "parquet"], "--to"),
+        ([], "--to"),
+        (["--to", "folder", "--out", "."], "--out"),
+    ],
+)
+def test_refusals_name_the_field_and_write_nothing(
+    lineage, arguments, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        export(lineage, *arguments)
+    assert words in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_damaged_samples_leave_nothing_behind(lineage, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = Shard(lineage.shard("001")).values_file
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        for kind in ("folder", "zip"):
+            with pytest.raises(SystemExit):
+                export(lineage, "--to", kind, "--generation", 1)
+    finally:
+        file.write_bytes(whole)
+    assert str(file) in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_family_without_a_pipeline_is_refused(lineage, tmp_path, capsys):
+    meta = mad_lightning.MetaTrainer(
+        mad_lightning.LineageSettings("gaussian", root=str(lineage.path.parent), generations=1),
+        mad_lightning.FullySynthetic(n_initial=100),
+        data=mad_lightning.GenerationDataModule(mad_lightning.StandardNormal(), n_reference=50),
+        evaluator=mad_lightning.Evaluator(mad_lightning.Identity()),
+        build_generator=mad_lightning.Gaussian,
+        build_trainer_arguments=lambda: {"max_epochs": 1},
+    )
+    meta.fit()
+    drawn = mad_lightning.load(meta.lineage.path).sample(torch.arange(5))
+    assert drawn.values.shape == (5, 100)
+    for kind in ("diffusers", "folder", "zip"):
+        with pytest.raises(SystemExit):
+            export(meta.lineage, "--to", kind, "--out", tmp_path / kind)
+    assert "mad_lightning.load" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
