@@ -202,14 +202,16 @@ def divergence(evidence: Evidence) -> Criterion:
 
 def acceleration(evidence: Evidence) -> Criterion:
     """Faster than linear, which is what replacing all data gives in linear regression."""
-    d, bend, limit, no_below = evidence.d, None, math.inf, 1e-9  # rounding
+    d, bend, limit, no_below = evidence.d, None, math.inf, math.inf
     if d is not None and d.shape[1] >= 4:
         half, every = d.shape[1] // 2, np.eye(d.shape[1])
         late, early = slopes(every, d.shape[1] - half), slopes(every[:, : half + 1], 1)
         bend = evidence.along((late - early) / (np.abs(d).mean() or 1.0))
         rising = evidence.along(late)
-        limit = no_below if rising.low > 0 else math.inf  # a fall that slows down bends as well
-        no_below = math.inf if rising.high < 0 else no_below
+        if rising.low > 0:  # a fall that slows down bends as well
+            limit = 1e-9  # rounding
+        if rising.high >= 0:  # a bend that adds less than the margin until the end is none
+            no_below = evidence.margin / half
     return Criterion.above(
         "faster than linear",
         "Gerstgrasser et al., 2024 (replacing is linear)",
