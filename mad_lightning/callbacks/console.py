@@ -9,6 +9,7 @@ estimate of the time left, and no bars.
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +101,7 @@ class Console(LineageCallback):
         say(f"gone MAD: {reason}", "bold")
 
     def on_lineage_end(self, records: Sequence[GenerationRecord], finished: bool) -> None:
-        """Takes the bars away; says where things are. What was raised speaks for itself."""
+        """Takes the bars away; says what came out and where. What was raised speaks for itself."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -111,6 +112,10 @@ class Console(LineageCallback):
             say(f"stopped early, after {made} of {wanted} generations, {where}", "bold")
         elif finished:
             say(f"done: {made} generations {where}", "bold")
+        if finished and records:
+            say(f"verdict so far: {_outcome(records)}")
+            beside = re.sub(r"_seed\d+$", "_seed*", str(directory))
+            say(f"to compare it, and see more: mad report {beside}")
 
     # the bars
 
@@ -187,6 +192,15 @@ class Console(LineageCallback):
     ) -> str:
         cells = zip((generation, *counts, *values, seconds), self._widths(), strict=True)
         return "  ".join(f"{cell:>{width}}" for cell, width in cells)[_INDENT:].rstrip()
+
+
+def _outcome(records: Sequence[GenerationRecord]) -> str:
+    """What a report would say about this lineage alone, in a sentence."""
+    from mad_lightning.verdict.lineages import judge_lineages  # where scipy is imported
+
+    closed = all(record.closed for record in records[1:])
+    alone = judge_lineages([records], closed=closed, n=records[0].protocol.get("n"))
+    return f"{alone.verdict.answer}, {alone.verdict.reason}"
 
 
 def say(line: str, style: str | None = None) -> None:

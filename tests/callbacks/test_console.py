@@ -62,7 +62,9 @@ def lineage_of(console, have=0, upto=4, lineage=None, finished=True):
 
 def test_plain_lines_are_aligned_and_narrow(capsys):
     lineage_of(Console())
-    heading, protocol, sections, names, *table, end = capsys.readouterr().out.splitlines()
+    heading, protocol, sections, names, *table, end, outcome, more = (
+        capsys.readouterr().out.splitlines()
+    )
     assert (
         heading
         == "mnist_diffusion_synth_aug_seed3: policy synth_aug, λ = 0.66, 4 generations, seed 3"
@@ -91,6 +93,11 @@ def test_plain_lines_are_aligned_and_narrow(capsys):
     assert (
         end == "done: 4 generations in runs/mnist_diffusion_synth_aug_seed3 (ledger: lineage.jsonl)"
     )
+    assert outcome.startswith(
+        "verdict so far: undecided, one lineage: fd_classifier went from 12.5 to 50, up in 3 of 3"
+    )
+    assert outcome.endswith("takes two more seeds")
+    assert more.endswith("mad report runs/mnist_diffusion_synth_aug_seed*")
     assert max(map(len, [heading, protocol, sections, names, *table])) <= 120
     assert "\x1b" not in "".join(table)
 
@@ -105,7 +112,9 @@ def test_a_resumed_lineage_shows_its_finished_rows_first(capsys):
 
 def test_the_end_tells_a_lineage_that_was_stopped(capsys):
     lineage_of(Console(), upto=2)
-    assert capsys.readouterr().out.splitlines()[-1].startswith("stopped early, after 2 of 4")
+    *_, end, outcome, _ = capsys.readouterr().out.splitlines()
+    assert end.startswith("stopped early, after 2 of 4")
+    assert outcome == "verdict so far: undecided, 2 generations, it takes at least 3"
 
 
 def test_a_floor_that_comes_late_and_metrics_that_change_get_a_head(capsys):
@@ -170,7 +179,7 @@ def test_a_terminal_gets_bars_below_the_table(screen):
     assert "about 30 min left" in text  # three generations to go, by the first one's time
     rows = [line for line in text.replace("\r", "\n").splitlines() if "60000" in line]
     assert len(rows) == 3
-    assert text.rstrip().endswith("(ledger: lineage.jsonl)")
+    assert text.rstrip().endswith("mad report runs/mnist_diffusion_synth_aug_seed*")
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back
 
 
