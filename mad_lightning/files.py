@@ -18,9 +18,8 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ __all__ = [
     "BLANK",
     "Damaged",
     "appearing",
+    "as_json",
     "finite",
     "folder_appearing",
     "make_once",
@@ -48,7 +48,6 @@ _HOST = sha256(platform.node().encode()).hexdigest()[:8]
 _TORN = re.compile(r"\.(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp")
 """Names of files that a killed program left half written; they did not always tell the host."""
 _DAY = 86_400.0
-_plain = partial(json.dumps, ensure_ascii=False)
 
 BLANK = "sha256 " + "0" * 64
 """A seal that is still to be filled in."""
@@ -141,24 +140,19 @@ def write(path: Path, content: bytes | str, lasting: bool = True) -> None:
 
 
 def write_json(
-    path: Path, value: Any, seal: bool = True, lasting: bool = True, is_long: bool = False
+    path: Path, value: Mapping[str, Any], seal: bool = True, lasting: bool = True
 ) -> None:
-    """Writes plain values as JSON; numbers that are not finite become null.
+    """Writes a JSON object, a line a key: lines within lists take ten times as long to write.
 
     Args:
         path: The file.
-        value: A dict where it is sealed.
+        value: Plain values by name.
         seal: Whether to add its seal, as the key ``seal``.
         lasting: See :func:`appearing`.
-        is_long: Whether a value may hold thousands: then each stands on one line, which takes a
-            tenth of the time.
     """
-    plain = finite({**value, "seal": BLANK} if seal else value)
-    if is_long:
-        lines = (f"{_plain(name)}: {_plain(inner)}" for name, inner in plain.items())
-        text = "{\n  " + ",\n  ".join(lines) + "\n}\n"
-    else:
-        text = _plain(plain, indent=2) + "\n"
+    whole = {**value, "seal": BLANK} if seal else value
+    lines = (f"{as_json(name)}: {as_json(inner)}" for name, inner in whole.items())
+    text = "{\n  " + ",\n  ".join(lines) + "\n}\n"
     write(path, sealed(text) if seal else text, lasting)
 
 
@@ -217,6 +211,14 @@ def _place(content: bytes) -> slice | None:
 
 def _digest(content: bytes, place: slice) -> bytes:
     return sha256(content[: place.start] + content[place.stop :]).hexdigest().encode()
+
+
+def as_json(value: Any) -> str:
+    """Plain values on a line of JSON; numbers that are not finite become null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(value), ensure_ascii=False)
 
 
 def finite(value: Any) -> Any:

@@ -282,7 +282,7 @@ def test_should_the_maker_die_the_next_one_makes_it(tmp_path):
 def test_a_long_file_is_sealed_too(tmp_path):
     """A thousand parts on one line between the braces, the seal on the next."""
     path, value = tmp_path / "mix.json", {"parts": [{"shard": f"{t:03d}"} for t in range(1000)]}
-    write_json(path, value, is_long=True)
+    write_json(path, value)
     assert read_json(path) == value
     assert len(path.read_text().splitlines()) == 4
     assert json.loads(path.read_text())["parts"] == value["parts"]

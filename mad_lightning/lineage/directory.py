@@ -294,7 +294,7 @@ class LineageDirectory:
                 return
         parts = [vars(part) for part in mix.parts]  # there may be thousands: no deep copies
         kept = {"generation": mix.generation, "parts": parts}
-        write_json(self.mix_file(mix.generation), kept, lasting=False, is_long=True)
+        write_json(self.mix_file(mix.generation), kept, lasting=False)
 
     def mix(self, t: int) -> Mix | None:
         """What a generation was trained on; None if that was not kept.

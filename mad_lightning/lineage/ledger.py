@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from mad_lightning.files import finite, with_nan
+from mad_lightning.files import as_json, with_nan
 from mad_lightning.lineage.quantities import UNKNOWN, MeasurementError, Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
@@ -116,7 +116,7 @@ class GenerationRecord:
         plain["quantities"] = {
             name: meaning.to_plain() for name, meaning in self.quantities.items()
         }
-        return json.dumps(finite(plain), ensure_ascii=False)
+        return as_json(plain)
 
     @classmethod
     @lru_cache(maxsize=8192)  # a long ledger is asked for often
