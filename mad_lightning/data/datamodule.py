@@ -90,7 +90,7 @@ class MixLoader:
         self.images = self.n if exact or images is None else images
         if not exact:
             self.images = math.ceil(self.images / batch_size) * batch_size
-        self.at_once = 1 if exact else at_once
+        self.at_once = at_once
         self.address, self.rank, self.world_size, self.epoch = address, rank, world_size, epoch
         self._lap = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -110,7 +110,7 @@ class MixLoader:
         for lap in range(start // self.n, math.ceil(stop / self.n)):
             first = lap * self.n
             pieces.append(self.order(lap)[max(0, start - first) : stop - first])
-        return torch.cat(pieces)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def gather(self, index: Tensor) -> Samples:
         """Samples by their place in the concatenated parts, of which it touches those it needs."""
@@ -132,12 +132,16 @@ class MixLoader:
         begin, end = (epoch * self.images for epoch in (self.epoch(), self.epoch() + 1))
         for start in range(begin, end, self.batch_size * self.at_once):
             stop = min(start + self.batch_size * self.at_once, end)
-            batches = self.indices(start, stop).split(self.batch_size)
-            shares = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
-            samples = self.gather(torch.cat(shares))
+            index = self.indices(start, stop)
+            size = min(self.batch_size, len(index))
+            if self.world_size > 1:
+                batches = index.split(size)
+                shares = [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
+                index, size = torch.cat(shares), max(1, len(shares[0]))
+            samples = self.gather(index)
             if self.at_once > 1:
                 first = start // self.batch_size
-                samples = Batches(samples.values, samples.labels, len(batches), first)
+                samples = Batches(samples.values, samples.labels, size, first)
             yield samples
 
 
@@ -229,7 +233,9 @@ class GenerationDataModule(Described, L.LightningDataModule):
         if part.shard is None:
             samples = self.real(seed).read(part.start, part.count)
         else:
-            samples = shards[part.shard].samples[part.start : part.stop]
+            samples = shards[part.shard].samples
+            if part.start or part.count < len(samples):  # there may be hundreds, most of them whole
+                samples = samples[part.start : part.stop]
         if len(samples) != part.count:
             raise OSError(f"{part} holds only {len(samples)} samples")
         return samples

@@ -24,6 +24,7 @@ class ClosedForm(Generator):
     """Abstract family with a closed form; what it fits are buffers."""
 
     exact_pass = True
+    batches_at_once = 8
 
     def __init__(self) -> None:
         super().__init__()

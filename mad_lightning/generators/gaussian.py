@@ -18,7 +18,7 @@ from torch import Tensor
 from mad_lightning.generators.closed_form import ClosedForm, Estimator
 from mad_lightning.processes import Team
 from mad_lightning.refusal import Refused, check_memory, check_one_of
-from mad_lightning.samples import Law, Samples, SampleSpec, to_floats
+from mad_lightning.samples import Batches, Law, Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
 
 __all__ = ["Gaussian"]
@@ -96,22 +96,27 @@ class Gaussian(ClosedForm):
             moment.zero_()
 
     def training_step(self, batch: Samples, batch_idx: int) -> None:
-        """Adds a batch to the moments."""
+        """Adds a batch to the moments, or several, one after the other."""
+        for one in batch.apart() if isinstance(batch, Batches) else [batch]:
+            self._add(one)
+
+    def _add(self, batch: Samples) -> None:
         x = to_floats(batch.values).double().flatten(1)
         groups = {0: x} if len(x) else {}
         if len(self.n) > 1 and batch.labels is not None:
             groups = {k: x[batch.labels == k] for k in batch.labels.unique().tolist()}
         for k, rows in groups.items():
             mean = rows.mean(dim=0)
-            centred = rows - mean
+            centred = rows.sub_(mean)
             self._merge(k, float(len(rows)), mean, centred.T @ centred)
 
     def _merge(self, k: int, n: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
         """Adds partial moments to those of group k (Chan et al., 1983, equation 2.1)."""
-        total = self.n[k] + n
+        before = self.n[k]
+        total = before + n
         gap = mean - self.mean[k]
-        self.scatter[k] += scatter + torch.outer(gap, gap) * (self.n[k] * n / total)
-        self.mean[k] += gap * (n / total)
+        self.scatter[k].add_(scatter.add_(gap.outer(gap).mul_(before * n / total)))
+        self.mean[k].add_(gap.mul_(n / total))
         self.n[k] = total
 
     def on_train_epoch_end(self) -> None:

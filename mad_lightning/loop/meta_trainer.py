@@ -444,29 +444,17 @@ class MetaTrainer:
             Refused: If its generator's weights are not, either.
         """
         try:
-            self.check_shard(name)
+            self.store.check(name, self.told)
             return
         except OSError as error:
             damage = str(error)
         try:
             self.draw_again(name)
-            self.check_shard(name)
+            self.store.check(name, self.told)
         except OSError as error:
             remedy = "bring it back from a copy; or begin another lineage, with a `name` of its own"
             with at("lineage"):
                 raise Refused("", f"{damage}; {error}", remedy) from None
-
-    def check_shard(self, name: str) -> None:
-        """Reads a shard.
-
-        Raises:
-            OSError: If it is not there, not whole, or not the one that the ledger tells of.
-        """
-        shard, t = self.store[name], Part("synthetic", name, 0, 1).generation
-        kind = "shard" if t is not None and name == shard_name(t) else "published"
-        _ = shard.samples
-        if self.told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
-            raise Damaged(shard.values_file, "the ledger tells of other samples")
 
     def draw_again(self, name: str) -> None:
         """Draws a shard from the weights that its generator had.

@@ -60,7 +60,8 @@ class OnePass:
             datamodule: Was fed.
             ckpt_path: There is none: a pass leaves no checkpoint behind before its end.
         """
-        self.generator, batches = generator, datamodule.loader()
+        self.generator = generator
+        batches = datamodule.loader(at_once=generator.batches_at_once)
         self.num_training_batches = len(batches)
         plugin = self.precision_plugin
         plugin.convert_module(generator).to(self.device).train()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from mad_lightning.data.shards import Shard
+from mad_lightning.files import Damaged
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.policies import Part, shard_name
 
 __all__ = ["Store"]
 
@@ -23,12 +25,36 @@ class Store(dict[str, Shard]):
     def __init__(self, lineage: LineageDirectory) -> None:
         super().__init__()
         self.lineage = lineage
+        self._sound: set[str] = set()  # what the ledger tells of
 
     def __missing__(self, name: str) -> Shard:
         self[name] = Shard(self.lineage.shard(name))
         return self[name]
 
+    def check(self, name: str, told: Mapping[int | None, Mapping[str, str]]) -> None:
+        """Reads a shard, once.
+
+        Args:
+            name: Of the shard.
+            told: Digests by generation, as the ledger has them.
+
+        Raises:
+            OSError: If it is not there, not whole, or not the one that the ledger tells of.
+        """
+        if name in self._sound:
+            return
+        shard, t = self[name], Part("synthetic", name, 0, 1).generation
+        kind = "shard" if t is not None and name == shard_name(t) else "published"
+        _ = shard.samples
+        if told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
+            raise Damaged(shard.values_file, "the ledger tells of other samples")
+        self._sound.add(name)
+
     def drop_others(self, names: Collection[str]) -> None:
         """Lets go of the shards that are not among these."""
         for name in self.keys() - {*names}:
             del self[name]
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._sound.discard(name)

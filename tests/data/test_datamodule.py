@@ -266,7 +266,7 @@ def test_batches_at_once_are_the_same_batches(rank, at_once):
         )
         apart = [batch for group in groups for batch in group.to("cpu").apart()]
         assert [places(batch) for batch in apart] == [places(batch) for batch in one_by_one]
-        assert [group.number for group in groups] == [len(group) // 3 for group in groups]
+        assert {group.size for group in groups} == {3}
 
 
 @pytest.mark.parametrize(
@@ -286,8 +286,15 @@ def test_a_generator_gets_batches_at_once_unless_the_trainer_counts_them(data, c
     assert data.loader().at_once == 1
 
 
-def test_an_exact_pass_has_batches_one_by_one():
-    assert [len(batch) for batch in loader(exact=True, at_once=2)] == [4] * 5 + [3]
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("at_once", [2, 5, 100])
+def test_the_short_last_batch_of_an_exact_pass_comes_with_the_others(rank, at_once):
+    arguments = {"batch_size": 11, "exact": True, "rank": rank, "world_size": 2}
+    one_by_one = [places(batch) for batch in loader(**arguments)]
+    groups = list(loader(**arguments, at_once=at_once))
+    assert [len(batch) for batch in one_by_one] == ([6, 6, 1] if rank == 0 else [5, 5, 0])
+    apart = [places(batch) for group in groups for batch in group.apart()]
+    assert apart == [batch for batch in one_by_one if batch]
 
 
 def test_synthetic_samples_stay_in_their_file(data, shards):

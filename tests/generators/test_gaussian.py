@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mad_lightning.generators import Gaussian
-from mad_lightning.samples import Samples, SampleSpec
+from mad_lightning.samples import Batches, Samples, SampleSpec
 from mad_lightning.seeds import sample_seeds
 
 
@@ -33,6 +33,15 @@ def test_moments_are_numpys_whatever_the_batches(x, estimator, ddof, size, fitte
     data = x.double().numpy()
     np.testing.assert_allclose(law.mean, data.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(law.covariance, np.cov(data.T, ddof=ddof), rtol=1e-9)
+
+
+def test_batches_that_come_together_count_one_after_the_other(x, fitted, fit):
+    """To the last bit."""
+    labels = torch.arange(101) % 3
+    together = Gaussian().build(SampleSpec.of(x, labels))
+    groups = [Batches(x[:34], labels[:34], 17), Batches(x[34:], labels[34:], 17, 2)]
+    fit(together, groups, epochs=2)
+    assert together.digest() == fitted(x, labels, size=17).digest()
 
 
 def test_one_gaussian_a_class(x, fitted):

@@ -384,7 +384,7 @@ def test_two_processes_fit_what_one_does(tmp_path, run):
 
 
 def test_sigkill_in_every_phase_changes_nothing(tmp_path, run):
-    places = [["train", 2], ["train", 6], ["sample", 2], ["record", 0]]
+    places = [["train", 1], ["train", 2], ["sample", 2], ["record", 0]]
     options = [*TINY, "--data.cache", str(tmp_path / "cache"), "--trainer.max_epochs", "2"]
     command = ["tests/crash.py", str(tmp_path / "runs"), json.dumps(places), *options]
     results = json.loads(run(*command).splitlines()[-1])

@@ -324,7 +324,7 @@ class Loader:
         given, before, self.epoch = images(), 4 * self.epoch, self.epoch + 1
         for start in range(0, 4, self.at_once):
             joined = Samples.joined(given[start : start + self.at_once])
-            yield Batches(joined.values, joined.labels, len(joined) // 8, before + start)
+            yield Batches(joined.values, joined.labels, 8, before + start)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])

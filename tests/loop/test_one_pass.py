@@ -52,8 +52,8 @@ for name in HOOKS:
 
 
 def fitted(family, source, cache, one_pass):
-    """A family fitted to 1,000 samples in 4 batches, by one way or the other."""
-    data = GenerationDataModule(source, batch_size=250, n_reference=797, cache=str(cache))
+    """A family fitted by one way or the other to 1,000 samples, the last batch of them short."""
+    data = GenerationDataModule(source, batch_size=90, n_reference=797, cache=str(cache))
     torch.default_generator.manual_seed(7)
     generator = family().build(data.real().spec)
     trial = SeedBlock(0, sample_seeds(0, 8, 3), None, 1.0)
