@@ -237,7 +237,7 @@ class WandB(LineageCallback):
         self, bar: Callable[[Iterable[GenerationRecord]], Iterable[GenerationRecord]] = iter
     ) -> None:
         os.environ["WANDB_SILENT"] = "true"  # a setting would not silence wandb's own setup
-        online = self._chosen not in ("offline", "dryrun") and _has_key()
+        online = self._chosen not in ("offline", "dryrun") and has_key()
         if self._chosen == "online" and not online:
             say("W&B: the run is offline, since there is no API key (see `wandb login`)")
         self._notes.complete = False
@@ -484,7 +484,7 @@ class _Notes:
         write_json(self.path, notes)
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether wandb would find a key; where it would not, it would ask for one and wait."""
     import wandb
 

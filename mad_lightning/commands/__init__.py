@@ -24,7 +24,20 @@ from mad_lightning.refusal import Diverged, Refused
 
 __all__ = ["VERBS", "flag", "main", "page"]
 
-VERBS = ("train", "branch", "report", "study", "measure", "verify", "export", "wandb")
+VERBS = (
+    "train",
+    "branch",
+    "report",
+    "study",
+    "measure",
+    "verify",
+    "export",
+    "wandb",
+    "configs",
+    "doctor",
+)
+_ALONE = ("configs", "doctor")
+"""Verbs that need no arguments."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -45,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
             print(overview())
         elif verb not in VERBS:
             raise unknown(verb)
-        elif not rest or {"-h", "--help"} & {*rest}:
+        elif {"-h", "--help"} & {*rest} or not (rest or verb in _ALONE):
             print(page(verb))
         else:
             run(verb, rest)

@@ -41,7 +41,9 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         path = Path(missing[1])
         there = [file.name for file in path.parent.glob("*.y*ml")]
         near = difflib.get_close_matches(path.name, there, 3, 0.5)
-        hint = f"did you mean {_either(near)}?" if near else "configs/ holds those that come along"
+        hint = (
+            f"did you mean {_either(near)}?" if near else "mad configs lists those that come along"
+        )
         return Refused(field, f"there is no file {path}", hint)
     unknown = re.search(r"[Oo]ption '([\w.+]+)' is not accepted", text) or re.search(
         r"[Uu]nrecognized arguments: (?:--)?([\w.+]+)", text

@@ -56,7 +56,7 @@ def text_of(path: Path, name: str) -> str:
         problem = f"is no UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}"
         raise Unreadable(Refused(name, problem, "save it as UTF-8")) from None
     if not text.strip():
-        raise Unreadable(Refused(name, "is empty", "configs/ holds files that say something"))
+        raise Unreadable(Refused(name, "is empty", "mad configs lists files that say something"))
     check(text, name)
     return text
 

@@ -22,6 +22,7 @@ Groups of options:
   --callbacks           observers of the lineage: Console, SampleGrids, WandB, StopWhenMAD
   --trainer.*           Lightning's Trainer: accelerator, devices, strategy, max_epochs, ...
 
+  --dry_run             print generations, images, disk and time (if known), train nothing
   --print_config        print the resolved configuration and exit
   --full_help           every option with its type and default
   --generator.help Diffusion     the options of one class (also data.source, policy, ...)
@@ -54,6 +55,7 @@ from mad_lightning.commands.reading import Unreadable, read_strictly
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.settings import LineageSettings
+from mad_lightning.loop.forecast import forecast
 from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
@@ -244,9 +246,13 @@ def _places_of(kind: type, config: Any, place: str) -> Iterator[str]:
 
 
 def run(args: Sequence[str]) -> None:
-    """Trains the lineage that the arguments describe."""
-    build(["--help" if arg == "--full_help" else arg for arg in args]).fit()
-    part_ways()
+    """Trains the lineage that the arguments describe, or says what that would cost."""
+    said = ["--help" if arg == "--full_help" else arg for arg in args if arg != "--dry_run"]
+    meta = build(said)
+    if "--dry_run" in args:
+        return print(forecast(meta))
+    meta.fit()
+    return part_ways()
 
 
 def build(args: Sequence[str], kind: Callable[..., MetaTrainer] = MetaTrainer) -> MetaTrainer:

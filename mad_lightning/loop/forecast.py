@@ -1,0 +1,124 @@
+"""What a lineage will cost, before it starts: generations, images, disk, and time if it is known.
+
+Counts are arithmetic on the configuration. Seconds are those of generations that the same settings
+have cost already, in this lineage or in another seed's beside it; without one they are not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.loop.admission import admit
+from mad_lightning.loop.machine import sample_bytes, size, weight_bytes
+from mad_lightning.loop.meta_trainer import MetaTrainer
+from mad_lightning.refusal import Refused
+
+__all__ = ["Forecast", "forecast"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The generations that a lineage lacks.
+
+    Attributes:
+        name: The lineage.
+        finished: Generations that stand.
+        mixes: Of each generation that comes: its number, real, fresh and synthetic samples.
+        trained: Images (or vectors) that it is trained on, counted as often as they are seen.
+        drawn: Samples that it draws.
+        samples_bytes: What all of them weigh on disk.
+        weights_bytes: What all weights weigh.
+        seconds: Of all that come; None if no generation of these settings was ever trained here.
+    """
+
+    name: str
+    finished: int
+    mixes: list[tuple[int, int, int, int]]
+    trained: list[int]
+    drawn: list[int]
+    samples_bytes: int
+    weights_bytes: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        head = f"{'generation':>10} {'real':>9} {'fresh':>9} {'synthetic':>10}"
+        lines = [
+            f"{self.name}: {len(self.mixes)} generations to come, {self.finished} finished",
+            f"{head} {'trained on':>12} {'drawn':>9}",
+        ]
+        rows = zip(self.mixes, self.trained, self.drawn, strict=True)
+        for place, ((t, real, fresh, synthetic), trained, drawn) in enumerate(rows):
+            if 10 <= place < len(self.mixes) - 1:
+                lines += [f"{'...':>10}"] if place == 10 else []
+                continue
+            lines.append(
+                f"{t:>10} {real:>9,} {fresh:>9,} {synthetic:>10,} {trained:>12,} {drawn:>9,}"
+            )
+        time = "known after generation 1"
+        if self.seconds is not None:
+            time = f"about {_duration(self.seconds)}, as the same settings took before"
+        disk = f"{size(self.samples_bytes)} of samples, {size(self.weights_bytes)} of weights"
+        total = f"{sum(self.trained):,} trained on, {sum(self.drawn):,} drawn"
+        return "\n".join([*lines, f"in all: {total}", f"disk:   {disk}", f"time:   {time}"])
+
+
+def forecast(meta: MetaTrainer) -> Forecast:
+    """What the lineage will cost; nothing is trained or written.
+
+    Raises:
+        Refused: If it cannot be trained as configured.
+    """
+    admit(meta)
+    generator = meta.fresh_generator(1)
+    finished = len(meta.lineage.records())
+    coming = range(finished + 1, meta.settings.generations + 1)
+    mixes = [meta.policy.mix(t) for t in coming]
+    drawn = [max(meta.data.n_reference, meta.policy.n_draw(t)) for t in coming]
+    known = [sum(record.seconds.values()) for record in _alike(meta)]
+    return Forecast(
+        meta.lineage.name,
+        finished,
+        [(mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic) for mix in mixes],
+        [_trained(meta, generator, len(mix)) for mix in mixes],
+        drawn,
+        sum(drawn) * sample_bytes(generator.spec),
+        len(coming) * weight_bytes(generator),
+        len(coming) * fmean(known) if known else None,
+    )
+
+
+def _trained(meta: MetaTrainer, generator: Generator, mix: int) -> int:
+    """Images of a generation."""
+    if generator.exact_pass:
+        return mix
+    arguments, size = meta.trainers.arguments(), meta.data.batch_size
+    batches = math.ceil((meta.data.images_per_epoch or max(size, mix)) / size)
+    limit = arguments.get("limit_train_batches")
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(limit * batches)
+    epochs, most = arguments.get("max_epochs") or 1000, arguments.get("max_steps") or -1
+    steps = batches * epochs if epochs > 0 else most
+    return size * (min(steps, most) if most > 0 else steps)
+
+
+def _alike(meta: MetaTrainer) -> Iterator[GenerationRecord]:
+    """Generations that the same settings have made, here or beside it."""
+    for path in sorted(meta.lineage.path.parent.glob("*/")):
+        try:
+            records = LineageDirectory(path).records()
+        except (Refused, OSError):
+            continue  # what is damaged tells nothing
+        yield from (r for r in records if r.digests.get("settings") == meta.settings_digest)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,62 @@
+"""What a lineage is said to cost is what it costs, and saying so costs nothing."""
+
+import pytest
+
+from mad_lightning.commands import main
+from mad_lightning.commands.train import build
+from mad_lightning.loop.forecast import forecast
+
+
+def arguments(root, family, *more, name="x_seed0"):
+    return [
+        "--lineage.root", str(root / "runs"), "--lineage.name", name,
+        "--lineage.generations", "3", "--data.cache", str(root / "cache"),
+        "--policy", "SyntheticAugmentation", "--policy.n_real", "70",
+        "--policy.n_synthetic", "50", "--data.source", "Digits", "--data.n_reference", "60",
+        "--data.batch_size", "16", "--generator", family, "--evaluator.extractor", "Identity",
+        "--evaluator.metrics", '["Frechet"]', "--callbacks", "[]", "--trainer.accelerator", "cpu",
+        *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("Gaussian", []),
+        ("Glow", ["--trainer.max_epochs", "2"]),
+        ("Glow", ["--data.images_per_epoch", "50", "--trainer.max_epochs", "3"]),
+        ("Glow", ["--trainer.max_epochs", "3", "--trainer.max_steps", "4"]),
+        ("Glow", ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2"]),
+    ],
+)
+def test_counts_are_those_of_the_ledger(family, more, tmp_path):
+    if family == "Glow":
+        more = [*more, "--generator.couplings", "1", "--generator.hidden", "4"]
+    meta = build(arguments(tmp_path, family, *more))
+    told = forecast(meta)
+    assert [*tmp_path.glob("runs/*")] == []
+    records = meta.fit()
+    assert told.trained == [
+        record.images or len(meta.policy.mix(t)) for t, record in enumerate(records, 1)
+    ]
+    assert told.mixes == [(r.generation, r.n_real, r.n_fresh, r.n_synthetic) for r in records]
+    files = [meta.lineage.shard(f"{t:03d}").with_suffix(".safetensors") for t in (1, 2, 3)]
+    assert told.samples_bytes == pytest.approx(sum(f.stat().st_size for f in files), rel=0.1)
+    weights = [meta.lineage.weights(t).stat().st_size for t in (1, 2, 3)]
+    assert told.weights_bytes < sum(weights) < told.weights_bytes + 3 * 30_000
+
+
+def test_time_is_what_the_same_settings_took_before(tmp_path, capsys):
+    assert forecast(build(arguments(tmp_path, "Gaussian"))).seconds is None
+    records = build(arguments(tmp_path, "Gaussian")).fit()
+    took = sum(sum(record.seconds.values()) for record in records)
+    sibling = arguments(tmp_path, "Gaussian", "--seed_everything", "1", name="x_seed1")
+    assert forecast(build(sibling)).seconds == pytest.approx(took)
+    other = arguments(tmp_path, "Gaussian", "--policy.n_real", "71", name="other")
+    assert forecast(build(other)).seconds is None
+    capsys.readouterr()
+    main(["train", *arguments(tmp_path, "Gaussian", "--lineage.generations", "5"), "--dry_run"])
+    text = capsys.readouterr().out
+    assert "2 generations to come, 3 finished" in text
+    assert "as the same settings took before" in text
+    assert max(map(len, text.splitlines())) <= 80
