@@ -54,7 +54,7 @@ def explained():
             "no such field",
             "did you mean n_fresh? ",
         ),
-        (["--config=nowhere.yaml"], "config", "nowhere.yaml", "configs/"),
+        (["--config=nowhere.yaml"], "config", "nowhere.yaml", "mad configs"),
     ],
     ids=str,
 )
