@@ -1,15 +1,19 @@
 """Axes, lines, dots and text as SVG: one look, one palette.
 
 A drawing is text, joined from pieces; it takes no plotting library to make, and no script and no
-network to see. Lengths are pixels, and y grows downwards.
+network to see. Lengths are pixels, and y grows downwards. For papers the same drawing is painted
+again, shape by shape, as PDF.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 __all__ = [
     "DASHED",
@@ -23,6 +27,7 @@ __all__ = [
     "document",
     "dot",
     "line",
+    "painted",
     "text",
     "ticks",
     "width_of",
@@ -38,6 +43,7 @@ _FONT_SIZE = 12
 _FONT = 'font-family="Helvetica, Arial, sans-serif" stroke-linejoin="round"'
 _LINE = 17  # from one line of text to the next
 _GAP = 10  # between axes and the text beside them
+_DOTS = 24  # that a line has at most; of more, half as many
 _MIDDLE = 4  # from the middle of a digit to its baseline
 
 Points = Sequence[tuple[float, float]]
@@ -62,7 +68,8 @@ def text(x: float, y: float, words: str, anchor: str = "start", colour: str = IN
 
 def width_of(words: str) -> float:
     """About how wide a line of text is."""
-    return 0.525 * _FONT_SIZE * len(words)
+    wide = sum(0.2 if letter.isupper() or letter in "mw" else 0.0 for letter in words)
+    return _FONT_SIZE * (0.525 * len(words) + wide)
 
 
 def dot(x: float, y: float, index: int, radius: float = 3) -> str:
@@ -114,7 +121,8 @@ class Axes:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the axes themselves."""
-        numbers, half_a_number = 46, 14
+        numbers = max(46.0, _GAP + max(width_of(f"{tick:g}") for tick in self.y))
+        half_a_number = 14
         titles, below = _GAP + 2 * _LINE, 3 * _LINE
         right, bottom = self.left + self.width, self.top + self.height
         return self.left + numbers, self.top + titles, right - half_a_number, bottom - below
@@ -157,7 +165,95 @@ class Axes:
         return f'<{tag} points="{places}" {paint}/>'
 
     def path(self, points: Points, index: int, grow: float = 0) -> Iterator[str]:
-        """A group's line and its dots, which may grow; no dots where they would touch."""
+        """A group's line and its dots, which may grow; fewer where they would touch."""
         yield self.area(points, f'fill="none" stroke="{colour_of(index)}" {SOLID}', "polyline")
-        for k, (x, y) in enumerate(points if grow or len(points) <= 24 else ()):
-            yield dot(*self.at(x, y), index, 3 + grow * k / len(points))
+        step = 1 if len(points) <= _DOTS else math.ceil(2 * len(points) / _DOTS)
+        for k in range((len(points) - 1) % step, len(points), step) if points else ():
+            yield dot(*self.at(*points[k]), index, 3 + grow * k / len(points))
+
+
+# for papers
+
+
+def painted(drawing: str, kind: str = "pdf") -> bytes:
+    """A drawing of ours in another format, with the same shapes and colours.
+
+    Args:
+        drawing: What :func:`document` made.
+        kind: ``pdf``, whose text stays text, or ``png``, at 300 dots an inch on paper.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    root = ET.fromstring(drawing)
+    width, height = map(float, root.get("viewBox", "").split()[2:])
+    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    for order, (shape, down) in enumerate(_shapes(root)):
+        axes.add_artist(_artist(shape, down, width)).set_zorder(order)
+    file = io.BytesIO()
+    with rc_context({"pdf.fonttype": 42}):  # TrueType, which journals ask for
+        undated = {"CreationDate": None} if kind == "pdf" else None
+        figure.savefig(file, format=kind, dpi=300, metadata=undated)
+    return file.getvalue()
+
+
+_DPI = 72  # a pixel is a point
+
+
+def _shapes(inside: ET.Element, down: float = 0.0) -> Iterator[tuple[ET.Element, float]]:
+    """All shapes in their order, and by how much their group was moved down."""
+    for shape in inside:
+        moved = shape.get("transform", "translate(0 0)")[:-1].partition(" ")[2]
+        if len(shape):
+            yield from _shapes(shape, down + float(moved))
+        else:
+            yield shape, down
+
+
+def _artist(shape: ET.Element, down: float, width: float) -> Any:
+    """One shape, as matplotlib has it."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Circle, Polygon, Rectangle
+    from matplotlib.text import Text
+
+    def number(name: str, otherwise: float = 1.0) -> float:
+        return float(shape.get(name, otherwise))
+
+    colours: dict[str, Any] = {
+        "facecolor": shape.get("fill"),
+        "edgecolor": shape.get("stroke", "none"),
+    }
+    match shape.tag.rpartition("}")[2]:
+        case "rect":
+            return Rectangle((0, 0), width, 1e4, **colours)
+        case "circle":
+            centre = number("cx"), number("cy") + down
+            return Circle(centre, number("r"), linewidth=1, **colours)
+        case "text":
+            anchors: dict[str, Any] = {"start": "left", "middle": "center", "end": "right"}
+            return Text(
+                number("x"), number("y") + down, shape.text or "", parse_math=False,
+                color=shape.get("fill"), fontsize=0.87 * _FONT_SIZE,  # DejaVu Sans is wider
+                horizontalalignment=anchors[shape.get("text-anchor", "start")],
+            )  # fmt: skip
+        case "polygon":
+            return Polygon(_places(shape, down), alpha=number("fill-opacity"), **colours)
+        case "polyline":
+            places = _places(shape, down)
+        case _:
+            places = [(number(f"x{end}"), number(f"y{end}") + down) for end in "12"]
+    dashes = [float(length) for length in shape.get("stroke-dasharray", "").split()]
+    style = (0, [length / number("stroke-width") for length in dashes]) if dashes else "-"
+    look: dict[str, Any] = {
+        "color": shape.get("stroke"),
+        "linewidth": number("stroke-width"),
+        "linestyle": style,
+    }
+    return Line2D(*zip(*places, strict=True), solid_joinstyle="round", **look)
+
+
+def _places(shape: ET.Element, down: float) -> list[tuple[float, float]]:
+    pairs = (place.split(",") for place in shape.get("points", "").split())
+    return [(float(x), float(y) + down) for x, y in pairs]

@@ -12,7 +12,8 @@ is said first, in a sentence or two; then come its values, and the field's defin
 Options:
   --metrics NAME ...   what to show (default: all)
   --markdown           print all that is known as Markdown, not for a terminal
-  --figure SVG         curves (default: precision and recall)
+  --figure PATH        curves (default: precision and recall), .svg, .pdf or .png
+  --plane PATH         fidelity against diversity, .svg, .pdf or .png
   --html HTML          all metrics and samples on one page
   --json JSON          all numbers and verdicts, for programs
 """
@@ -23,9 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mad_lightning.commands.explain import PlainParser
+from mad_lightning.drawing import painted
 from mad_lightning.files import write, write_json
 from mad_lightning.refusal import Refused
-from mad_lightning.report.figures import figure
+from mad_lightning.report.figures import figure, plane
 from mad_lightning.report.groups import load, metrics_of
 from mad_lightning.report.judged import judgements
 from mad_lightning.report.page import page
@@ -36,6 +38,9 @@ from mad_lightning.report.words import headline
 __all__ = ["build_parser", "run"]
 
 
+_KINDS = (".svg", ".pdf", ".png")
+
+
 def build_parser() -> PlainParser:
     """All that may be said to the report."""
     parser = PlainParser("report")
@@ -43,7 +48,8 @@ def build_parser() -> PlainParser:
     add("lineages", nargs="+", metavar="DIRECTORY")
     add("--metrics", nargs="+", metavar="NAME")
     add("--markdown", action="store_true")
-    add("--figure", type=Path, metavar="SVG")
+    add("--figure", type=Path, metavar="PATH")
+    add("--plane", type=Path, metavar="PATH")
     add("--html", type=Path, metavar="HTML")
     add("--json", type=Path, metavar="JSON")
     return parser
@@ -52,8 +58,10 @@ def build_parser() -> PlainParser:
 def run(args: Sequence[str]) -> None:
     """Prints table and verdict, and writes what else was asked for."""
     given = build_parser().parse_args(args)
-    if given.figure and given.figure.suffix != ".svg":
-        raise Refused("--figure", f"{given.figure} is no SVG", "name it *.svg")
+    for option, path in (("--figure", given.figure), ("--plane", given.plane)):
+        if path and path.suffix not in _KINDS:
+            problem = f"{path} is neither SVG nor PDF nor PNG"
+            raise Refused(option, problem, f"name it *{', *'.join(_KINDS)}")
     groups = load(given.lineages)
     known = metrics_of(groups)
     curves = [name for name in ("precision", "recall") if name in known] or known
@@ -66,8 +74,14 @@ def run(args: Sequence[str]) -> None:
         for part in report(groups, judged, shown, console.width):
             console.print(part)
     if given.figure:
-        write(given.figure, figure(groups, given.metrics or curves))
+        _draw(given.figure, figure(groups, given.metrics or curves))
+    if given.plane:
+        _draw(given.plane, plane(groups))
     if given.html:
         write(given.html, page(groups))
     if given.json:
         write_json(given.json, summary(groups), seal=False)
+
+
+def _draw(path: Path, drawing: str) -> None:
+    write(path, drawing if path.suffix == ".svg" else painted(drawing, path.suffix[1:]))

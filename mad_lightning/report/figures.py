@@ -25,7 +25,7 @@ from mad_lightning.report.groups import Group, floor_of, lineages_of, meanings_o
 
 __all__ = ["figure", "plane"]
 
-_PANEL_WIDTH, _PANEL_HEIGHT = 254, 274
+_PANEL_WIDTH, _PANEL_HEIGHT = 254.0, 274.0  # wider for a metric of a long name
 _COLUMNS = 3
 _EDGE = 14  # white beside what was drawn
 
@@ -39,22 +39,27 @@ def figure(groups: Sequence[Group], metrics: Sequence[str]) -> str:
     protocol, meanings = protocol_of(groups, metrics), meanings_of(groups)
     rows = max(1, math.ceil(len(metrics) / _COLUMNS))
     columns = math.ceil(len(metrics) / rows)
+    width = max(_PANEL_WIDTH, 4 * _EDGE + max(map(width_of, metrics), default=0.0))
     panels = (
         _panel(
             groups,
             metric,
             meanings[metric],
-            _PANEL_WIDTH * (place % columns),
-            _PANEL_HEIGHT * (place // columns),
+            (width * (place % columns), _PANEL_HEIGHT * (place // columns)),
+            width,
         )
         for place, metric in enumerate(metrics)
     )
-    size = _PANEL_WIDTH * columns + _EDGE, _PANEL_HEIGHT * rows
+    size = width * columns + _EDGE, _PANEL_HEIGHT * rows
     return _sheet(groups, protocol, chain.from_iterable(panels), *size)
 
 
 def _panel(
-    groups: Sequence[Group], metric: str, quantity: Quantity, left: float, top: float
+    groups: Sequence[Group],
+    metric: str,
+    quantity: Quantity,
+    corner: tuple[float, float],
+    width: float,
 ) -> Iterator[str]:
     """One metric: bands below, then the floor, then lines."""
     floor, curves = floor_of(groups, metric), [group.curve(metric) for group in groups]
@@ -68,7 +73,7 @@ def _panel(
     x = range(1, last + 1) if last <= 8 else [1, *(t for t in ticks(0, last) if 1 < t <= last)]
     y = ticks(0, 1) if quantity.is_share else ticks(min(known), max(known))
     beside = 0.05 * (last - 1) or 0.5
-    axes = Axes(left, top, _PANEL_WIDTH, _PANEL_HEIGHT, x, y, beside)
+    axes = Axes(*corner, width, _PANEL_HEIGHT, x, y, beside)
     yield from axes.frame(metric, quantity.words, "generation")
     for index, band in enumerate(map(list.__add__, upper, lower)):
         yield axes.area(band, f'fill="{colour_of(index)}" fill-opacity="0.18"')

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from mad_lightning.commands import main
+from mad_lightning.drawing import painted
 from mad_lightning.lineage.ledger import GenerationRecord
-from mad_lightning.report import figure, headline, judgements, load, page, table, verdicts
+from mad_lightning.report import figure, headline, judgements, load, page, plane, table, verdicts
 
 PROTOCOL = {"n": 800, "extractor": "classifier", "k": 5}
 FLOOR = {"precision": 0.97, "recall": 0.97, "fd_classifier": 4.6}
@@ -74,6 +75,15 @@ def test_markdown_has_all_of_it(directories, capsys):
     assert capsys.readouterr().out == "\n\n".join([said, *tables])
 
 
+def test_figures_for_papers_are_those_of_the_page(directories, tmp_path, capsys):
+    files = {"--figure": tmp_path / "curves.pdf", "--plane": tmp_path / "plane.png"}
+    asked = [f"{option}={path}" for option, path in files.items()]
+    main(["report", *map(str, directories), *asked])
+    groups = load(directories)
+    assert files["--figure"].read_bytes() == painted(figure(groups, ["precision", "recall"]))
+    assert files["--plane"].read_bytes() == painted(plane(groups), "png")
+
+
 def test_only_the_metrics_that_are_named_are_shown(directories, tmp_path, capsys):
     curves = tmp_path / "curves.svg"
     main(["report", *map(str, directories), "--figure", str(curves), "--metrics", "fd_classifier"])
@@ -104,7 +114,9 @@ def test_unknown_metrics_options_and_formats_are_refused(directories, refusal):
     message = refusal("report", directories[0], "--metrics", "recall", "fid")
     assert message.startswith("error: metrics: no ledger has fid")
     assert "precision, recall, fd_classifier" in message
-    assert "name it *.svg" in refusal("report", directories[0], "--figure", "curves.png")
+    for option in ("--figure", "--plane"):
+        told = refusal("report", directories[0], option, "curves.jpg")
+        assert "name it *.svg, *.pdf, *.png" in told
     message = refusal("report", directories[0], "--htlm", "report.html")
     assert message.startswith("error: --htlm: there is no such option")
     assert "did you mean --html? " in message

@@ -93,10 +93,11 @@ def test_a_panel_says_what_its_metric_means_and_shares_have_all_their_room(
 
 
 def test_all_that_is_written_fits_between_its_neighbours(tmp_path):
-    """Fourteen panels: no title reaches into the next panel."""
-    names = [f"nearest_synthetic_{k}" for k in range(14)]
-    run = lineage(tmp_path, "fresh", 0, metrics=lambda *_: dict.fromkeys(names, 0.5))
-    drawn = ET.fromstring(figure(load([run]), names))
+    """Fourteen panels of long names, twelve groups: nothing reaches into what is next to it."""
+    names = [f"nearest_synthetic_of_my_own_extractor_{k}" for k in range(14)]
+    told = {"metrics": lambda *_: dict.fromkeys(names, 0.5), "generations": 2}
+    runs = [lineage(tmp_path, f"{k:02d}_{'LONG' * 7}", 0, **told) for k in range(12)]
+    drawn = ET.fromstring(figure(load(runs), names))
     starts = [
         (float(text.get("y")), float(text.get("x")), len(text.text))
         for text in drawn.iter(f"{SVG}text")
@@ -104,8 +105,9 @@ def test_all_that_is_written_fits_between_its_neighbours(tmp_path):
     ]
     width = float(drawn.get("width"))
     for y, x, length in starts:
+        letter = 8.0 if length == 31 else 6.3
         later = [other for height, other, _ in starts if height == y and other > x]
-        assert x + 6.3 * length < min([*later, width])
+        assert x + letter * length < min([*later, width])
 
 
 def test_a_missing_value_is_no_point(tmp_path):
@@ -129,7 +131,7 @@ def test_long_lineages_stay_small(tmp_path):
     text = figure(load([lineage(tmp_path, "fresh", 0, generations=300)]), ["recall", "precision"])
     line = next(ET.fromstring(text).iter(f"{SVG}polyline"))
     assert 60 <= len(points(line)) <= 65
-    assert len(text) < 10_000
+    assert len(text) < 12_000
 
 
 def test_nine_groups_can_be_told_apart(tmp_path):
