@@ -386,8 +386,17 @@ def _counts(words: Words) -> NDArray[np.float64]:
 
 
 def _effects(readings: NDArray[np.float64], part: float) -> Variances:
-    """Variances from readings (4, B) of pairs of halves: 00, 01, 10, 11, the reference's first."""
+    """Variances from readings (4, B) of pairs of halves: 00, 01, 10, 11, the reference's first.
+
+    A sample that one half of the reference counts and the other does not is nobody's alone. Other
+    samples would throw that anew, so it goes with them; it is in what halves of the reference
+    differ by, and found by what remains of this between halves of the samples.
+    """
     r = readings / 4.0
     with np.errstate(invalid="ignore"):  # of infinite readings nothing is known
-        of_reference, of_samples = r[0] + r[1] - r[2] - r[3], r[0] + r[2] - r[1] - r[3]
-    return Variances(np.mean(of_reference**2).item() / part, np.mean(of_samples**2).item() / part)
+        reference, samples, both = (
+            np.mean((r[0] + first * r[1] + second * r[2] + first * second * r[3]) ** 2).item()
+            for first, second in ((1, -1), (-1, 1), (-1, -1))
+        )
+    own = max(reference - both, reference / 4.0)  # two estimates may differ by chance, below 0 too
+    return Variances(own / part, (samples + reference - own) / part)

@@ -88,13 +88,14 @@ def test_the_references_part_is_what_one_reference_gives_all_who_are_measured_by
         by_name = {name: torch.tensor([r[name] for r in read]).double() for name in read[0]}
         shared.append({name: float(series.mean()) for name, series in by_name.items()})
         own.append({name: float(series.var()) for name, series in by_name.items()})
-    for name in ("recall", "fd", "kd"):
+    for name in ("precision", "recall", "coverage", "fd", "kd"):
         within = sum(each[name] for each in own) / 40
         between = float(torch.tensor([each[name] for each in shared]).double().var()) - within / 4
         reference = sum(each[name].reference for each in told) / 40
         samples = sum(each[name].samples for each in told) / 40
-        assert 0.5 < math.sqrt(reference / between) < 1.5, name
-        assert 0.75 < math.sqrt(samples / within) < 1.3, name
+        if name not in ("precision", "coverage"):  # of those, 40 references tell too little
+            assert 0.5 < math.sqrt(reference / between) < 1.5, name
+        assert 0.85 < math.sqrt(samples / within) < 1.3, name
 
 
 def test_a_part_of_the_samples_tells_the_error_of_all():
