@@ -36,12 +36,13 @@ from mad_lightning.callbacks.wandb_files import Shown, history, is_closed
 from mad_lightning.callbacks.wandb_graph import draw, steps
 from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, arm, history_row, outcome, settings
 from mad_lightning.files import Damaged, read_json, write_json
+from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
 from mad_lightning.refusal import Refused
 
-__all__ = ["WandB"]
+__all__ = ["WandB", "has_key", "run_id"]
 
 _MODES = ("auto", "online", "offline", "disabled", "dryrun", "run")
 """What ``WANDB_MODE`` may say; W&B takes dryrun for offline, and run for online."""
@@ -482,6 +483,12 @@ class _Notes:
         """Keeps them."""
         notes = {name: value for name, value in vars(self).items() if name != "path"}
         write_json(self.path, notes)
+
+
+def run_id(directory: LineageDirectory) -> str | None:
+    """W&B's name of the run that shows a lineage; None if none was begun."""
+    notes = directory.wandb_notes
+    return _Notes.read(notes, directory.wandb_folder).id if notes.exists() else None
 
 
 def has_key() -> bool:
