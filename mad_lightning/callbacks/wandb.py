@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.console import say
-from mad_lightning.callbacks.wandb_files import Shown, history, is_closed
+from mad_lightning.callbacks.wandb_files import Shown, history, is_closed, is_unsynced
 from mad_lightning.callbacks.wandb_graph import draw, steps
 from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, arm, history_row, outcome, settings
 from mad_lightning.files import Damaged, read_json, write_json
@@ -315,10 +315,9 @@ class WandB(LineageCallback):
         return shown
 
     def _drop_unsynced(self, folder: Path | None = None) -> None:
-        """Removes offline directories of this run; `wandb sync` leaves a marker in its own."""
-        for run in self._runs(folder):
-            if run.name.startswith("offline-") and not any(run.glob("*.wandb.sync*")):
-                shutil.rmtree(run, ignore_errors=True)  # not .synced, nor .syncstate of a part
+        """Removes offline directories of this run, but for what was sent, even in part."""
+        for run in filter(is_unsynced, self._runs(folder)):
+            shutil.rmtree(run, ignore_errors=True)
 
     def _arguments(self) -> dict[str, Any]:
         import wandb

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Shown", "carried", "history", "is_closed"]
+__all__ = ["Shown", "carried", "history", "is_closed", "is_unsynced"]
 
 _HEAD, _BLOCK = struct.Struct("<IHB"), 32 * 1024
 _WHOLE, _FIRST, _LAST = 1, 2, 4
@@ -81,6 +81,11 @@ def is_closed(directory: Path) -> bool:
     )
     records = map(wandb_internal_pb2.Record.FromString, contents)
     return any(record.WhichOneof("record_type") == "exit" for record in records)
+
+
+def is_unsynced(directory: Path) -> bool:
+    """Whether a run lies on this disk alone; `wandb sync` leaves a marker beside what it sent."""
+    return directory.name.startswith("offline-") and not any(directory.glob("*.wandb.sync*"))
 
 
 def carried(directory: Path) -> dict[str, dict[str, Any]]:

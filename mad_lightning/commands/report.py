@@ -16,13 +16,21 @@ Options:
   --plane PATH         fidelity against diversity, .svg, .pdf or .png
   --html HTML          all metrics and samples on one page
   --json JSON          all numbers and verdicts, for programs
+  --wandb PROJECT      a report in W&B, from the lineages' runs; or ENTITY/PROJECT
+  --wandb_view         and a saved view of the project's workspace
+  --wandb_json JSON    what the report in W&B shows: run sets, keys, panels
+
+Without an API key, or with WANDB_MODE=offline, --wandb prints what would be sent.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mad_lightning.callbacks.wandb import has_key
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.drawing import painted
 from mad_lightning.files import write, write_json
@@ -31,8 +39,10 @@ from mad_lightning.report.figures import figure, plane
 from mad_lightning.report.groups import load, metrics_of
 from mad_lightning.report.judged import judgements
 from mad_lightning.report.page import page
+from mad_lightning.report.plan import Plan, plan
 from mad_lightning.report.tables import summary, table, verdicts
 from mad_lightning.report.terminal import report, screen
+from mad_lightning.report.wandb import readable, specification, still_to_do
 from mad_lightning.report.words import headline
 
 __all__ = ["build_parser", "run"]
@@ -52,6 +62,9 @@ def build_parser() -> PlainParser:
     add("--plane", type=Path, metavar="PATH")
     add("--html", type=Path, metavar="HTML")
     add("--json", type=Path, metavar="JSON")
+    add("--wandb", metavar="PROJECT")
+    add("--wandb_view", action="store_true")
+    add("--wandb_json", type=Path, metavar="JSON")
     return parser
 
 
@@ -62,6 +75,10 @@ def run(args: Sequence[str]) -> None:
         if path and path.suffix not in _KINDS:
             problem = f"{path} is neither SVG nor PDF nor PNG"
             raise Refused(option, problem, f"name it *{', *'.join(_KINDS)}")
+    if given.wandb and not re.fullmatch(r"([^/]+/)?[^/]+", given.wandb):
+        raise Refused("--wandb", f"{given.wandb!r} is no project", "say PROJECT or ENTITY/PROJECT")
+    if given.wandb_view and not given.wandb:
+        raise Refused("--wandb_view", "a view of which project?", "add --wandb PROJECT")
     groups = load(given.lineages)
     known = metrics_of(groups)
     curves = [name for name in ("precision", "recall") if name in known] or known
@@ -81,7 +98,43 @@ def run(args: Sequence[str]) -> None:
         write(given.html, page(groups))
     if given.json:
         write_json(given.json, summary(groups), seal=False)
+    if given.wandb or given.wandb_json:
+        to_wandb(plan(groups), given.wandb, given.wandb_view, given.wandb_json)
 
 
 def _draw(path: Path, drawing: str) -> None:
     write(path, drawing if path.suffix == ".svg" else painted(drawing, path.suffix[1:]))
+
+
+def to_wandb(shown: Plan, target: str | None, with_view: bool, file: Path | None) -> None:
+    """Makes the report in W&B, or says what it would be.
+
+    Raises:
+        Refused: If W&B does not take it.
+    """
+    spec = specification(shown)
+    if file:
+        write_json(file, spec.plain(), seal=False)
+    if not target:
+        return
+    for sentence in still_to_do(shown):
+        print(sentence)
+    entity, _, project = target.rpartition("/")
+    offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled")
+    if offline or not has_key():
+        print(readable(spec, target))
+        login = "without WANDB_MODE" if offline else "after `wandb login`"
+        print(f"Nothing was sent: the same command {login} sends it.")
+        return
+    try:
+        from mad_lightning.report.wandb_sent import send
+    except ImportError:
+        remedy = "pip install 'mad-lightning[wandb-report]'"
+        raise Refused("--wandb", "it needs the package wandb-workspaces", remedy) from None
+    try:
+        made = send(spec, entity or os.environ.get("WANDB_ENTITY"), project, with_view)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        remedy = "mend that; WANDB_MODE=offline prints what would be sent"
+        raise Refused("--wandb", f"W&B did not take it: {reason}", remedy) from None
+    print(*(f"W&B: {url}" for url in made), sep="\n")

@@ -12,18 +12,20 @@ are drawn as mean and spread, and every metric with its floor in the same chart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any, Literal
 
 from mad_lightning.callbacks.wandb import run_id
-from mad_lightning.callbacks.wandb_files import carried
+from mad_lightning.callbacks.wandb_files import carried, is_unsynced
 from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, floor_key, metric_key
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.report.plan import Chart, GroupPlan, Plan
 
-__all__ = ["Panel", "Part", "RunSet", "Specification", "readable", "specification", "unshown"]
+__all__ = ["Panel", "Part", "RunSet", "Specification", "readable", "specification", "still_to_do"]
 
 ARM = "config.arm"
 """What all seeds of a configuration share."""
@@ -224,43 +226,59 @@ def _parallel(plan: Plan) -> Panel:
     return Panel("parallel", "How lineages were made, and where they end", keys, words)
 
 
-# what runs do not carry
+# before it is sent
 
 
-def unshown(plan: Plan) -> dict[str, str]:
-    """Lineages of which a report would show nothing or not all, and why.
+def still_to_do(plan: Plan) -> list[str]:
+    """What a report lacks until somebody does something, as sentences with the command to use.
 
     Runs are looked at where they lie on this disk.
     """
-    reasons = {}
+    unseen, old, here = [], [], []
     for lineage in chain.from_iterable(group.lineages for group in plan.groups):
         directory = LineageDirectory(lineage.directory)
         if (name := run_id(directory)) is None:
-            reasons[lineage.directory] = "no W&B run shows it"
+            unseen.append(lineage.directory)
             continue
-        runs = [*directory.wandb_folder.glob(f"*run-*-{name}")]
+        runs = sorted(directory.wandb_folder.glob(f"*run-*-{name}*"))
         if runs and not any("arm" in carried(run)["config"] for run in runs):
-            reasons[lineage.directory] = "its W&B run is older than what a report asks for"
-    return reasons
+            old.append(lineage.directory)
+        here += [str(run) for run in runs if is_unsynced(run)]
+    told = (
+        (unseen, "No W&B run shows", "mad wandb", "draws it"),
+        (old, "Older than what a report asks for is the run of", "mad wandb", "draws it anew"),
+        (here, "On this disk alone is the run in", "wandb sync", "uploads it"),
+    )
+    return [
+        f"{what} {_few(names)}; `{command} {shlex.join(names)}` {does}."
+        for names, what, command, does in told
+        if names
+    ]
 
 
-def readable(spec: Specification, target: str, lacking: Mapping[str, str]) -> str:
+def _few(names: Sequence[str]) -> str:
+    first, *others = names
+    return f"{first} and {len(others)} more" if others else first
+
+
+def readable(spec: Specification, target: str) -> str:
     """What would be sent, for people.
 
     Args:
         spec: The report.
         target: Where to.
-        lacking: Lineages of which it would not show all, and why.
     """
-    lines = [f"W&B report {spec.title!r}, for {target}", "", spec.description, ""]
+    lines = [f"W&B report for {target}: {spec.title}", "", *textwrap.wrap(spec.description, 80), ""]
     for some in spec.run_sets:
-        told = (f"{lineage} ({name or 'no run yet'})" for lineage, name in some.runs.items())
-        lines.append(f"  run set {some.name}: policy {some.policy}, λ {some.sampling_bias:g}")
-        lines += [f"    {line}" for line in told]
+        lines.append(f"run set {some.name}: policy {some.policy}, λ {some.sampling_bias:g}")
+        lines += [f"  {lineage}: {name or 'no run yet'}" for lineage, name in some.runs.items()]
     for part in spec.parts:
-        lines.append(f"  {part.heading}")
+        how = f": mean and spread over the runs of each {ARM}" if part.seeds_together else ""
+        lines.append(part.heading + (how if part.panels else ": text"))
         for panel in part.panels:
-            keys = ", ".join(key.removeprefix("history.") for key in panel.keys)
-            lines.append(f"    {panel.kind}: {panel.title}{f': {keys}' if keys else ''}")
-    lines += [f"  {lineage}: {why}" for lineage, why in lacking.items()]
-    return "\n".join(lines)
+            keys = (key.removeprefix("history.") for key in panel.keys)
+            lines.append(f"  {panel.kind}: {panel.title}")
+            lines += textwrap.wrap(
+                ", ".join(keys), 80, initial_indent=" " * 4, subsequent_indent=" " * 4
+            )
+    return "\n".join(lines) + "\n"
