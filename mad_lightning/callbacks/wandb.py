@@ -25,24 +25,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.console import say
-from mad_lightning.callbacks.wandb_files import Shown, history, is_closed, is_unsynced
+from mad_lightning.callbacks.wandb_files import Notes, Shown, history, is_closed, is_unsynced
 from mad_lightning.callbacks.wandb_graph import draw, steps
 from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, arm, history_row, outcome, settings
-from mad_lightning.files import Damaged, read_json, write_json
-from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.files import Damaged
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
 from mad_lightning.refusal import Refused
 
-__all__ = ["WandB", "has_key", "run_id"]
+__all__ = ["WandB", "has_key"]
 
 _MODES = ("auto", "online", "offline", "disabled", "dryrun", "run")
 """What ``WANDB_MODE`` may say; W&B takes dryrun for offline, and run for online."""
@@ -130,7 +128,7 @@ class WandB(LineageCallback):
         self._run, self.failure = None, None
         if self._chosen != "disabled":
             with self._view("starting"):
-                self._notes = _Notes.read(lineage.directory.wandb_notes, self._folder)
+                self._notes = Notes.read(lineage.directory.wandb_notes, self._folder)
                 if not self._is_complete():
                     self._open()
 
@@ -157,7 +155,7 @@ class WandB(LineageCallback):
         self._run, self.failure = None, None
         if self._chosen == "disabled":
             raise RuntimeError("W&B is disabled")
-        self._notes = _Notes.read(lineage.directory.wandb_notes, self._folder)
+        self._notes = Notes.read(lineage.directory.wandb_notes, self._folder)
         self._drop_unsynced()
         self._drop_unsynced(self._graph)
         if [*self._runs()] or self._notes.online:
@@ -438,56 +436,6 @@ class WandB(LineageCallback):
         except Exception as error:
             self.failure, self._run = error, None
             say(f"W&B: {doing} failed ({_line(error)}); the lineage goes on without it")
-
-
-@dataclass
-class _Notes:
-    """The run's id, and whether it was closed.
-
-    Attributes:
-        path: The file.
-        id: W&B's name of the run.
-        complete: Whether the run was closed with nothing left to log.
-        online: Whether W&B's server has confirmed that.
-        generations: How many generations it showed then.
-    """
-
-    path: Path
-    id: str
-    complete: bool = False
-    online: bool = False
-    generations: int = 0
-
-    @classmethod
-    def read(cls, path: Path, folder: Path) -> _Notes:
-        """The notes of an earlier process; without them, the last run in its folder, or a new one.
-
-        Notes that are damaged are no notes.
-        """
-        try:
-            kept = read_json(path)
-            if re.fullmatch(r"[\w-]+", kept["id"]):
-                complete, online = (kept.get(name) is True for name in ("complete", "online"))
-                return cls(path, kept["id"], complete, online, int(kept.get("generations", 0)))
-        except (ValueError, KeyError, TypeError):
-            pass
-        runs = (
-            re.fullmatch(r"(?:offline-)?run-(\d+_\d+)-(\w+)(?:-\d+)?", run.name)
-            for run in folder.glob("*")
-        )
-        last = max((run.groups() for run in runs if run), default=None)
-        return cls(path, last[1] if last else secrets.token_hex(4))
-
-    def write(self) -> None:
-        """Keeps them."""
-        notes = {name: value for name, value in vars(self).items() if name != "path"}
-        write_json(self.path, notes)
-
-
-def run_id(directory: LineageDirectory) -> str | None:
-    """W&B's name of the run that shows a lineage; None if none was begun."""
-    notes = directory.wandb_notes
-    return _Notes.read(notes, directory.wandb_folder).id if notes.exists() else None
 
 
 def has_key() -> bool:

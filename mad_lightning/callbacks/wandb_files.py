@@ -1,4 +1,4 @@
-"""What a W&B run's own file holds: the only witness of an offline run.
+"""Which run shows a lineage, and what its own file holds: the only witness of an offline run.
 
 W&B writes ``run-<id>.wandb`` as it goes: 7 bytes, then a LevelDB log of protobuf records in blocks
 of 32 KiB. A kill can cut the last record short, and a disk can spoil any: what comes after the
@@ -8,6 +8,8 @@ first record that is not whole, nobody will ever see, so it is not there.
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import struct
 import zlib
 from collections import Counter
@@ -17,7 +19,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Shown", "carried", "history", "is_closed", "is_unsynced"]
+from mad_lightning.files import read_json, write_json
+from mad_lightning.lineage.directory import LineageDirectory
+
+__all__ = ["Notes", "Shown", "carried", "history", "is_closed", "is_unsynced", "run_id"]
 
 _HEAD, _BLOCK = struct.Struct("<IHB"), 32 * 1024
 _WHOLE, _FIRST, _LAST = 1, 2, 4
@@ -117,3 +122,53 @@ class Shown:
         for key, counts in (("generation", self.generations), ("train/images", self.images)):
             if isinstance(row.get(key), int | float):
                 counts[int(row[key])] += 1
+
+
+@dataclass
+class Notes:
+    """The run's id, and whether it was closed.
+
+    Attributes:
+        path: The file.
+        id: W&B's name of the run.
+        complete: Whether the run was closed with nothing left to log.
+        online: Whether W&B's server has confirmed that.
+        generations: How many generations it showed then.
+    """
+
+    path: Path
+    id: str
+    complete: bool = False
+    online: bool = False
+    generations: int = 0
+
+    @classmethod
+    def read(cls, path: Path, folder: Path) -> Notes:
+        """The notes of an earlier process; without them, the last run in its folder, or a new one.
+
+        Notes that are damaged are no notes.
+        """
+        try:
+            kept = read_json(path)
+            if re.fullmatch(r"[\w-]+", kept["id"]):
+                complete, online = (kept.get(name) is True for name in ("complete", "online"))
+                return cls(path, kept["id"], complete, online, int(kept.get("generations", 0)))
+        except (ValueError, KeyError, TypeError):
+            pass
+        runs = (
+            re.fullmatch(r"(?:offline-)?run-(\d+_\d+)-(\w+)(?:-\d+)?", run.name)
+            for run in folder.glob("*")
+        )
+        last = max((run.groups() for run in runs if run), default=None)
+        return cls(path, last[1] if last else secrets.token_hex(4))
+
+    def write(self) -> None:
+        """Keeps them."""
+        notes = {name: value for name, value in vars(self).items() if name != "path"}
+        write_json(self.path, notes)
+
+
+def run_id(directory: LineageDirectory) -> str | None:
+    """W&B's name of the run that shows a lineage; None if none was begun."""
+    notes = directory.wandb_notes
+    return Notes.read(notes, directory.wandb_folder).id if notes.exists() else None

@@ -30,7 +30,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mad_lightning.callbacks.wandb import has_key
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.drawing import painted
 from mad_lightning.files import write, write_json
@@ -120,6 +119,8 @@ def to_wandb(shown: Plan, target: str | None, with_view: bool, file: Path | None
     for sentence in still_to_do(shown):
         print(sentence)
     entity, _, project = target.rpartition("/")
+    from mad_lightning.callbacks.wandb import has_key
+
     offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled")
     if offline or not has_key():
         print(readable(spec, target))

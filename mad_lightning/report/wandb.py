@@ -19,8 +19,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any, Literal
 
-from mad_lightning.callbacks.wandb import run_id
-from mad_lightning.callbacks.wandb_files import carried, is_unsynced
+from mad_lightning.callbacks.wandb_files import carried, is_unsynced, run_id
 from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, floor_key, metric_key
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.report.plan import Chart, GroupPlan, Plan
