@@ -17,6 +17,8 @@ What the seeds of a group allow to conclude is said by :mod:`mad_lightning.verdi
     plan.py         all that a report shows, as plain data
     figures.py      metrics against the generation, fidelity against diversity
     page.py         all of it on one page
+    wandb.py        and as a report in W&B, which asks the lineages' runs
+    wandb_sent.py   what W&B's own library makes of that
 
 All of it is read from the ledgers, also while lineages still grow, and written as plain text:
 Markdown, SVG and HTML that need no network, no script and no plotting library. What a metric means,
