@@ -16,6 +16,7 @@ Options:
   --plane PATH         fidelity against diversity, .svg, .pdf or .png
   --html HTML          all metrics and samples on one page
   --json JSON          all numbers and verdicts, for programs
+  --csv CSV            all that was measured, a row a lineage, generation and metric
   --wandb PROJECT      a report in W&B, from the lineages' runs; or ENTITY/PROJECT
   --wandb_view         and a saved view of the project's workspace
   --wandb_json JSON    what the report in W&B shows: run sets, keys, panels
@@ -25,10 +26,13 @@ Without an API key, or with WANDB_MODE=offline, --wandb prints what would be sen
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.drawing import painted
@@ -39,7 +43,7 @@ from mad_lightning.report.groups import load, metrics_of
 from mad_lightning.report.judged import judgements
 from mad_lightning.report.page import page
 from mad_lightning.report.plan import Plan, plan
-from mad_lightning.report.tables import summary, table, verdicts
+from mad_lightning.report.tables import measurements, summary, table, verdicts
 from mad_lightning.report.terminal import report, screen
 from mad_lightning.report.wandb import readable, specification, still_to_do
 from mad_lightning.report.words import headline
@@ -61,6 +65,7 @@ def build_parser() -> PlainParser:
     add("--plane", type=Path, metavar="PATH")
     add("--html", type=Path, metavar="HTML")
     add("--json", type=Path, metavar="JSON")
+    add("--csv", type=Path, metavar="CSV")
     add("--wandb", metavar="PROJECT")
     add("--wandb_view", action="store_true")
     add("--wandb_json", type=Path, metavar="JSON")
@@ -97,8 +102,18 @@ def run(args: Sequence[str]) -> None:
         write(given.html, page(groups))
     if given.json:
         write_json(given.json, summary(groups), seal=False)
+    if given.csv:
+        write(given.csv, _csv(measurements(groups)))
     if given.wandb or given.wandb_json:
         to_wandb(plan(groups), given.wandb, given.wandb_view, given.wandb_json)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def _draw(path: Path, drawing: str) -> None:

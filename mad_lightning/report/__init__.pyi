@@ -7,6 +7,7 @@ from .groups import load as load
 from .groups import metrics_of as metrics_of
 from .judged import judgements as judgements
 from .page import page as page
+from .tables import measurements as measurements
 from .tables import summary as summary
 from .tables import table as table
 from .tables import verdicts as verdicts

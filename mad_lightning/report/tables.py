@@ -11,6 +11,7 @@ from mad_lightning.lineage.quantities import UNKNOWN
 from mad_lightning.report.groups import Group, floor_of, meanings_of, metrics_of, protocol_of
 from mad_lightning.report.judged import judgements, safe_shares
 from mad_lightning.report.words import (
+    answer,
     between,
     change,
     difference,
@@ -25,6 +26,7 @@ from mad_lightning.verdict.judgement import Judgement
 __all__ = [
     "Rows",
     "criteria_rows",
+    "measurements",
     "summary",
     "table",
     "value_notes",
@@ -39,6 +41,20 @@ _PLUS_MINUS = (
     "other samples of its generators and another reference; of real vs real, the standard "
     "deviation over other ways to part the same real samples."
 )
+
+_TERMS = """\
+Each claim is wrong with probability {alpha:g} at most.
+MAD, where nothing real comes in: the distance rose since generation 1.
+MAD, where real data comes in, or weights that have seen some: it grows, and gathers pace as no \
+loop that settles does.
+Settled: as many generations again would add less than {margin:.0%}.
+Rose: from generation 1 to the last third. Pace: growth a generation of the log-distance.
+Excess: what the last third has over real data, as a multiple of what generation 1 has.
+A kernel distance is 0 for real samples, in the mean. A floor whose error is not in the ledger is \
+taken to be right within half of it.
+Left at: first generation from which on the seeds' mean lies more than 0.02 beyond the floor; of \
+a single lineage, from which on its value does.
+"""
 
 Rows = list[list[str]]
 """Cells of a table, row by row; the first row is its head."""
@@ -138,27 +154,17 @@ def criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
 def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[str]:
     """Which share of fresh data is safe, and how to read the verdicts."""
     verdict = judged[0].verdict
-    notes = [
-        f"Safe share of fresh data, from {', '.join(names)}: {share}."
-        for names, share in safe_shares(groups, judged)
+    alike: dict[str, list[str]] = {}
+    for group, judgement in zip(groups, judged, strict=True):
+        alike.setdefault(sources(judgement), []).append(group.name)
+    return [
+        *(
+            f"Safe share of fresh data, from {', '.join(names)}: {share}."
+            for names, share in safe_shares(groups, judged)
+        ),
+        *(f"{', '.join(names)}: {told}." for told, names in alike.items()),
+        *_TERMS.format(alpha=verdict.alpha, margin=verdict.margin).splitlines(),
     ]
-    notes += [
-        f"{group.name}: {sources(judgement)}."
-        for group, judgement in zip(groups, judged, strict=True)
-    ]
-    notes.append(
-        f"Each claim is wrong with probability {verdict.alpha:g} at most. MAD, where nothing real "
-        "comes in: the distance rose since generation 1. MAD, where real data comes in (or "
-        "generations start from weights that have seen some): it grows, and gathers pace as no "
-        "loop that settles does. Settled: as many generations again would add less than "
-        f"{verdict.margin:.0%}. Rose: from generation 1 to the last third. Excess: what the last "
-        "third has over real data, as a multiple of what generation 1 has. A kernel distance is "
-        "0 for real samples, in the mean. A floor whose error is not in the ledger is taken to be "
-        "right within half of it. Pace: growth a generation of the log-distance. Left at: first "
-        "generation from which on the seeds' mean lies more than 0.02 beyond the floor; of a "
-        "single lineage, from which on its value does."
-    )
-    return notes
 
 
 def verdicts(groups: Sequence[Group]) -> str:
@@ -180,13 +186,35 @@ def summary(groups: Sequence[Group]) -> dict[str, Any]:
         "protocol": protocol_of(groups),
         "quantities": {name: asdict(quantity) for name, quantity in meanings_of(groups).items()},
         "groups": [
-            _group_summary(group) | asdict(judgement)
+            {"sentence": answer(group, judgement)} | _group_summary(group) | asdict(judgement)
             for group, judgement in zip(groups, judged, strict=True)
         ],
         "safe_shares": [
             {"groups": names, **asdict(share)} for names, share in safe_shares(groups, judged)
         ],
     }
+
+
+def measurements(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """All that was measured, one row a lineage, generation and metric, as data frames have it."""
+    return [
+        {
+            "group": group.name,
+            "lineage": lineage.directory.name,
+            "seed": lineage.seed,
+            "policy": record.policy,
+            "sampling_bias": record.sampling_bias,
+            "generation": record.generation,
+            "metric": metric,
+            "value": value,
+            "error": record.errors[metric].both if metric in record.errors else None,
+            "floor": lineage.records[0].floor.get(metric),
+        }
+        for group in groups
+        for lineage in group.lineages
+        for record in lineage.records
+        for metric, value in record.metrics.items()
+    ]
 
 
 def _group_summary(group: Group) -> dict[str, Any]:

@@ -194,12 +194,20 @@ def _distance(some: Sequence[Judged]) -> str:
 
 def _factors(some: Sequence[Judged]) -> str:
     """By how much it grew; of many groups, from the least to the most."""
-    rises = [judgement.verdict.rise for _, judgement in some]
-    mark = "×" if all(judgement.verdict.relative for _, judgement in some) else "by "
-    if len(rises) > _MOST:
-        ordered = sorted(rise.estimate for rise in rises)
+    verdicts = [judgement.verdict for _, judgement in some]
+    mark = "×" if all(verdict.relative for verdict in verdicts) else "by "
+    if len(some) > _MOST:
+        ordered = sorted(verdict.rise.estimate for verdict in verdicts)
         return f"{mark}{ordered[0]:.3g} to {mark}{ordered[-1]:.3g}"
-    return _listed([f"{mark}{rise.estimate:.3g} (at least {mark}{rise.low:.3g})" for rise in rises])
+    named = len({judgement.distance for _, judgement in some}) > 1
+    return _listed(
+        [
+            f"{mark}{judgement.verdict.rise.estimate:.3g} "
+            f"(at least {mark}{judgement.verdict.rise.low:.3g}"
+            + (f", by {judgement.distance})" if named else ")")
+            for _, judgement in some
+        ]
+    )
 
 
 def _went(judgement: Judgement) -> str:

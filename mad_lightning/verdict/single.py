@@ -46,11 +46,12 @@ def one_lineage(
     else:
         told = f"{_walk(values, errors, name, float(ndtri(1 - alpha)))} (± for other samples of "
         told += "these generators and another reference)"
-    away = [
-        f"{metric} is off its floor since generation {departure.generation}"
-        for metric, departure in (left or {}).items()
-        if departure.generation
-    ]
+    off = {name: t for name, one in (left or {}).items() if (t := one.generation)}
+    since = ", ".join(
+        f"{metric} {'is off its floor since generation' if place == 0 else 'since'} {t}"
+        for place, (metric, t) in enumerate(off.items())
+    )
+    away = [since] if since else []
     last = "whether the loop does this or this lineage did takes two more seeds"
     return "; ".join([f"one lineage: {told}", *away, last])
 

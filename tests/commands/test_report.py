@@ -1,5 +1,6 @@
 """The door of the report: what it prints, what it writes, what it refuses."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -11,7 +12,17 @@ import yaml
 from mad_lightning.commands import main
 from mad_lightning.drawing import painted
 from mad_lightning.lineage.ledger import GenerationRecord
-from mad_lightning.report import figure, headline, judgements, load, page, plane, table, verdicts
+from mad_lightning.report import (
+    figure,
+    headline,
+    judgements,
+    load,
+    measurements,
+    page,
+    plane,
+    table,
+    verdicts,
+)
 
 PROTOCOL = {"n": 800, "extractor": "classifier", "k": 5}
 FLOOR = {"precision": 0.97, "recall": 0.97, "fd_classifier": 4.6}
@@ -53,7 +64,12 @@ def directories(tmp_path):
 
 def test_it_prints_table_and_verdict_and_writes_what_is_asked_for(directories, tmp_path, capsys):
     out = tmp_path / "out"
-    files = [f"--figure={out}/curves.svg", f"--html={out}/report.html", f"--json={out}/all.json"]
+    files = [
+        f"--figure={out}/curves.svg",
+        f"--html={out}/report.html",
+        f"--json={out}/all.json",
+        f"--csv={out}/all.csv",
+    ]
     main(["report", *map(str, directories), *files])
     groups = load(directories)
     judged = judgements(groups)
@@ -63,6 +79,13 @@ def test_it_prints_table_and_verdict_and_writes_what_is_asked_for(directories, t
     assert "\x1b" not in shown
     assert (out / "curves.svg").read_text() == figure(groups, ["precision", "recall"])
     assert (out / "report.html").read_text() == page(groups)
+    with (out / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row | {"value": float(row["value"])} for row in rows] == [
+        {name: "" if value is None else str(value) for name, value in row.items()}
+        | {"value": row["value"]}
+        for row in measurements(groups)
+    ]
     numbers = json.loads((out / "all.json").read_text())
     assert [group["seeds"] for group in numbers["groups"]] == [[0, 1], [0, 1]]
 

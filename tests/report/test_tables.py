@@ -10,7 +10,16 @@ import pytest
 from mad_lightning.files import write_json
 from mad_lightning.lineage import Quantity
 from mad_lightning.lineage.quantities import MeasurementError
-from mad_lightning.report import judgements, load, metrics_of, summary, table, verdicts
+from mad_lightning.report import (
+    answer,
+    judgements,
+    load,
+    measurements,
+    metrics_of,
+    summary,
+    table,
+    verdicts,
+)
 
 from .ledgers import FLOOR, PROTOCOL, cells, lineage, measured, section
 
@@ -146,7 +155,7 @@ def test_the_sentence_on_one_lineage_says_what_its_errors_allow(tmp_path):
     (row,) = rows.values()
     assert row["verdict"] == "undecided"
     assert "fd_classifier rose from 10.0 ± 1.1 to 88.0 ± 1.1, in each of 5 steps" in row["because"]
-    assert "recall is off its floor since generation 2" in row["because"]
+    assert "precision is off its floor since generation 1, recall since 2;" in row["because"]
     assert row["recall left at"] == "2"
     assert "not about other seeds" in verdicts(load([run]))
 
@@ -220,6 +229,7 @@ def test_programs_read_the_same_numbers(directories, tmp_path):
     assert plain["protocol"] == PROTOCOL
     for group, judgement, read in zip(groups, judgements(groups), plain["groups"], strict=True):
         assert (read["name"], read["seeds"]) == (group.name, [0, 1, 2])
+        assert read["sentence"] == answer(group, judgement)
         mean = [value.mean for _, value in group.curve("recall")]
         assert read["metrics"]["recall"]["mean"] == pytest.approx(mean)
         assert read["metrics"]["recall"]["floor"] == pytest.approx(FLOOR["recall"])
@@ -228,6 +238,18 @@ def test_programs_read_the_same_numbers(directories, tmp_path):
         assert read["left"]["recall"]["generation"] == judgement.left["recall"].generation
         answers = [criterion.answer for criterion in judgement.criteria]
         assert [criterion["answer"] for criterion in read["criteria"]] == answers
+
+
+def test_a_row_a_lineage_generation_and_metric_for_data_frames(tmp_path):
+    runs = [lineage(tmp_path, "full_synth", seed, errors=errors(0.36)) for seed in (0, 1)]
+    rows = measurements(load(runs))
+    assert len(rows) == 2 * 6 * 3
+    last = [row for row in rows if (row["seed"], row["generation"]) == (1, 6)]
+    assert {row["metric"]: row["value"] for row in last} == measured("full_synth", 1, 6)
+    assert {row["metric"]: row["floor"] for row in last} == FLOOR
+    (recall,) = [row for row in last if row["metric"] == "recall"]
+    assert recall["error"] == pytest.approx(0.01 * np.hypot(0.64, 0.36))
+    assert recall["lineage"] == "digits_diffusion_full_synth_seed1"
 
 
 def test_programs_read_what_the_numbers_mean(collapse, tmp_path):

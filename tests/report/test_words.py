@@ -47,6 +47,14 @@ def test_groups_of_which_the_same_can_be_said_share_a_sentence(tmp_path):
     assert "3 seeds each" in sentence
 
 
+def test_distances_that_differ_are_named(tmp_path):
+    other = {"metrics": lambda _, seed, t: {"fd_x": (10 + seed) * t}, "floor": {"fd_x": 1.0}}
+    runs = [lineage(tmp_path, "other", seed, **other) for seed in range(3)]
+    (sentence,) = said(*loop(tmp_path, "one", lambda t: 10.0 * t), *runs)
+    assert sentence.startswith("one and other went MAD: nothing real comes in, and the distance")
+    assert re.search(r", by fid\) and ×[\d.]+ \(at least ×[\d.]+, by fd_x\)", sentence)
+
+
 def test_twelve_groups_stay_short(tmp_path):
     runs = [
         run
