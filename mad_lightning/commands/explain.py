@@ -60,6 +60,8 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         near = difflib.get_close_matches(name[1], known, 3, 0.5) or known
         hint = f"choose {_either(near)}" if near else listing
         return Refused(field, f"there is no class {name[1]}", hint)
+    if reason := _reason(text):
+        return Refused(field, *reason)
     if value := re.search(
         r"Expected a (.+?)\. Got value: (.*?)(?: - (?:Expected|Problem)|$)", text
     ):
@@ -70,6 +72,29 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         kinds = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", kinds)
         return Refused(field, f"{value[2]} is not accepted", f"give {kinds}")
     return Refused(field, text[:500], listing)
+
+
+def _reason(text: str) -> tuple[str, str] | None:
+    """Why a class that is there cannot stand where it was named, and the remedy."""
+    given = re.findall(r"[\w.]+\.[A-Za-z]\w*", text.partition("Given value: ")[2])
+    if missing := re.search(
+        r"class_path '([\w.]+)': the following arguments are required: (.*?) - ", text
+    ):
+        name = missing[1].rpartition(".")[2]
+        init_args = ", ".join(f"{argument}: ..." for argument in missing[2].split(", "))
+        remedy = f"give {{class_path: {name}, init_args: {{{init_args}}}}}"
+        return f"{name} needs {missing[2]}", remedy
+    if "Expected an instantiatable class" in text:
+        for name in given:
+            module, _, kind = name.rpartition(".")
+            lacking = getattr(
+                getattr(importlib.import_module(module), kind), "__abstractmethods__", ()
+            )
+            if lacking:
+                return f"{name} does not define {', '.join(sorted(lacking))}", "define it"
+    if given and (base := re.search(r"not correspond to a subclass of (\w+)", text)):
+        return f"{given[-1]} is no {base[1]}", f"name a class that inherits from {base[1]}"
+    return None
 
 
 def check_class(name: str) -> str:

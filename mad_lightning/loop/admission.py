@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
@@ -33,7 +34,7 @@ from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
-from mad_lightning.refusal import Refused, at, check_sampling_bias
+from mad_lightning.refusal import Diverged, Refused, at, check_sampling_bias
 from mad_lightning.samples import SampleSpec
 
 __all__ = ["Candidate", "admit"]
@@ -327,6 +328,7 @@ def check_generator(meta: Candidate) -> Generator:
         generator.check_training(counts, meta.data.batch_size // meta.trainers.world_size)
     if not generator.automatic_optimization:
         check_steps_by_hand(meta, generator)
+    check_draw(generator, meta.sampling_bias)
     family, settings = type(generator).__name__, meta.settings
     if generator.exact_pass and meta.trainers.arguments().get("max_epochs") == -1:
         raise Refused("trainer.max_epochs", f"-1, and {family} takes no steps to end by", "use 1")
@@ -352,6 +354,22 @@ def check_generator(meta: Candidate) -> Generator:
             f"name a {meta.lineage.WEIGHTS} of this family, size and kind of data",
         ) from None
     return generator
+
+
+def check_draw(generator: Generator, sampling_bias: float) -> None:
+    """What a family of the user's own draws must be samples: that needs no training to be seen."""
+    if type(generator).__module__.startswith("mad_lightning."):
+        return
+    labels = None if generator.spec.classes is None else torch.zeros(2, dtype=torch.int64)
+    with at("generator"):
+        try:
+            generator.sample(torch.arange(2), sampling_bias, labels)
+        except Diverged:
+            return  # it may have to be trained first
+        except Refused:
+            raise
+        except Exception:
+            return  # likewise; what is wrong with it shows when it has been
 
 
 def check_steps_by_hand(meta: Candidate, generator: Generator) -> None:

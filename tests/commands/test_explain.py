@@ -8,10 +8,19 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from mad_lightning.commands.explain import PlainParser, explain
+from mad_lightning.metrics import Kernel, Modes  # noqa: F401 - known by their short names
+from mad_lightning.metrics.base import Metric
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.refusal import Refused
 
 LISTING = "somewhere is a list"
+
+
+HERE = __name__
+
+
+class Half(Metric):
+    """A user's metric that lacks what makes it one."""
 
 
 @dataclass
@@ -29,6 +38,7 @@ def explained():
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(Oven, "oven")
     parser.add_subclass_arguments(LoopPolicy, "policy")
+    parser.add_argument("--metrics", type=list[Metric] | None)
 
     def explained(*args):
         with pytest.raises(ArgumentError) as caught:
@@ -54,6 +64,11 @@ def explained():
             "no such field",
             "did you mean n_fresh? ",
         ),
+        (["--metrics", '["Modes"]'], "metrics", "Modes needs radius", "{radius: ...}"),
+        (["--metrics+=Modes"], "metrics", "Modes needs radius", "class_path: Modes"),
+        ([f"--metrics+={HERE}.Half"], "metrics", "Half does not define values", "define"),
+        (["--metrics", f'["Kernel", "{HERE}.Half"]'], "metrics", "not define values", "define"),
+        ([f"--policy={HERE}.Oven"], "policy", f"{HERE}.Oven is no LoopPolicy", "inherits"),
         (["--config=nowhere.yaml"], "config", "nowhere.yaml", "mad configs"),
     ],
     ids=str,

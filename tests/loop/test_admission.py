@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from mad_lightning.callbacks import LineageCallback, Observers, StopWhenMAD
 from mad_lightning.commands.train import build
+from mad_lightning.generators import Gaussian
 from mad_lightning.lineage import Quantity
 from mad_lightning.loop.admission import admit
 from mad_lightning.metrics.base import Metric
@@ -198,3 +200,34 @@ def test_a_start_that_fails_in_training_blocks_no_name(arguments, diffusion, tmp
     assert not (tmp_path / "runs").exists()
     again = build([*arguments, *diffusion, "--lineage.generations", "1", "--generator.lr", "0.002"])
     assert len(again.fit()) == 1
+
+
+class Drawer(Gaussian):
+    """Somebody's own family, whose draw is not what it should be."""
+
+    def __init__(self, drawn):
+        super().__init__()
+        self.drawn = drawn
+
+    def draw(self, seeds, sampling_bias, labels):
+        if isinstance(self.drawn, Exception):
+            raise self.drawn
+        return self.drawn
+
+
+@pytest.mark.parametrize("drawn", [torch.zeros(2, 3), torch.zeros(3, 1), [0.0, 1.0]])
+def test_ones_own_family_that_draws_no_samples_is_refused_before_it_is_trained(arguments, drawn):
+    meta = build(arguments)
+    meta.build_generator = lambda: Drawer(drawn)
+    refused = refusal(meta)
+    assert refused.field == "generator"
+    assert "Drawer.draw returns" in refused.problem
+
+
+@pytest.mark.parametrize("drawn", [RuntimeError("not fitted"), float("nan")])
+def test_ones_own_family_that_must_be_trained_before_it_draws_is_not_refused(arguments, drawn):
+    meta = build(arguments)
+    shape = (2, *meta.real.spec.shape)
+    drawn = drawn if isinstance(drawn, Exception) else torch.full(shape, drawn)
+    meta.build_generator = lambda: Drawer(drawn)
+    admit(meta)
