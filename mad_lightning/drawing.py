@@ -72,11 +72,13 @@ def width_of(words: str) -> float:
     return _FONT_SIZE * (0.525 * len(words) + wide)
 
 
-def dot(x: float, y: float, index: int, radius: float = 3) -> str:
-    """A group's mark; hollow where its colour has come before."""
+def dot(x: float, y: float, index: int, radius: float = 3, title: str = "") -> str:
+    """A group's mark; hollow where its colour has come before. A title shows under the mouse."""
     full, hollow = (colour_of(index), PAPER), (PAPER, colour_of(index))
     fill, edge = full if index < len(PALETTE) else hollow
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" stroke="{edge}"/>'
+    place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"'
+    end = f"><title>{escape(title)}</title></circle>" if title else "/>"
+    return f'<circle {place} fill="{fill}" stroke="{edge}"{end}'
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -88,10 +90,10 @@ def ticks(low: float, high: float) -> list[float]:
     return [float(f"{place * step:.6g}") for place in range(first, max(last, first + 1) + 1)]
 
 
-def document(width: float, height: float, pieces: Iterable[str]) -> str:
-    """A drawing of its own, on white."""
+def document(width: float, height: float, pieces: Iterable[str], facts: str = "") -> str:
+    """A drawing of its own, on white; facts are attributes for whoever shows it."""
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" font-size="{_FONT_SIZE}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {_FONT}>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {_FONT}{facts and " " + facts}>'
     paper = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
     return "\n".join([head, paper, *pieces, "</svg>\n"])
 
@@ -164,12 +166,15 @@ class Axes:
         places = " ".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in points)
         return f'<{tag} points="{places}" {paint}/>'
 
-    def path(self, points: Points, index: int, grow: float = 0) -> Iterator[str]:
+    def path(
+        self, points: Points, index: int, grow: float = 0, titles: Sequence[str] = ()
+    ) -> Iterator[str]:
         """A group's line and its dots, which may grow; fewer where they would touch."""
         yield self.area(points, f'fill="none" stroke="{colour_of(index)}" {SOLID}', "polyline")
         step = 1 if len(points) <= _DOTS else math.ceil(2 * len(points) / _DOTS)
         for k in range((len(points) - 1) % step, len(points), step) if points else ():
-            yield dot(*self.at(*points[k]), index, 3 + grow * k / len(points))
+            title = titles[k] if titles else ""
+            yield dot(*self.at(*points[k]), index, 3 + grow * k / len(points), title)
 
 
 # for papers

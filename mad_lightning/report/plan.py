@@ -51,7 +51,9 @@ __all__ = [
     "Question",
     "Range",
     "Walk",
+    "chart_of",
     "plan",
+    "plane_of",
 ]
 
 
@@ -263,8 +265,8 @@ def plan(groups: Sequence[Group]) -> Plan:
         headline=tuple(headline(groups, judged)),
         groups=tuple(map(_group, groups, judged)),
         questions=_questions(groups, judged),
-        charts=tuple(_chart(groups, metric) for metric in metrics),
-        plane=_plane(groups) if {"precision", "recall"} <= set(metrics) else None,
+        charts=tuple(chart_of(groups, metric) for metric in metrics),
+        plane=plane_of(groups) if {"precision", "recall"} <= set(metrics) else None,
         strips=tuple(s for s in (strip(group, one) for group, one in members) if s.pictures),
         classes=tuple(filter(None, map(class_shares, groups))),
         ancestry=tuple(map(ancestry, groups)),
@@ -330,7 +332,8 @@ def _questions(groups: Sequence[Group], judged: Sequence[Judgement]) -> tuple[Qu
 # what is drawn
 
 
-def _chart(groups: Sequence[Group], metric: str) -> Chart:
+def chart_of(groups: Sequence[Group], metric: str) -> Chart:
+    """A metric that some ledger has, in all groups."""
     quantity, floor = meanings_of(groups)[metric], floor_of(groups, metric)
     return Chart(
         metric,
@@ -356,7 +359,8 @@ def _curve(group: Group, metric: str) -> Curve:
     )
 
 
-def _plane(groups: Sequence[Group]) -> Plane:
+def plane_of(groups: Sequence[Group]) -> Plane:
+    """Where groups lie whose precision and recall were measured."""
     floor = floor_of(groups, "recall").mean, floor_of(groups, "precision").mean
     walks = []
     for group in groups:
