@@ -1,133 +1,175 @@
-"""All of a report on one page: tables, figures, film strips, differences.
+"""The page: a report as one HTML file that opens from disk and needs no network.
 
-One HTML file that opens from disk, with everything inside it.
+What it shows is decided by the plan, how it looks by the templates beside this module
+(``page.html``, ``page.css``); here figures are drawn and pictures put inside. All of it can be read
+and printed without a script. ``page.js`` adds values under the pointer, groups that come and go,
+and a slider over the generations.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import json
+import math
 from collections.abc import Iterator, Sequence
-from html import escape
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from mad_lightning.files import Damaged
-from mad_lightning.lineage.configuration import differences
-from mad_lightning.refusal import Refused
-from mad_lightning.report.figures import figure, plane
-from mad_lightning.report.groups import Group, Lineage, lineages_of, metrics_of, thinned
-from mad_lightning.report.judged import judgements
-from mad_lightning.report.tables import (
-    Rows,
-    criteria_rows,
-    value_notes,
-    value_rows,
-    verdict_notes,
-    verdict_rows,
-)
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-__all__ = ["page"]
+from mad_lightning.drawing import PALETTE
+from mad_lightning.report import figures
+from mad_lightning.report.groups import Group, Value
+from mad_lightning.report.plan import Answer, Chart, Curve, Plan, Range, plan
 
-_STYLE = """
-:root { color-scheme: light dark }
-body { font: 15px/1.5 Helvetica, Arial, sans-serif; max-width: 78em; margin: auto; padding: 2em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-tr:first-child { font-weight: bold }
-.values tr:nth-child(2) { font-size: .85em; opacity: .75 }
-td { padding: .3em .8em; border-bottom: 1px solid #8886; text-align: left }
-h3 { font-size: 1em; margin-bottom: .3em }
-figure { margin: 0 8px 0 0 }
-figcaption { font-size: 12px; text-align: center }
-img { width: 168px; image-rendering: pixelated }
-svg { max-width: 100%; height: auto }
-div { overflow-x: auto }
-.strip { display: flex }
-"""
-_ROOM = 1_400_000
+__all__ = ["page", "render"]
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_ROOM = 1_700_000
 """Bytes for all pictures of a page; in text they take a third more."""
+_SIDES = (344, 256, 192, 128, 96, 64, 32)
+"""Pixels to which pictures are shrunk that do not fit otherwise, the first that does."""
 
 
 def page(groups: Sequence[Group]) -> str:
     """All that is known of groups, as one HTML file.
 
     Raises:
-        Refused: If values were not measured alike.
+        Refused: If values were not measured alike, or a picture is damaged.
     """
-    metrics, judged = metrics_of(groups), judgements(groups)
-    title = escape("Lineages: " + ", ".join(group.name for group in groups))
-    parts = [
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>',
-        f"<style>{_STYLE}</style>\n<h1>{title}</h1>",
-        _table(value_rows(groups, metrics), "values"),
-        *_paragraphs(value_notes(groups, metrics)),
-        "<h2>Verdict</h2>",
-        _table(verdict_rows(groups, judged), "verdicts"),
-        *_paragraphs(verdict_notes(groups, judged)),
-        _table(criteria_rows(groups, judged), "criteria"),
-        f"<h2>Metrics</h2>\n{figure(groups, metrics)}",
-    ]
-    if {"precision", "recall"} <= set(metrics):
-        parts.append(f"<h2>Fidelity and diversity</h2>\n{plane(groups)}")
-    return "\n".join([*parts, *_strips(groups), *_differences(groups), "</html>\n"])
+    return render(plan(groups))
 
 
-def _table(rows: Rows, kind: str) -> str:
-    cells = ("".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
-    inside = "\n<tr>".join(cells)
-    return f'<div><table class="{kind}"><tr>{inside}</table></div>'
+def render(report: Plan) -> str:
+    """A plan as one HTML file."""
+    last = max(group.generations for group in report.groups)
+    index = {group.name: place for place, group in enumerate(report.groups)}
+    n_pictures = sum(len(strip.pictures) + (strip.real is not None) for strip in report.strips)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            plan=report,
+            index=index,
+            last=last,
+            palette=PALETTE,
+            charts=[
+                (chart, _svg(figures.chart_figure(chart, last)), list(_values(chart, report)))
+                for chart in report.charts
+            ],
+            plane=report.plane and _svg(figures.plane_figure(report.plane)),
+            strips=[
+                (strip, list(_film(strip.real, strip.pictures, _ROOM / n_pictures)))
+                for strip in report.strips
+            ],
+            classes=[_svg(figures.classes_figure(part)) for part in report.classes],
+            ancestry=[_svg(figures.ancestry_figure(part)) for part in report.ancestry],
+            eaten=list(dict.fromkeys(name for part in report.ancestry for name in part.parts)),
+            paint=lambda name: Markup(figures.ancestry_paint(name)),
+            phases=list(dict.fromkeys(phase for part in report.costs for phase in part.seconds)),
+            data=Markup(json.dumps(asdict(report)).replace("<", "\\u003c")),
+        )
+    )
 
 
-def _paragraphs(lines: Sequence[str]) -> list[str]:
-    return [f"<p>{escape(line)}</p>" for line in lines]
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"value": _number, "duration": _duration, "bytes": _bytes}
+    for name in ("page.css", "page.js"):
+        text = (_TEMPLATES / name).read_text(encoding="utf-8")
+        environment.globals[name.replace(".", "_")] = Markup(text)
+    return environment
 
 
-def _strips(groups: Sequence[Group]) -> Iterator[str]:
-    """The pictures of each lineage in a row, one a generation."""
-    strips = [(lineage, _pictures(lineage)) for lineage in lineages_of(groups)]
-    n_pictures = sum(len(pictures) for _, pictures in strips)
-    if n_pictures:
-        yield "<h2>Samples</h2>"
-    for lineage, pictures in strips:
-        if pictures:
-            yield f"<h3>{escape(str(lineage.directory))}</h3>\n<div class='strip'>"
-            for t, path in pictures:
-                image = _picture(path, _ROOM / n_pictures)
-                yield f"<figure>{image}<figcaption>generation {t}</figcaption></figure>"
-            yield "</div>"
+def _svg(drawing: str) -> Markup:
+    return Markup(drawing)  # its texts were escaped when they were drawn
 
 
-def _pictures(lineage: Lineage) -> list[tuple[int, Path]]:
-    """At some 12 generations, where there is one.
-
-    Raises:
-        Refused: If one is not what was drawn.
-    """
-    try:
-        shown = thinned(len(lineage.records), 12)
-        places = ((t, lineage.directory.sound_picture(t)) for t in shown)
-        return [(t, path) for t, path in places if path is not None]
-    except Damaged as damaged:
-        remedy = "bring it back from a copy, or take it away: the page goes without it"
-        raise Refused(str(lineage.directory), str(damaged), remedy) from None
+# the words of numbers
 
 
-def _picture(path: Path, room: float) -> str:
-    """A picture inside the page; one of more bytes than there is room for, as a small JPEG."""
+def _values(chart: Chart, report: Plan) -> Iterator[dict[str, Any]]:
+    """A row a group: first and last value, when it left the floor, and all values to look up."""
+    shown = sorted({point.generation for curve in chart.curves for point in curve.points})
+    for place, (curve, group) in enumerate(zip(chart.curves, report.groups, strict=True)):
+        if not curve.points:
+            continue
+        told = {point.generation: _told(curve, point.generation) for point in curve.points}
+        first, last = curve.points[0].generation, curve.points[-1].generation
+        yield {
+            "place": place,
+            "group": group.name,
+            "change": told[first] if first == last else f"{told[first]} → {told[last]}",
+            "left": group.left.get(chart.metric),
+            "asked": chart.metric in group.left,
+            "values": json.dumps([told.get(t, "–") for t in shown], ensure_ascii=False),
+        }
+
+
+def _told(curve: Curve, t: int) -> str:
+    point = next(point for point in curve.points if point.generation == t)
+    return str(Value(point.mean, point.spread, len(point.seeds)))
+
+
+def _number(told: Answer | Range) -> str:
+    """The number of an answer; where there is no estimate, its bound."""
+    value = told.value if isinstance(told, Answer) else told
+    if value is None:
+        return ""
+    if value.estimate is not None:
+        return f"{value.estimate:.3g}"
+    return "" if value.low is None else f"at least {value.low:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _bytes(size: float) -> str:
+    power = min(int(math.log(max(size, 1), 1000)), 4)
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+# pictures
+
+
+def _film(
+    real: str | None, pictures: Sequence[tuple[int, str]], room: float
+) -> Iterator[dict[str, Any]]:
+    """The pictures of a strip: what each shows, and it with its width."""
+    films = [] if real is None else [(0, real)]
+    for t, path in [*films, *pictures]:
+        source, width, height = _picture(Path(path), room)
+        yield {"t": t, "source": source, "width": width, "height": height}
+
+
+def _picture(path: Path, room: float) -> tuple[str, int, int]:
+    """A picture as text, width and height; one of more bytes than there is room for, shrunk."""
+    from PIL import Image
+
     data, kind = path.read_bytes(), "png"
-    if len(data) > room:
-        from PIL import Image
-
-        image, file, kind = Image.open(path).convert("RGB"), io.BytesIO(), "jpeg"
-        image.thumbnail((344, 344))  # twice as large as it is shown
-        image.save(file, "JPEG", quality=75)
-        data = file.getvalue()
-    return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
-
-
-def _differences(groups: Sequence[Group]) -> Iterator[str]:
-    """In what the configurations differ from the first one."""
-    base, *others = groups
-    for group in others:
-        lines = "\n".join(differences(base.lineages[0].config, group.lineages[0].config))
-        yield f"<h2>Configuration: {escape(base.name)} → {escape(group.name)}</h2>"
-        yield f"<div><pre>{escape(lines)}</pre></div>"
+    with Image.open(io.BytesIO(data)) as image:
+        size = image.size
+        for side in _SIDES:
+            if len(data) <= room:
+                break
+            small, file, kind = image.convert("RGB"), io.BytesIO(), "webp"
+            small.thumbnail((side, side))
+            small.save(file, "WEBP", quality=80)
+            data, size = file.getvalue(), small.size
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", *size
