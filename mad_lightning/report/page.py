@@ -107,10 +107,11 @@ def _values(chart: Chart, report: Plan) -> Iterator[dict[str, Any]]:
             continue
         told = {point.generation: _told(curve, point.generation) for point in curve.points}
         first, last = curve.points[0].generation, curve.points[-1].generation
+        start = Value(curve.points[0].mean, 0.0, 1)
         yield {
             "place": place,
             "group": group.name,
-            "change": told[first] if first == last else f"{told[first]} → {told[last]}",
+            "change": told[first] if first == last else f"{start} → {told[last]}",
             "left": group.left.get(chart.metric),
             "asked": chart.metric in group.left,
             "values": json.dumps([told.get(t, "–") for t in shown], ensure_ascii=False),

@@ -12,6 +12,7 @@ from mad_lightning.policies import FreshData, FullySynthetic, SyntheticAugmentat
 from mad_lightning.refusal import Refused
 from mad_lightning.report import Value, figure, judgements, load, metrics_of, page, table
 from mad_lightning.report.groups import meanings_of
+from mad_lightning.report.plan import plan
 
 from .ledgers import PROTOCOL, config, fed, lineage, measured
 
@@ -32,7 +33,8 @@ def test_any_other_difference_makes_another_group(tmp_path):
     ]
     groups = load(pair)
     assert [group.name for group in groups] == [str(path) for path in pair]  # told apart
-    assert "policy.n_fresh: (absent) -&gt; 7" in page(groups)
+    told = [(line.key, line.values[groups[1].name]) for line in plan(groups).differences]
+    assert told == [("policy.n_fresh", "7")]
 
 
 def test_without_configurations_the_names_decide(tmp_path):
