@@ -251,7 +251,10 @@ def _ends(some: Sequence[Judged]) -> str:
     for group, judgement in some[:_MOST]:
         meanings = meanings_of([group])
         known = [name for name in metrics_of([group]) if meanings[name] != UNKNOWN]
-        name = judgement.distance or next(iter(known or metrics_of([group])))
+        name = judgement.distance or next(iter(known or metrics_of([group])), None)
+        if name is None:
+            walks.append("nothing was")
+            continue
         start, end = group.value(name, 1), group.value(name, group.generations)
         label = "" if judgement.distance else f"{name} went "
         walks.append(f"{label}from {start} to {end}")
