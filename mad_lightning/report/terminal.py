@@ -50,8 +50,10 @@ def report(
     yield _verdicts(groups, judged)
     yield _title("Values", "± over seeds; of one lineage and of real vs real, ± of measuring")
     yield from _values(groups, judged, metrics, width)
-    yield _title("Collapse, as others define it", "number in the last generation, and its limit")
-    yield _criteria(groups, judged)
+    collapse = _criteria(groups, judged)
+    if collapse.row_count:
+        yield _title("Collapse, as others define it", "number in the last generation, its limit")
+        yield collapse
     yield Text()
     facts = ", ".join(f"{key} = {value}" for key, value in protocol.items())
     yield from (

@@ -113,7 +113,7 @@ def _one_lineage(some: Sequence[Judged]) -> str:
 def _without_distance(some: Sequence[Judged]) -> str:
     return (
         f"Of {_names(some)} no distance was measured, so nothing tells whether the loop goes MAD "
-        f"(the metrics Frechet and Kernel would): {_ends(some)}."
+        f"(`mad measure LINEAGE --metrics Kernel Frechet` measures two): {_ends(some)}."
     )
 
 

@@ -65,6 +65,7 @@ def test_values_stand_below_one_another(directories):
 
 def test_a_group_alone_has_a_row_a_metric_beside_its_floor(tmp_path):
     text = printed(load([lineage(tmp_path, "fresh", 1, generations=1)]))
+    assert "as others define it" in text
     (row,) = [line for line in text.splitlines() if line.startswith("  recall")]
     assert row.split() == ["recall", "0.960", "–", "0.970"]
 
@@ -74,6 +75,12 @@ def test_answers_stand_beside_their_questions(directories):
     rows = [line for line in text.splitlines() if line.startswith("any increase")]
     assert re.search(r"real-only training  +yes: full_synth \d", rows[0])
     assert "no: " in text
+
+
+def test_where_nothing_can_be_asked_there_is_no_table_of_questions(tmp_path):
+    text = printed(load([lineage(tmp_path, "mine", 0, metrics=lambda *_: {"spread": 1.0})]))
+    assert "as others define it" not in text
+    assert "Not measured: any increase" in text
 
 
 def test_only_a_terminal_is_coloured(directories, monkeypatch):

@@ -103,7 +103,7 @@ def test_without_a_distance_it_says_what_was_seen_and_what_is_missing(tmp_path):
     ]  # fmt: skip
     (sentence,) = said(*runs)
     assert "no distance was measured" in sentence
-    assert "Frechet and Kernel" in sentence
+    assert "`mad measure LINEAGE --metrics Kernel Frechet`" in sentence
     assert "spread went from 1.100 ± 0.000 to 0.600 ± 0.000" in sentence
     assert "MAD:" not in sentence
 
