@@ -12,6 +12,7 @@ CSV as a last column.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import platform
@@ -23,16 +24,21 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 __all__ = [
     "BLANK",
     "Damaged",
     "appearing",
     "as_json",
+    "awaited",
     "finite",
     "folder_appearing",
+    "holder",
+    "leave_mark",
+    "locked",
     "make_once",
     "read_json",
     "sealed",
@@ -48,6 +54,9 @@ _HOST = sha256(platform.node().encode()).hexdigest()[:8]
 _TORN = re.compile(r"\.(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp")
 """Names of files that a killed program left half written; they did not always tell the host."""
 _DAY = 86_400.0
+_LONG = 10.0
+"""Seconds after which somebody who waits for a lock is told."""
+_log = logging.getLogger(__name__)
 
 BLANK = "sha256 " + "0" * 64
 """A seal that is still to be filled in."""
@@ -121,6 +130,33 @@ def folder_appearing(path: Path) -> Iterator[Path]:
         to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def awaited(path: Path, seconds: float = 60.0) -> Path:
+    """A file that another process has written: on a disk that machines share it may be seen late.
+
+    Returns:
+        The same path, after that many seconds whether the file is there or not.
+    """
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return path
+
+
+def leave_mark(directory: Path) -> str | None:
+    """Writes an empty file of a name that was never there, for others to look for.
+
+    Returns:
+        Its name, ``.mark-<random>.<host>.<pid>.tmp``; None if nothing can be written there.
+    """
+    mark = directory / f".mark-{uuid4().hex}.{_HOST}.{os.getpid()}.tmp"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError:
+        return None
+    return mark.name
 
 
 def to_disk(*paths: Path) -> None:
@@ -250,13 +286,41 @@ def make_once(
     """
     if not is_whole(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with locked(Path(f"{path}.lock")):
             sweep(path.parent, re.escape(path.name), alone=True)
             if not is_whole(path):
                 with appearing(path) as temporary:
                     make(temporary)
     sweep(path.parent, re.escape(path.name))
     return path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock; whoever waits for long is told for whom."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_LONG)
+    except Timeout:
+        _log.warning("waiting for %s%s", path, holder(path))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def holder(lock: Path) -> str:
+    """Who holds a lock and how it is freed, in words; nothing where the system sees to that.
+
+    On a file system without locks of its own, a file that tells its owner stands for one. It goes
+    when its owner ends well; a machine that died leaves it behind.
+    """
+    with suppress(OSError, ValueError):
+        process, host, *_ = lock.read_text().split()
+        if process.isdecimal():
+            return f", held by process {process} on {host}; if that is dead, delete {lock}"
+    return ""
 
 
 def sweep(directory: Path, names: str, alone: bool = False) -> None:

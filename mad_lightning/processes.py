@@ -1,24 +1,34 @@
-"""Several processes: who is first, what they share, how they part; and one thread each.
+"""Several processes: who is first, what they share, how they end; and one thread each.
 
-The first process writes and announces, all of them walk the same loop and enter every collective.
-What they put together here (integers, flags, sums, rows) comes out the same to the last bit on each
-of them, however the work was dealt out.
+The first process writes, announces and decides: what stands on disk it looks up for all, because a
+disk that machines share may show the others an older state. All of them walk the same loop and
+enter every collective. What they put together here (integers, flags, sums, rows) comes out the same
+to the last bit on each of them, however the work was dealt out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple, TypeVar
+from datetime import timedelta
+from threading import Event, Thread
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed
+
+from mad_lightning.refusal import Refused
 
 __all__ = [
     "Team",
     "alone",
     "barrier",
+    "ending_together",
+    "from_all",
+    "from_first",
     "gather_rows",
     "is_first",
     "joined",
@@ -75,6 +85,101 @@ def barrier() -> None:
     if together():
         on_gpu = distributed.get_backend() == "nccl"
         distributed.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
+
+
+def from_first(work: Callable[[], T]) -> T:
+    """Lets the first process do something, and gives all of them what came of it.
+
+    What fails there fails everywhere; the others leave without a word.
+
+    Raises:
+        SystemExit: On the others, if the work has failed.
+    """
+    if not together():
+        return work()
+    told: list[Any] = [True, None]
+    if is_first():
+        try:
+            told = [False, work()]
+        except BaseException:
+            distributed.broadcast_object_list(told)
+            raise
+    distributed.broadcast_object_list(told)
+    has_failed, came_out = told
+    if has_failed:
+        raise SystemExit(1)
+    return came_out
+
+
+def from_all(value: T) -> list[T]:
+    """What each process brings, in their order."""
+    if not together():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+_GRACE = 3.0
+"""Seconds for a process to end by itself, with words of its own, when another one has failed."""
+
+
+_GONE = "the first process is gone"
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Ends all processes within seconds when one of them fails inside, wherever the others wait.
+
+    One that waits for another in a collective cannot be told: NCCL waits for half an hour. So a
+    thread of each looks twice a second at the store through which they met.
+    """
+    if not together() or "MASTER_PORT" not in os.environ:
+        yield
+        return
+    key = from_first(lambda: f"failed/{uuid4().hex}")
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    patience = timedelta(seconds=30)
+    reads, writes = (
+        distributed.TCPStore(*place, is_master=False, timeout=patience)  # type: ignore[attr-defined]
+        for _ in "rw"
+    )
+    left = Event()
+
+    def watch() -> None:
+        told = ""
+        while not left.wait(0.5):
+            try:
+                told = reads.get(key).decode() if reads.check([key]) else ""
+            except Exception:  # the store went with the first process
+                told = _GONE
+            if told:
+                break
+        if told and not left.wait(_GRACE):
+            if is_first():
+                sys.stderr.write(f"error: {told}\n")
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        yield
+        barrier()
+    except BaseException as error:
+        told = ""
+        try:
+            if writes.check([key]):
+                told = writes.get(key).decode()
+            else:
+                writes.set(key, f"process {distributed.get_rank()} has failed: {error}")
+        except Exception:
+            told = _GONE
+        if not told or isinstance(error, Refused):
+            raise
+        if is_first():  # what has failed here is that the other one is gone
+            sys.stderr.write(f"error: {told}\n")
+        raise SystemExit(1) from error
+    finally:
+        left.set()
 
 
 def part_ways() -> None:

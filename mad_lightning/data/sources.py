@@ -23,13 +23,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from mad_lightning.data.labels import numbered
 from mad_lightning.data.pictures import Filter, Framing, Pictures, load_once
+from mad_lightning.files import locked
 from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused, check_memory, check_one_of, check_within
 from mad_lightning.samples import Samples, SampleSpec
@@ -160,7 +160,7 @@ def _download(dataset: str, root: Path) -> None:
 
     root.mkdir(parents=True, exist_ok=True)
     # A folder of files, of which torchvision itself tells whether they are all there.
-    with FileLock(root / f".{dataset}.lock"):
+    with locked(root / f".{dataset}.lock"):
         try:
             getattr(datasets, dataset)(str(root), download=True)
         except (RuntimeError, OSError) as error:

@@ -37,6 +37,7 @@ from mad_lightning.files import (
     Damaged,
     appearing,
     folder_appearing,
+    holder,
     read_json,
     sealed,
     sweep,
@@ -116,6 +117,11 @@ class LineageDirectory:
         return self.path / "floor.json"
 
     @property
+    def lock_file(self) -> Path:
+        """Held by the program that trains the lineage."""
+        return self.path / ".lock"
+
+    @property
     def wandb_notes(self) -> Path:
         """Which run shows the lineage, and how far it goes."""
         return self.path / "wandb.json"
@@ -147,6 +153,11 @@ class LineageDirectory:
     def checkpoint(self, t: int) -> Path:
         """Where its training goes on after a kill."""
         return self.training(t) / self.CHECKPOINT
+
+    def drop_strays(self, t: int) -> None:
+        """Drops what SLURM's requeueing once left: Lightning would go on from it, unasked."""
+        for stray in self.training(t).glob("hpc_ckpt_*"):
+            stray.unlink(missing_ok=True)
 
     def curves_file(self, t: int) -> Path:
         """What its generator logged, a row an epoch."""
@@ -273,7 +284,7 @@ class LineageDirectory:
         shutil.rmtree(self.wandb_folder, ignore_errors=True)
         for path in (self.config_file, self.failed_file, self.floor_file, self.wandb_notes):
             path.unlink(missing_ok=True)
-        (self.path / ".lock").unlink(missing_ok=True)
+        self.lock_file.unlink(missing_ok=True)
         for path in made:
             with suppress(OSError):  # somebody keeps other things there
                 path.rmdir()
@@ -442,13 +453,13 @@ class LineageDirectory:
 
     def _lock(self) -> FileLock:
         """The lineage's lock, taken; the system drops it at any death."""
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.lock_file)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise Refused(
                 "name",
-                f"another program is training {self} at this moment",
+                f"another program is training {self} at this moment{holder(self.lock_file)}",
                 "wait for it, or give this lineage a `name` of its own; if none is alive on any "
                 f"machine, delete {lock.lock_file}",
             ) from None
@@ -494,7 +505,7 @@ class LineageDirectory:
 
     def sweep_all(self) -> None:
         """Drops what killed programs left; whoever calls it holds the lineage."""
-        sweep(self.path, r"config\.yaml|(floor|wandb)\.json", alone=True)
+        sweep(self.path, r"config\.yaml|(floor|wandb)\.json|mark-\w+", alone=True)
         finished = len(self.ledger)
         for place in self.path.glob("generation_*"):
             number = place.name.removeprefix("generation_")

@@ -76,8 +76,11 @@ class Candidate(Protocol):
         """A new generator with the first weights of generation ``t``."""
 
 
-def admit(meta: Candidate) -> None:
+def admit(meta: Candidate) -> bool:
     """Refuses a lineage that cannot be trained as configured.
+
+    Returns:
+        Whether there are generations to train.
 
     Raises:
         Refused: With the field, what is wrong with it, and the remedy.
@@ -103,6 +106,7 @@ def admit(meta: Candidate) -> None:
     check_epochs(meta, generator)
     check_stopping(meta)
     check_disk(meta, generator)
+    return len(meta.lineage.records()) < meta.settings.generations
 
 
 def check_begun(meta: Candidate) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mad_lightning.data.shards import load_tensors, save_tensors
-from mad_lightning.files import Damaged
+from mad_lightning.files import Damaged, awaited
 from mad_lightning.processes import together
 
 __all__ = ["Announce", "BlockLoader", "BlockWriter", "Blocks"]
@@ -90,6 +90,8 @@ class Blocks:
         Raises:
             OSError: If a block does not stand, or is not what was written.
         """
+        for index in range(len(self)) if together() else ():
+            awaited(self.path(index))  # others have written there
         blocks = [self.read(index) for index in range(len(self))]
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 

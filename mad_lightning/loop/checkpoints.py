@@ -19,9 +19,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from mad_lightning.files import Damaged, appearing
 from mad_lightning.generators.base import Generator
-from mad_lightning.refusal import Refused
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.refusal import Refused, at
 
-__all__ = ["SealedCheckpoints", "load_told", "load_weights", "read", "stands"]
+__all__ = ["SealedCheckpoints", "load_told", "load_weights", "read", "standing", "stands"]
 
 _SIGN = b"sha256 "
 _SEAL = len(_SIGN) + 64
@@ -154,6 +155,25 @@ def stands(path: Path, made_of: str) -> dict[str, Any] | None:
             "bring back what belongs here, or take that generation away: it is made anew",
         )
     return checkpoint
+
+
+def standing(lineage: LineageDirectory, t: int, made_of: str) -> tuple[bool, bool]:
+    """What there is of a generation: its trained weights, or a checkpoint to go on from.
+
+    Only what was logged counts: without its curves, a generation is trained once more.
+
+    Raises:
+        Refused: If one is whole and was made of something else.
+    """
+    with at("lineage"):
+        if not lineage.has_curves(t):
+            lineage.drop_strays(t)
+            return False, False
+        trained = stands(lineage.weights(t), made_of) is not None
+        resumes = not trained and stands(lineage.checkpoint(t), made_of) is not None
+    if not (trained or resumes):
+        lineage.drop_strays(t)
+    return trained, resumes
 
 
 def load_weights(generator: Generator, path: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.base import View
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix
-from mad_lightning.processes import barrier, is_first
+from mad_lightning.processes import barrier, from_first, is_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import SampleBlock, Samples
 
@@ -127,7 +127,7 @@ class Measuring:
 
     @cached_property
     def real_features(self) -> dict[str, Tensor]:
-        """Of the reference and of the floor; every process must ask at the same place."""
+        """Of the reference and of the floor, on the first process; all must ask at one place."""
         facts = [self.real.digest, self.evaluator.extractor.protocol(), self.block_size]
         key = sha256(repr(facts).encode()).hexdigest()[:12]
         sides = {"reference": self.real.reference, "floor": self.real.floor}
@@ -153,36 +153,64 @@ class Measuring:
     @cached_property
     def _floor(self) -> tuple[dict[str, float], dict[str, float]]:
         """Values and errors."""
-        real, records = self.real_features, self.lineage.records()
-        try:
-            kept = read_json(self.lineage.floor_file)
-        except Damaged:
-            kept = {}
-        if records and kept:
-            return records[0].floor, records[0].floor_errors
+        _ = self.real_features
+        if (stands := from_first(self._told_floor)) is not None:
+            return stands
         training = self.training(self.policy.mix(1))  # all of it is real
-        facts = [self.real.digest, self.protocol, {k: v.digest() for k, v in training.items()}]
-        key = sha256(repr(facts).encode()).hexdigest()
-        if kept.get("key") == key and "errors" in kept:
-            return with_nan(kept["values"]), with_nan(kept["errors"])
-        if records:
-            floor = records[0].floor, records[0].floor_errors
-        else:
-            floor = self._measure_floor(real["floor"], training)
-        if is_first():
-            kept = {"key": key, "values": floor[0], "errors": floor[1], "protocol": self.protocol}
-            kept["data"] = self.real.digest
-            write_json(self.lineage.floor_file, kept)
-        return floor
-
-    def _measure_floor(
-        self, real: Tensor, training: Mapping[str, Samples]
-    ) -> tuple[dict[str, float], dict[str, float]]:
+        if (stands := from_first(partial(self._kept_floor, training))) is not None:
+            return stands
         with _watched() as announce:
             eaten = self.features(training, self.lineage.unfinished(1, "features"), announce)
-        floor = View(real, labels=self.real.floor.labels)
-        with at("evaluator"):
-            return self.evaluator.floor(self.reference(eaten), floor)
+
+        def measured() -> tuple[dict[str, float], dict[str, float]]:
+            floor = View(self.real_features["floor"], labels=self.real.floor.labels)
+            with at("evaluator"):
+                told = self.evaluator.floor(self.reference(eaten), floor)
+            self._keep_floor(training, *told)
+            return told
+
+        return from_first(measured)
+
+    def _told_floor(self) -> tuple[dict[str, float], dict[str, float]] | None:
+        """The floor that the first record tells, where it was kept, too."""
+        records = self.lineage.records()
+        if records and self._kept():
+            return records[0].floor, records[0].floor_errors
+        return None
+
+    def _kept_floor(
+        self, training: Mapping[str, Samples]
+    ) -> tuple[dict[str, float], dict[str, float]] | None:
+        """The floor of a start that was killed before there was a record, or of a lost file."""
+        if records := self.lineage.records():
+            told = records[0].floor, records[0].floor_errors
+            self._keep_floor(training, *told)
+            return told
+        kept = self._kept()
+        if kept and kept.get("key") == self._floor_key(training) and "errors" in kept:
+            return with_nan(kept["values"]), with_nan(kept["errors"])
+        return None
+
+    def _kept(self) -> dict[str, Any]:
+        try:
+            return read_json(self.lineage.floor_file)
+        except Damaged:
+            return {}
+
+    def _floor_key(self, training: Mapping[str, Samples]) -> str:
+        """Digest of what a floor depends on."""
+        facts = [self.real.digest, self.protocol, {k: v.digest() for k, v in training.items()}]
+        return sha256(repr(facts).encode()).hexdigest()
+
+    def _keep_floor(
+        self,
+        training: Mapping[str, Samples],
+        values: Mapping[str, float],
+        errors: Mapping[str, float],
+    ) -> None:
+        kept = {"key": self._floor_key(training), "values": values, "errors": errors}
+        kept |= {"protocol": self.protocol, "data": self.real.digest}
+        write_json(self.lineage.floor_file, kept)
 
     def measure(
         self,
@@ -205,8 +233,9 @@ class Measuring:
         sides = {"synthetic": samples} | self.training(mix)
         place = self.lineage.unfinished(t, "features") / drawn.manifest.sha256[:12]
         features = self.features(sides, place, progress, passing=True)
-        reference, floor = self.reference(features), self._floor
+        floor = self._floor
         if is_first():
+            reference = self.reference(features)
             shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
             with at("evaluator"):
                 values = self.evaluator.compare(reference, shard)
@@ -248,7 +277,7 @@ class Measuring:
         announce: Announce,
         passing: bool = False,
     ) -> dict[str, Tensor]:
-        """Features of sample sets by name, in full precision; kept in ``directory``."""
+        """Features of sample sets by name, on the first process; kept in ``directory``."""
         if not sides:
             return {}
 
@@ -261,7 +290,8 @@ class Measuring:
         }
         work = {blocks[name]: batches(samples) for name, samples in sides.items()}
         self.trainers.compute(self.evaluator.extractor, work, announce, full_precision=True)
-        return {name: parts.join()["features"] for name, parts in blocks.items()}
+        joined = blocks if is_first() else {}
+        return {name: parts.join()["features"] for name, parts in joined.items()}
 
 
 @contextmanager

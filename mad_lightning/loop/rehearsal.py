@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 
 import lightning as L
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.generators.base import Generator
@@ -28,6 +29,7 @@ def rehearse(generator: Generator, data: GenerationDataModule, mix: Mix, seed: i
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
+        plugins=LightningEnvironment(),
         max_epochs=1,
         limit_train_batches=1,
         logger=False,

@@ -8,6 +8,10 @@ from mad_lightning.data.shards import Shard
 from mad_lightning.files import Damaged
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.policies import Part, shard_name
+<<<<<<< HEAD
+=======
+from mad_lightning.processes import from_first, is_first
+>>>>>>> c87698d (loop: processes meet before anything is written, the first one looks at the disk for all, and all end together)
 
 __all__ = ["Store"]
 
@@ -16,7 +20,7 @@ class Store(dict[str, Shard]):
     """Finds a shard where a lineage keeps it, whether it stands already or is still to be written.
 
     What was read once is kept as long as mixes name it: a shard never changes, and its digest is
-    checked once.
+    checked once, by the first process for all.
 
     Args:
         lineage: Whose shards they are.
@@ -55,6 +59,47 @@ class Store(dict[str, Shard]):
         for name in self.keys() - {*names}:
             del self[name]
 
+<<<<<<< HEAD
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)
         self._sound.discard(name)
+=======
+    def seen_by_all(self, name: str) -> Shard:
+        """A shard that the first process has read or written, as every process has it from now on.
+
+        Raises:
+            OSError: If its samples are not there.
+        """
+        manifest = from_first(lambda: self[name].manifest)
+        if not is_first() and vars(self[name]).get("manifest") != manifest:
+            self[name] = Shard(self.lineage.shard(name))
+            self[name].trust(manifest)
+        return self[name]
+
+    def damage(self, name: str, told: Mapping[int | None, Mapping[str, str]]) -> str:
+        """What is wrong with a shard, in words: it is not there, not whole, or not the one told of.
+
+        Args:
+            name: The shard.
+            told: Digests of artefacts by generation, as the ledger has them.
+
+        Returns:
+            Nothing if nothing is; then all processes see the same shard.
+        """
+
+        def look() -> str:
+            t = Part("synthetic", name, 0, 1).generation
+            kind = "shard" if t is not None and name == shard_name(t) else "published"
+            shard = self[name]
+            try:
+                _ = shard.samples
+                if told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
+                    raise Damaged(shard.values_file, "the ledger tells of other samples")
+            except OSError as error:
+                return str(error)
+            return ""
+
+        if not (damage := from_first(look)):
+            self.seen_by_all(name)
+        return damage
+>>>>>>> c87698d (loop: processes meet before anything is written, the first one looks at the disk for all, and all end together)

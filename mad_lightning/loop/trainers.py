@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -35,10 +37,17 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.loop.blocks import Announce, BlockLoader, Blocks, BlockWriter
 from mad_lightning.loop.checkpoints import SealedCheckpoints
+from mad_lightning.loop.cluster import (
+    check_plugin,
+    environments,
+    is_launched,
+    meet,
+    requeueing,
+)
 from mad_lightning.loop.inside import Checkpoints, CrashOnly, Progress
 from mad_lightning.loop.one_pass import OnePass
-from mad_lightning.processes import alone, barrier
-from mad_lightning.refusal import Refused
+from mad_lightning.processes import alone, barrier, ending_together, together
+from mad_lightning.refusal import Refused, at
 
 __all__ = ["Trainers"]
 
@@ -54,6 +63,13 @@ _OF_THE_MACHINE = ("accelerator", "strategy", "devices", "num_nodes", "precision
 _OF_A_NODE = ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "RANK")
 _MOST = max(16, 4 * (os.cpu_count() or 1))
 _COPIES = ("spawn", "fork", "notebook")
+_STRATEGIES = (
+    "auto",
+    "single_device",
+    "ddp",
+    "ddp_find_unused_parameters_false",
+    "ddp_find_unused_parameters_true",
+)
 _OF_PREDICTING = (
     "on_predict_start",
     "on_predict_epoch_start",
@@ -135,6 +151,7 @@ class _Plan(NamedTuple):
 
     Attributes:
         world_size: How many processes train together.
+        shape: Processes of a machine, and machines.
         precision: How exactly numbers are kept in training, as Lightning calls it.
         device: Where the only process computes; None if there are several, or their ways differ.
         plugin: Lightning's, for the precision.
@@ -142,6 +159,7 @@ class _Plan(NamedTuple):
     """
 
     world_size: int
+    shape: tuple[int, int]
     precision: str
     device: torch.device | None
     plugin: Precision
@@ -171,13 +189,11 @@ class Trainers:
             Refused: With the argument.
         """
         arguments = self.arguments()
-        strategy = arguments.get("strategy")
-        if isinstance(strategy, str) and any(word in strategy for word in _COPIES):
-            raise Refused(
-                "strategy",
-                f"{strategy} copies the generator into other processes and loses it after training",
-                "use ddp",
-            )
+        strategy = arguments.get("strategy", "auto")
+        if isinstance(strategy, str) and strategy not in _STRATEGIES:
+            raise _of_strategy(strategy)
+        for plugin in arguments["plugins"]:
+            check_plugin(plugin)
         for field, is_wrong, problem, remedy in _CANNOT_WORK:
             value = arguments.get(field)
             if value is not None and is_wrong(value):
@@ -194,9 +210,31 @@ class Trainers:
             for given in _listed(arguments.get(field)):
                 if remedy := _cannot_stand(given):
                     raise Refused(field, f"{type(given).__name__} does not work here", remedy)
-        if self.world_size == 1:
-            alone()
-            vars(rank_zero_only)["rank"] = 0  # as Lightning had read it from the environment
+        _ = self._plan
+
+    @contextmanager
+    def together(self, admit: Callable[[], bool]) -> Iterator[None]:
+        """Lets all processes of a lineage meet, and end together whatever becomes of one of them.
+
+        Args:
+            admit: Refuses what cannot be trained; tells whether there is anything to do.
+
+        Raises:
+            Refused: What it refuses; nobody starts other processes for that.
+        """
+        with at("trainer"):
+            self.check()
+        launched, refused, is_needed = is_launched(), None, True
+        try:
+            is_needed = admit()
+        except Exception as error:
+            refused = error
+        if self.world_size > 1 and not together() and (launched or (is_needed and not refused)):
+            meet(_made(self._of_machine(), *environments(*self._plan.shape)))
+        with ending_together(), requeueing():
+            if refused:
+                raise refused
+            yield
 
     @property
     def world_size(self) -> int:
@@ -218,16 +256,24 @@ class Trainers:
         if arguments.get("devices") in (0, "0"):
             raise Refused("devices", "0: nothing would compute", "take at least 1, or leave it out")
         try:
-            trainer = L.Trainer(**arguments)
+            trainer = _made(arguments, LightningEnvironment())  # which asks nothing of a cluster
+            strategy = trainer.strategy
+            start = vars(strategy).get("_start_method", "popen")
+            if type(strategy) not in (SingleDeviceStrategy, DDPStrategy) or start != "popen":
+                raise _of_strategy(type(strategy).__name__, start)
             if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > _MOST:
                 problem = f"{trainer.num_devices} processes for {os.cpu_count()} CPU cores"
                 raise Refused("devices", problem, f"take at most {_MOST} on this machine")
-            world_size, strategy = trainer.world_size, trainer.strategy
-            is_alone = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and world_size == 1
+            world_size = trainer.world_size
+            if world_size == 1:
+                alone()
+                vars(rank_zero_only)["rank"] = 0  # as Lightning had read it from the environment
+            _ = environments(trainer.num_devices, trainer.num_nodes)
             return _Plan(
                 world_size,
+                (trainer.num_devices, trainer.num_nodes),
                 str(trainer.precision),
-                strategy.root_device if is_alone else None,
+                strategy.root_device if world_size == 1 else None,
                 trainer.precision_plugin,
                 _is_plain(arguments),
             )
@@ -235,18 +281,22 @@ class Trainers:
             raise
         except _REFUSALS_OF_LIGHTNING as error:
             problem = str(error).strip().replace("`", "")  # backticks mean parameters of ours
-            if "SLURM" in problem:
-                remedy = "start it with srun, or unset SLURM_NTASKS, which is left over"
-                raise Refused("devices", problem, remedy) from None
             raise Refused(
                 self.culprit(arguments), problem, "give what Lightning's Trainer takes"
             ) from None
+
+    def _of_machine(self) -> dict[str, Any]:
+        """Arguments of a Trainer that does not train."""
+        given = self.arguments()
+        kept = {name: given[name] for name in _OF_THE_MACHINE if name in given}
+        return {**_QUIET, **kept, "enable_checkpointing": False}
 
     def culprit(self, arguments: Mapping[str, Any]) -> str:
         """The argument without which Lightning would make a Trainer; empty if there is none."""
         for field in sorted(arguments, key=lambda name: (name in _QUIET, name in _OF_THE_MACHINE)):
             try:
-                L.Trainer(**{name: value for name, value in arguments.items() if name != field})
+                rest = {name: value for name, value in arguments.items() if name != field}
+                _made(rest, LightningEnvironment())
             except _REFUSALS_OF_LIGHTNING:
                 continue
             return field
@@ -284,7 +334,7 @@ class Trainers:
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, SealedCheckpoints(made_of)]
         own = {"callbacks": callbacks, "plugins": plugins, "default_root_dir": directory}
-        return L.Trainer(**{**arguments, **own})
+        return _made({**arguments, **own}, *environments(*plan.shape))
 
     def compute(
         self,
@@ -308,17 +358,15 @@ class Trainers:
             self._compute_here(module, jobs, device, announce, full_precision)
             return
         self._is_used = True
-        configured = self.arguments()
         overrides = {"precision": "32-true"} if full_precision else {}
-        trainer = L.Trainer(
-            **_QUIET
-            | {name: configured[name] for name in _OF_THE_MACHINE if name in configured}
+        trainer = _made(
+            self._of_machine()
             | {
-                "enable_checkpointing": False,
                 "inference_mode": False,
                 "callbacks": [BlockWriter(jobs.write), CrashOnly(), Progress(announce)],
             }
-            | overrides
+            | overrides,
+            *environments(*self._plan.shape),
         )
         module.allow_zero_length_dataloader_with_multiple_devices = True  # blocks may be few
         # Every process enters, also one without work: the Trainer's start holds collectives.
@@ -373,6 +421,14 @@ class Trainers:
             module.cpu()
 
 
+def _made(arguments: Mapping[str, Any], *environment: ClusterEnvironment) -> L.Trainer:
+    """Lightning's Trainer, in an environment that it does not have to find by itself."""
+    plugins = _listed(arguments.get("plugins"))
+    if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+        plugins = [*plugins, *environment]
+    return L.Trainer(**{**arguments, "plugins": plugins})
+
+
 def _listed(given: Any) -> list[Any]:
     """Lightning takes nothing, one or several; here it is always a list."""
     if given is None or given == []:
@@ -391,6 +447,14 @@ def _is_plain(arguments: Mapping[str, Any]) -> bool:
     free = (*_OF_THE_MACHINE[:-1], "default_root_dir")
     asked = {name: value for name, value in arguments.items() if name not in free}
     return arguments.get("max_epochs") == 1 and all(usual[k] == v for k, v in asked.items())
+
+
+def _of_strategy(name: str, start: str = "") -> Refused:
+    """What is said of a strategy that a lineage cannot stand."""
+    why = "it is not known to leave a generator whole, which a lineage keeps, averages and measures"
+    if any(word in (name, start)[bool(start)] for word in _COPIES):
+        why = "it copies the generator into other processes and loses it after training"
+    return Refused("strategy", f"{name}: {why}", "use auto for one device, ddp for several")
 
 
 def _shown(value: Any) -> str:

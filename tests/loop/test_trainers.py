@@ -13,11 +13,19 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+)
 
 from mad_lightning.loop.blocks import Blocks
 from mad_lightning.loop.checkpoints import SealedCheckpoints
 from mad_lightning.loop.inside import Checkpoints
 from mad_lightning.loop.trainers import Trainers
+from mad_lightning.processes import is_first
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleBlock, Samples
 
@@ -29,7 +37,15 @@ ON_CPU = {"accelerator": "cpu", "devices": 1}
     [
         ({"strategy": "ddp_spawn"}, "strategy"),
         ({"strategy": "ddp_notebook"}, "strategy"),
+        ({"strategy": "ddp_fork_find_unused_parameters_true"}, "strategy"),
         ({"strategy": "sideways"}, "strategy"),
+        ({"strategy": "fsdp"}, "strategy"),
+        ({"strategy": "deepspeed_stage_2"}, "strategy"),
+        ({"strategy": "dp"}, "strategy"),
+        ({"strategy": "xla"}, "strategy"),
+        ({"strategy": FSDPStrategy()}, "strategy"),
+        ({"strategy": DDPStrategy(start_method="spawn"), "devices": 2}, "strategy"),
+        ({"strategy": ModelParallelStrategy()}, "strategy"),
         ({"accelerator": "abacus"}, "accelerator"),
         ({"callbacks": OnExceptionCheckpoint("x")}, "callbacks"),
         ({"callbacks": [Timer(), OnExceptionCheckpoint("x")]}, "callbacks"),
@@ -71,6 +87,11 @@ def test_what_a_lineage_cannot_stand_is_refused_by_field(arguments, field):
     [
         {"max_epochs": -1, "max_steps": 6},
         {"max_epochs": None},
+        {"strategy": "ddp"},
+        {"strategy": "single_device"},
+        {"strategy": "ddp_find_unused_parameters_true"},
+        {"strategy": DDPStrategy(find_unused_parameters=True), "devices": 2},
+        {"strategy": SingleDeviceStrategy("cpu")},
         {"limit_train_batches": 3},
         {"limit_train_batches": 0.5},
         {"overfit_batches": 1},
@@ -84,12 +105,83 @@ def test_what_a_lineage_can_stand_is_taken(arguments):
     Trainers(lambda: {**ON_CPU, **arguments}).check()
 
 
-def test_tasks_that_nobody_started_are_refused_with_their_cause(monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    with pytest.raises(Refused) as caught:
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "MASTER_PORT")
+TASKS = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7"}
+
+
+@pytest.fixture
+def around(monkeypatch):
+    """Sets what is left over, or told by a launcher, and nothing else of the kind."""
+
+    def set_all(**environment):
+        for name in (*RANKS, *TASKS):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "1"},
+        {"LOCAL_RANK": "2"},
+        {"SLURM_PROCID": "3"},
+        {**TASKS, "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODEID": "0"},
+        {**TASKS, "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"},
+    ],
+    ids=["rank", "local rank", "SLURM rank", "four tasks", "four tasks of a node"],
+)
+def test_who_trains_alone_is_first_whatever_rank_is_left_around_it(
+    around, environment, strategy, tmp_path
+):
+    around(**environment)
+    trainers = Trainers(lambda: {**ON_CPU, "strategy": strategy})
+    trainers.check()
+    assert is_first()
+    trainer = trainers.for_fit(tmp_path)
+    assert (trainer.is_global_zero, trainer.world_size, trainer.local_rank) == (True, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK is 1"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK is 0"),
+        (TASKS, "ntasks=4"),
+        ({**TASKS, "SLURM_NTASKS_PER_NODE": "2"}, "SLURM_PROCID is not set"),
+        ({**TASKS, "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "1"}, "devices=2"),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3"}, "devices=2"),
+    ],
+)
+def test_ranks_that_do_not_fit_several_devices_are_refused_with_their_cause(
+    around, environment, cause
+):
+    around(**environment)
+    with pytest.raises(Refused, match=cause) as caught:
+        Trainers(lambda: {**ON_CPU, "devices": 2, "strategy": "ddp"}).check()
+    assert caught.value.field == "devices"
+
+
+def test_one_of_torchruns_processes_does_not_train_alone(around):
+    around(TORCHELASTIC_RUN_ID="x", WORLD_SIZE="4", RANK="3", LOCAL_RANK="3")
+    with pytest.raises(Refused, match=r"devices: .*devices=1"):
         Trainers(lambda: ON_CPU).check()
-    assert "unset SLURM_NTASKS" in caught.value.remedy
+
+
+@pytest.mark.parametrize("tasks", [TASKS, TASKS | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}])
+def test_lightning_queues_no_job_again(around, tasks, tmp_path):
+    around(**tasks)
+    trainer = Trainers(lambda: ON_CPU).for_fit(tmp_path)
+    assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
+    around(**tasks | {"SLURM_PROCID": "0"}, SLURM_NTASKS_PER_NODE="2", SLURM_LOCALID="0",
+           SLURM_NODEID="0")  # fmt: skip
+    together = Trainers(lambda: {**ON_CPU, "devices": 2, "strategy": "ddp"}).for_fit(tmp_path)
+    assert together.strategy.cluster_environment.auto_requeue is False
+    with pytest.raises(Refused, match="plugins: SLURMEnvironment"):
+        Trainers(lambda: {**ON_CPU, "plugins": SLURMEnvironment()}).check()
 
 
 def test_lightnings_defaults_will_do(tmp_path):
