@@ -3,6 +3,7 @@
     meta_trainer.py  the loop: train, sample, measure, record, and again from scratch
     admission.py     what is refused before anything is written
     branching.py     a lineage that begins after a generation of another
+    cluster.py       who has started the processes, whether they share a disk, jobs queued again
     trainers.py      the two Lightning Trainers of a generation, and what they may not be asked
     one_pass.py      what serves as one where a single pass is the whole fit
     inside.py        what runs inside them

@@ -198,7 +198,6 @@ def late(rank, place):
 def apart(rank, place):
     with pytest.raises(Refused, match=r"lineage.root: process 1 does not see"):
         lineage(place / f"runs{rank}", "apart", TWO).fit()
-    return [path.exists() for path in (place / "runs0", place / "runs1")]
 
 
 def first_stumbles(rank, place):
@@ -270,8 +269,7 @@ def test_two_processes_agree_on_a_late_disk_and_end_together(tmp_path):
         for rank in (0, 1)
     ]
     assert told[0] == told[1] == told[2] == told[3]
-    for rank in (0, 1):  # nothing was begun
-        assert json.loads((tmp_path / f"apart.{rank}.json").read_text()) == [False, False]
+    assert not [*tmp_path.glob("runs[01]")]  # nothing was begun
     # 3: it has raised by itself; 1: it was ended
     assert codes["first_stumbles"] == [3, 1]
     assert codes["second_stumbles"] == codes["second_is_refused"] == [1, 3]
