@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from mad_lightning.data.shards import Shard
 from mad_lightning.files import Damaged
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.policies import Part, shard_name
-<<<<<<< HEAD
-=======
 from mad_lightning.processes import from_first, is_first
->>>>>>> c87698d (loop: processes meet before anything is written, the first one looks at the disk for all, and all end together)
 
 __all__ = ["Store"]
 
@@ -47,23 +45,23 @@ class Store(dict[str, Shard]):
         """
         if name in self._sound:
             return
-        shard, t = self[name], Part("synthetic", name, 0, 1).generation
-        kind = "shard" if t is not None and name == shard_name(t) else "published"
-        _ = shard.samples
-        if told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
-            raise Damaged(shard.values_file, "the ledger tells of other samples")
+        if damage := from_first(partial(self._damage, name, told)):
+            raise OSError(damage)
+        self.seen_by_all(name)
         self._sound.add(name)
 
-    def drop_others(self, names: Collection[str]) -> None:
-        """Lets go of the shards that are not among these."""
-        for name in self.keys() - {*names}:
-            del self[name]
+    def _damage(self, name: str, told: Mapping[int | None, Mapping[str, str]]) -> str:
+        """What is wrong with a shard, in words; nothing if nothing is."""
+        shard, t = self[name], Part("synthetic", name, 0, 1).generation
+        kind = "shard" if t is not None and name == shard_name(t) else "published"
+        try:
+            _ = shard.samples
+            if told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
+                raise Damaged(shard.values_file, "the ledger tells of other samples")
+        except OSError as error:
+            return str(error)
+        return ""
 
-<<<<<<< HEAD
-    def __delitem__(self, name: str) -> None:
-        super().__delitem__(name)
-        self._sound.discard(name)
-=======
     def seen_by_all(self, name: str) -> Shard:
         """A shard that the first process has read or written, as every process has it from now on.
 
@@ -76,30 +74,11 @@ class Store(dict[str, Shard]):
             self[name].trust(manifest)
         return self[name]
 
-    def damage(self, name: str, told: Mapping[int | None, Mapping[str, str]]) -> str:
-        """What is wrong with a shard, in words: it is not there, not whole, or not the one told of.
+    def drop_others(self, names: Collection[str]) -> None:
+        """Lets go of the shards that are not among these."""
+        for name in self.keys() - {*names}:
+            del self[name]
 
-        Args:
-            name: The shard.
-            told: Digests of artefacts by generation, as the ledger has them.
-
-        Returns:
-            Nothing if nothing is; then all processes see the same shard.
-        """
-
-        def look() -> str:
-            t = Part("synthetic", name, 0, 1).generation
-            kind = "shard" if t is not None and name == shard_name(t) else "published"
-            shard = self[name]
-            try:
-                _ = shard.samples
-                if told.get(t, {}).get(kind, shard.manifest.sha256) != shard.manifest.sha256:
-                    raise Damaged(shard.values_file, "the ledger tells of other samples")
-            except OSError as error:
-                return str(error)
-            return ""
-
-        if not (damage := from_first(look)):
-            self.seen_by_all(name)
-        return damage
->>>>>>> c87698d (loop: processes meet before anything is written, the first one looks at the disk for all, and all end together)
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._sound.discard(name)
