@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,8 @@ class ShardManifest:
         parents: Names of the shards that it was made from; none of what a generator drew.
         labels: Shares that classes were asked for in, ``mix`` or ``equal``; empty without classes.
         classes: What the classes 0, 1, ... are called, where the data says.
+        environment: With what they were computed: precision, device, versions. Empty in manifests
+            that were written before manifests told.
     """
 
     origin: str
@@ -104,6 +106,7 @@ class ShardManifest:
     parents: tuple[str, ...] = ()
     labels: str = ""
     classes: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> ShardManifest:

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from mad_lightning.generators.means import Means
 from mad_lightning.identity import Described
+from mad_lightning.precision import true_float32
 from mad_lightning.processes import know_devices, take_from_first
 from mad_lightning.refusal import Diverged, Refused, check_sampling_bias
 from mad_lightning.samples import Law, Samples, SampleSpec, SeedBlock, to_stored
@@ -245,7 +246,7 @@ class Generator(Described, L.LightningModule, ABC):
     def sample(
         self, seeds: Tensor, sampling_bias: float = 1.0, labels: Tensor | None = None
     ) -> Samples:
-        """Draws stored samples.
+        """Draws stored samples, computed in float32 whatever the precision of a Trainer.
 
         Args:
             seeds: One seed a sample, with shape (N,), int64.
@@ -266,7 +267,8 @@ class Generator(Described, L.LightningModule, ABC):
         try:
             seeds = seeds.to(self.device)
             given = None if labels is None else labels.to(self.device)
-            floats = self.draw(seeds, sampling_bias, given)
+            with true_float32(seeds.device):
+                floats = self.draw(seeds, sampling_bias, given)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined] # not in its stubs
             raise self.diverged(f"no samples can be drawn ({error})") from error
         finally:

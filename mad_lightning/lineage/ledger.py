@@ -62,6 +62,8 @@ class GenerationRecord:
         seed: The lineage's seed; None in ledgers that were begun before ledgers told.
         changed: What changed before it that no number depends on: devices, where the data lie, who
             watches. Lines ``key: old -> new``.
+        environment: With what it was computed, see :func:`mad_lightning.loop.machine.environment`.
+            Empty in ledgers that were begun before ledgers told.
         branched_from: Of a generation that another lineage made, that lineage's ``name``, and the
             ``digest`` of its ledger up to this line.
         world_size: Processes that trained it.
@@ -96,6 +98,7 @@ class GenerationRecord:
     published: str = ""
     seed: int | None = None
     changed: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     branched_from: dict[str, str] | None = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the machine has and what a lineage weighs, to be compared before it starts.
+"""What the machine has and what a lineage weighs, to be compared before it starts; and its name.
 
 A count with three noughts too many is found after hours, when memory or disk is full. All counts
 are known before the start, and so is what a sample and a network weigh. What is estimated here is
@@ -9,13 +9,43 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
+import lightning as L
+import torch
+
+from mad_lightning import __version__
 from mad_lightning.generators.base import Generator
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleSpec
 
-__all__ = ["memory", "nearest", "sample_bytes", "size", "weight_bytes"]
+__all__ = ["environment", "memory", "nearest", "sample_bytes", "size", "weight_bytes"]
+
+
+def environment(precision: str, device: str) -> dict[str, str]:
+    """With what numbers are computed, for the ledger: the last digits depend on it.
+
+    A lineage goes on under other versions and on other devices, and its ledger says since when.
+
+    Args:
+        precision: Of training, as Lightning calls it. Samples and features are computed in float32.
+        device: Kind of device, e.g. ``cuda``.
+    """
+    name, products = torch.backends.cpu.get_cpu_capability(), torch.get_float32_matmul_precision()
+    told = {"precision": precision, "drawn_in": "float32", "float32_products": products}
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        convolutions = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+        told["float32_convolutions"] = "tf32" if convolutions == "tf32" else "highest"
+    return {
+        **told,
+        "device": f"{device} ({name})" if device in ("cpu", "cuda") else device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": L.__version__,
+        "mad_lightning": __version__,
+    }
 
 
 def nearest(path: Path) -> Path:

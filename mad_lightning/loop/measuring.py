@@ -289,7 +289,7 @@ class Measuring:
             for name, samples in sides.items()
         }
         work = {blocks[name]: batches(samples) for name, samples in sides.items()}
-        self.trainers.compute(self.evaluator.extractor, work, announce, full_precision=True)
+        self.trainers.compute(self.evaluator.extractor, work, announce)
         joined = blocks if is_first() else {}
         return {name: parts.join()["features"] for name, parts in joined.items()}
 

@@ -58,6 +58,7 @@ from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
+from mad_lightning.precision import keeping_kinds
 from mad_lightning.processes import barrier, from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Samples
@@ -185,7 +186,7 @@ class MetaTrainer:
                     self.lineage.curves_file(t).unlink(missing_ok=True)
                 self.start(t, generator, data)
             untrained, path = from_first(generator.digest), str(awaited(last)) if resumes else None
-            with telling_divergence(self.lineage, t, generator):
+            with telling_divergence(self.lineage, t, generator), keeping_kinds(generator):
                 trainer.fit(generator, datamodule=data, ckpt_path=path)
             if not resumes and from_first(generator.digest) == untrained:
                 problem = f"generation {t} was trained and its weights did not move"
@@ -208,6 +209,7 @@ class MetaTrainer:
             spec=generator.spec.to_dict(),
             labels="" if generator.spec.classes is None else self.settings.labels,
             classes=self.real.class_names,
+            environment=self.trainers.environment,
         )
         with at("lineage"):
             if from_first(lambda: shard.holds(manifest) and self.is_shown(t)):
@@ -280,6 +282,7 @@ class MetaTrainer:
             published=published.manifest.name or shard_name(t),
             seed=self.seed,
             changed=self.changes,
+            environment=drawn.manifest.environment,
         )
         self.told[t] = record.digests
         if is_first():
@@ -358,7 +361,10 @@ class MetaTrainer:
     def changed_since(self, record: GenerationRecord) -> list[str]:
         """What has changed that may change, and that a record does not tell of already."""
         kept = self.lineage.config() if self.lineage.has_config else self.config
-        return [line for line in circumstances(kept, self.config) if line not in record.changed]
+        before, now = record.environment, self.trainers.environment
+        moved = [f"{k}: {before[k]} -> {now.get(k)}" for k in before if now.get(k) != before[k]]
+        changes = [*circumstances(kept, self.config), *moved]
+        return [line for line in changes if line not in record.changed]
 
     @cached_property
     def config(self) -> dict[str, Any]:

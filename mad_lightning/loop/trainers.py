@@ -45,8 +45,9 @@ from mad_lightning.loop.cluster import (
     requeueing,
 )
 from mad_lightning.loop.inside import Checkpoints, CrashOnly, Progress
+from mad_lightning.loop.machine import environment
 from mad_lightning.loop.one_pass import OnePass
-from mad_lightning.processes import alone, barrier, ending_together, together
+from mad_lightning.processes import alone, barrier, ending_together, from_all, together
 from mad_lightning.refusal import Refused, at
 
 __all__ = ["Trainers"]
@@ -152,6 +153,7 @@ class _Plan(NamedTuple):
     Attributes:
         world_size: How many processes train together.
         shape: Processes of a machine, and machines.
+        kind: Of the devices, e.g. ``cuda``.
         precision: How exactly numbers are kept in training, as Lightning calls it.
         device: Where the only process computes; None if there are several, or their ways differ.
         plugin: Lightning's, for the precision.
@@ -160,6 +162,7 @@ class _Plan(NamedTuple):
 
     world_size: int
     shape: tuple[int, int]
+    kind: str
     precision: str
     device: torch.device | None
     plugin: Precision
@@ -232,8 +235,13 @@ class Trainers:
         if self.world_size > 1 and not together() and (launched or (is_needed and not refused)):
             meet(_made(self._of_machine(), *environments(*self._plan.shape)))
         with ending_together(), requeueing():
+            told = from_all("" if refused is None else str(refused))
             if refused:
                 raise refused
+            for rank, words in enumerate(told):
+                if words:
+                    remedy = "let all machines have the same data, files and settings"
+                    raise Refused("", f"process {rank} refuses: {words}", remedy)
             yield
 
     @property
@@ -249,6 +257,11 @@ class Trainers:
     def precision(self) -> str:
         """How exactly numbers are kept in training, as Lightning calls it."""
         return self._plan.precision
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With what numbers are computed: precision, device, versions."""
+        return environment(self._plan.precision, self._plan.kind)
 
     @cached_property
     def _plan(self) -> _Plan:
@@ -272,6 +285,7 @@ class Trainers:
             return _Plan(
                 world_size,
                 (trainer.num_devices, trainer.num_nodes),
+                strategy.root_device.type,
                 str(trainer.precision),
                 strategy.root_device if world_size == 1 else None,
                 trainer.precision_plugin,
@@ -289,7 +303,9 @@ class Trainers:
         """Arguments of a Trainer that does not train."""
         given = self.arguments()
         kept = {name: given[name] for name in _OF_THE_MACHINE if name in given}
-        return {**_QUIET, **kept, "enable_checkpointing": False}
+        others = [plugin for plugin in given["plugins"] if not isinstance(plugin, Precision)]
+        exact = {"precision": "32-true", "plugins": others, "enable_checkpointing": False}
+        return {**_QUIET, **kept, **exact}
 
     def culprit(self, arguments: Mapping[str, Any]) -> str:
         """The argument without which Lightning would make a Trainer; empty if there is none."""
@@ -341,33 +357,26 @@ class Trainers:
         module: L.LightningModule,
         work: Mapping[Blocks, Callable[[int, slice], Any]],
         announce: Announce,
-        full_precision: bool = False,
     ) -> None:
-        """Computes all blocks that do not stand yet, spread over the processes.
+        """Computes all blocks that do not stand yet, in float32, spread over the processes.
 
         Args:
             module: What computes them, in its ``predict_step``.
             work: Blocks, and what makes the batch of (job number, rows).
             announce: Called with (blocks done, all blocks) of this process.
-            full_precision: Whether to compute in float32, whatever the Trainer's precision is.
         """
         jobs = BlockLoader(work)
         device = self._plan.device
         wants_trainer = (is_overridden(name, module, L.LightningModule) for name in _OF_PREDICTING)
         if device is not None and not any(wants_trainer):
-            self._compute_here(module, jobs, device, announce, full_precision)
+            self._compute_here(module, jobs, device, announce)
             return
         self._is_used = True
-        overrides = {"precision": "32-true"} if full_precision else {}
-        trainer = _made(
-            self._of_machine()
-            | {
-                "inference_mode": False,
-                "callbacks": [BlockWriter(jobs.write), CrashOnly(), Progress(announce)],
-            }
-            | overrides,
-            *environments(*self._plan.shape),
-        )
+        own = {
+            "inference_mode": False,
+            "callbacks": [BlockWriter(jobs.write), CrashOnly(), Progress(announce)],
+        }
+        trainer = _made({**self._of_machine(), **own}, *environments(*self._plan.shape))
         module.allow_zero_length_dataloader_with_multiple_devices = True  # blocks may be few
         # Every process enters, also one without work: the Trainer's start holds collectives.
         if jobs.share(trainer.global_rank, trainer.world_size) or trainer.world_size > 1:
@@ -404,17 +413,15 @@ class Trainers:
         jobs: BlockLoader,
         device: torch.device,
         announce: Announce,
-        full_precision: bool,
     ) -> None:
         """Computes blocks on the only process, as Lightning's Trainer would."""
         if not (n := jobs.share(0, 1)):
             return
-        plugin = Precision() if full_precision else self._plan.plugin
-        plugin.convert_module(module).to(device).eval()
+        module.to(device).eval()
         try:
-            with torch.no_grad(), plugin.predict_step_context():
+            with torch.no_grad():
                 for done, batch in enumerate(jobs):
-                    there = plugin.convert_input(move_data_to_device(batch, device))
+                    there = move_data_to_device(batch, device)
                     jobs.write(batch, module.predict_step(there, done))
                     announce(done + 1, n)
         finally:

@@ -24,6 +24,8 @@ from normflows.flows import AffineConstFlow, Invertible1x1Conv, InvertibleAffine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mad_lightning.precision import full_products
+
 __all__ = ["Flow"]
 
 BOUND = 2.0
@@ -130,6 +132,7 @@ class Flow(nn.Module):
                 channels //= 2
             self.latents.append((channels, *size))
 
+    @full_products()
     def inverse(
         self, x: Tensor, labels: Tensor | None = None, initialise: bool = False
     ) -> tuple[list[Tensor], Tensor]:
@@ -160,6 +163,7 @@ class Flow(nn.Module):
                 latents.append(leaving)
         return [*latents, x], log_det
 
+    @full_products()
     def forward(self, latents: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """From latents to samples."""
         x = latents[-1]

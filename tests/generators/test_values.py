@@ -313,9 +313,12 @@ def family(cls):
     return cls(**SMALL[cls]).build(SPEC)
 
 
-@pytest.mark.parametrize("precision", ["64-true", "16-mixed"])
+@pytest.mark.parametrize("precision", ["64-true", "16-mixed", "bf16-mixed"])
 @pytest.mark.parametrize("cls", [cls for cls in SMALL if cls not in NETWORKS])
-def test_precisions_that_a_family_states_train(cls, precision, fit):
+def test_precisions_that_a_family_states_train_and_what_is_drawn_is_not_rounded(
+    cls, precision, fit
+):
+    """What a Trainer draws in a mixed precision is what the same weights give in float32."""
     assert precision in cls.precisions
     x = torch.randint(256, (8, 1, 8, 8)).byte()
     batches = [Samples(x, torch.arange(8) % 2)] * (1 if cls(**SMALL[cls]).exact_pass else 2)
@@ -324,6 +327,10 @@ def test_precisions_that_a_family_states_train(cls, precision, fit):
     block = SeedBlock(0, torch.arange(4), torch.arange(4) % 2, 1.0)
     (drawn,) = trainer.predict(generator, iter([block]))
     assert drawn.values.shape == (4, 1, 8, 8)
+    again = family(cls)
+    again.load_state_dict(generator.state_dict())
+    if precision != "64-true":
+        assert torch.equal(drawn.values, again.sample(block.seeds, 1.0, block.labels).values)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

@@ -11,6 +11,7 @@ import lightning as L
 from torch import Tensor
 
 from mad_lightning.identity import Described
+from mad_lightning.precision import true_float32
 from mad_lightning.samples import SampleBlock, Samples, SampleSpec
 
 __all__ = ["FeatureExtractor"]
@@ -50,5 +51,6 @@ class FeatureExtractor(Described, L.LightningModule, ABC):
         return {"extractor": self.name}
 
     def predict_step(self, batch: SampleBlock, batch_idx: int) -> Tensor:
-        """Features of one block; Lightning brings devices and processes."""
-        return self(batch.samples)
+        """Features of one block, in float32; Lightning brings devices and processes."""
+        with true_float32(batch.samples.values.device):
+            return self(batch.samples)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from mad_lightning.files import make_once
 from mad_lightning.metrics.features.base import FeatureExtractor
-from mad_lightning.metrics.functional.precision import true_float32
+from mad_lightning.precision import true_float32
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 

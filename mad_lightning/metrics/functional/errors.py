@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mad_lightning.lineage.quantities import MeasurementError
-from mad_lightning.metrics.functional.precision import true_float32
+from mad_lightning.precision import true_float32
 from mad_lightning.seeds import permutation
 
 __all__ = [

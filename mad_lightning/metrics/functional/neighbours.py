@@ -43,7 +43,6 @@ from torch import Tensor
 
 from mad_lightning.metrics.functional.checks import check_features, check_pair
 from mad_lightning.metrics.functional.kernel import kernel_distance
-from mad_lightning.metrics.functional.precision import true_float32
 from mad_lightning.metrics.functional.tiles import (
     Distinct,
     Product,
@@ -54,6 +53,7 @@ from mad_lightning.metrics.functional.tiles import (
     side_for,
     squared_distances,
 )
+from mad_lightning.precision import true_float32
 from mad_lightning.processes import Team
 
 __all__ = ["recalled", "squared_nearest", "squared_radii", "two_sample"]
