@@ -117,11 +117,6 @@ class LineageDirectory:
         return self.path / "floor.json"
 
     @property
-    def lock_file(self) -> Path:
-        """Held by the program that trains the lineage."""
-        return self.path / ".lock"
-
-    @property
     def wandb_notes(self) -> Path:
         """Which run shows the lineage, and how far it goes."""
         return self.path / "wandb.json"
@@ -153,11 +148,6 @@ class LineageDirectory:
     def checkpoint(self, t: int) -> Path:
         """Where its training goes on after a kill."""
         return self.training(t) / self.CHECKPOINT
-
-    def drop_strays(self, t: int) -> None:
-        """Drops what SLURM's requeueing once left: Lightning would go on from it, unasked."""
-        for stray in self.training(t).glob("hpc_ckpt_*"):
-            stray.unlink(missing_ok=True)
 
     def curves_file(self, t: int) -> Path:
         """What its generator logged, a row an epoch."""
@@ -284,7 +274,7 @@ class LineageDirectory:
         shutil.rmtree(self.wandb_folder, ignore_errors=True)
         for path in (self.config_file, self.failed_file, self.floor_file, self.wandb_notes):
             path.unlink(missing_ok=True)
-        self.lock_file.unlink(missing_ok=True)
+        (self.path / ".lock").unlink(missing_ok=True)
         for path in made:
             with suppress(OSError):  # somebody keeps other things there
                 path.rmdir()
@@ -453,13 +443,13 @@ class LineageDirectory:
 
     def _lock(self) -> FileLock:
         """The lineage's lock, taken; the system drops it at any death."""
-        lock = FileLock(self.lock_file)
+        lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise Refused(
                 "name",
-                f"another program is training {self} at this moment{holder(self.lock_file)}",
+                f"another program is training {self} at this moment{holder(Path(lock.lock_file))}",
                 "wait for it, or give this lineage a `name` of its own; if none is alive on any "
                 f"machine, delete {lock.lock_file}",
             ) from None

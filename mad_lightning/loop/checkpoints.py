@@ -166,13 +166,11 @@ def standing(lineage: LineageDirectory, t: int, made_of: str) -> tuple[bool, boo
         Refused: If one is whole and was made of something else.
     """
     with at("lineage"):
-        if not lineage.has_curves(t):
-            lineage.drop_strays(t)
-            return False, False
-        trained = stands(lineage.weights(t), made_of) is not None
-        resumes = not trained and stands(lineage.checkpoint(t), made_of) is not None
-    if not (trained or resumes):
-        lineage.drop_strays(t)
+        logged = lineage.has_curves(t)
+        trained = logged and stands(lineage.weights(t), made_of) is not None
+        resumes = logged and not trained and stands(lineage.checkpoint(t), made_of) is not None
+    for stray in lineage.training(t).glob("hpc_ckpt_*"):  # SLURM's: Lightning would go on from it
+        stray.unlink(missing_ok=True)
     return trained, resumes
 
 
