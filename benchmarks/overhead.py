@@ -10,9 +10,10 @@ solver, ordinary noise, no Lightning, no files. Lineage and bare loop take turns
 generation, in one process on one thread. What counts is CPU time; the ratio is the median over such
 pairs, with the least and the largest. The first pair warms up and is dropped.
 
-A row for an epoch is what a training step costs, with what is logged and kept at its end. A row
-for a generation is of the configuration as it is shipped: the rest (starting, drawing, measuring,
-the files) as it was, and as many epochs as it has.
+A row for a step is what a training step costs in the epochs after the first, at whose end a first
+checkpoint is kept (the next one when training has gone on for 200 times as long as it took). A row
+for a generation is of the configuration as it is shipped: the first epoch and the rest (starting,
+drawing, measuring, the files) as they were, and as many later epochs as it has.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ Draw = Callable[[int, Tensor | None], Tensor]
 
 
 class Spent(NamedTuple):
-    """CPU seconds of a generation: of its epochs, and of all the rest."""
+    """CPU seconds of a generation: of its first epoch, of later ones, and of all the rest."""
 
-    epochs: float
+    first: float
+    later: float
     rest: float
 
 
@@ -338,17 +340,19 @@ class Bare:
         """Trains, draws, measures."""
         start, law = time.process_time(), None
         labels = None if self.spec.classes is None else torch.arange(self.n) % self.spec.classes
-        of_epochs = 0.0
+        begun = second = ended = start
         name = type(self.model).__name__
         if name in STEPS:
             steps = self.epochs * math.ceil(self.images / self.batch_size)
             first = next(self.batches())
             step, draw = STEPS[name](self.model, self.spec, steps, first)
             begun = time.process_time()
-            for _ in range(self.epochs):
+            for epoch in range(self.epochs):
+                if epoch == 1:
+                    second = time.process_time()
                 for batch in self.batches():
                     step(batch)
-            of_epochs = time.process_time() - begun
+            ended = time.process_time()
             given = [None] * self.n if labels is None else labels
             with torch.no_grad():
                 floats = torch.cat(
@@ -371,7 +375,8 @@ class Bare:
         drawn = self.view(measured, law)
         self.evaluator.compare(self.reference, drawn)
         self.evaluator.errors(self.reference, drawn)
-        return Spent(of_epochs, time.process_time() - start - of_epochs)
+        rest = time.process_time() - start - (ended - begun)
+        return Spent(second - begun, ended - second, rest)
 
 
 # --- the lineage ----------------------------------------------------------------------------------
@@ -381,12 +386,14 @@ class Stamps(L.Callback):
     """When training epochs began and ended, in CPU seconds."""
 
     def __init__(self) -> None:
-        self.begun = self.ended = 0.0
+        self.begun = self.second = self.ended = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before the first."""
+        """Before the first two."""
         if trainer.current_epoch == 0:
             self.begun = time.process_time()
+        elif trainer.current_epoch == 1:
+            self.second = time.process_time()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """After the last, and what is logged and kept at its end."""
@@ -438,9 +445,10 @@ def pairs(family: Family, epochs: int, generations: int, root: str) -> list[tupl
             loop.observers.on_generation_end(records[-1], loop.lineage.generation(t))
             collect()
             total = time.process_time() - start
-            of_epochs = stamps.ended - stamps.begun if is_trained else 0.0
             theirs = bare.generation()
-            spent.append((Spent(of_epochs, total - of_epochs), theirs))
+            rest = total - (stamps.ended - stamps.begun)
+            ours = Spent(stamps.second - stamps.begun, stamps.ended - stamps.second, rest)
+            spent.append((ours, theirs))
     return spent[1:]
 
 
@@ -461,7 +469,7 @@ def main() -> None:
     """Prints rows for each family."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("families", nargs="*", default=list(FAMILIES), choices=[[], *FAMILIES])
-    parser.add_argument("--epochs", type=int, default=2, help="of a generation")
+    parser.add_argument("--epochs", type=int, default=2, help="of a generation, at least 2")
     parser.add_argument("--generations", type=int, help="pairs; 3, or 20 of families that fit")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -471,18 +479,18 @@ def main() -> None:
             shipped = build(["--config", str(HOUSE / "configs" / f"{family.config}.yaml")])
             shipped_epochs = shipped.trainers.arguments()["max_epochs"]
             is_trained = type(shipped.build_generator()).__name__ in STEPS
-            epochs = chosen.epochs if is_trained else 1
+            epochs = max(2, chosen.epochs) if is_trained else 1
             n = chosen.generations or (3 if is_trained else 20)
             spent = pairs(family, epochs, n, root)
             data = shipped.data
             if is_trained:
                 images = data.images_per_epoch or shipped.policy.n_draw(1)
-                steps = epochs * math.ceil(images / data.batch_size)
-                per_step = [(own.epochs / steps, bare.epochs / steps) for own, bare in spent]
+                steps = (epochs - 1) * math.ceil(images / data.batch_size)
+                per_step = [(own.later / steps, bare.later / steps) for own, bare in spent]
                 report(name, "a step", per_step, None)
                 report(name, "the rest", [(own.rest, bare.rest) for own, bare in spent], None)
-            longer = shipped_epochs / epochs
-            whole = [tuple(s.epochs * longer + s.rest for s in pair) for pair in spent]
+            longer = (shipped_epochs - 1) / (epochs - 1) if is_trained else 0.0
+            whole = [tuple(s.first + s.later * longer + s.rest for s in pair) for pair in spent]
             report(name, "a generation", whole, family.bar)
 
 
