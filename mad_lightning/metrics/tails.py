@@ -19,6 +19,9 @@ from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["TailMass"]
 
+_PART, _PART_VALUES = 400, 2**16
+"""Samples, or values of them, that tell an error: many coordinates need fewer samples."""
+
 
 class TailMass(Metric):
     """Share of synthetic samples in the tails of a coordinate, over that of fresh real samples.
@@ -51,8 +54,9 @@ class TailMass(Metric):
 
     def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
         """From halves of both sets: the reference's part is where it drew the lines."""
+        n, width = real.features.shape
+        m = min(m, max(_PART, _PART_VALUES // width))
         (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
-        n = len(real.features)
         told = halving_variances(self._compared, x, y, of_x, of_y, n=n)
         return {name: variances.error() for name, variances in told.items()}
 
