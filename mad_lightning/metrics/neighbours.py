@@ -134,9 +134,10 @@ class Classes(Metric):
         """Of recall from halves; of agreement, which asks for no reference, as of any share.
 
         Shares of classes have none: classes are asked for, in numbers that leave nothing to chance.
+        Where those of the reference came by chance, no error of the recall is told.
         """
         told = {"class_share": MeasurementError(0.0, 0.0)}
-        if m >= 4 * self.k:
+        if m >= 4 * self.k and real.labels is not None:
             (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
             variances = neighbour_variances(x, y, self.k, of_x, of_y, n=len(real.features))
             told["class_recall"] = variances["class_recall"].error()

@@ -249,6 +249,14 @@ def test_errors_of_the_other_metrics_are_those_of_independent_draws(metric):
         assert told == pytest.approx(scatter, rel=0.3), name
 
 
+def test_a_reference_with_classes_by_chance_tells_no_error_of_their_recall():
+    labels = torch.arange(100) % 2
+    real, synthetic = vectors(100), replace(vectors(100, 1), labels=labels, seen=labels)
+    told = Evaluator(Identity(), [Classes()]).errors(real, synthetic)
+    assert "class_recall" not in told
+    assert told["class_share"] == (0.0, 0.0)
+
+
 def test_halves_of_which_nothing_can_be_said_tell_no_error():
     """Where most values are equal some halves have no tails; where all are copies no ratio."""
     values = torch.zeros(40, 1)
