@@ -20,6 +20,7 @@ __all__ = [
     "GREY",
     "INK",
     "PALETTE",
+    "RULE",
     "SOLID",
     "Axes",
     "Points",

@@ -17,7 +17,7 @@ Options:
   --precision      relative Monte-Carlo error of W2²
   --lineages       lineages of each loop, with --generations (default: by --precision)
   --out CSV        the table (default: runs/studies/<config>.csv)
-  --figure PATH    the figure, .svg or .png (default: beside the table)
+  --figure PATH    the figure, .svg, .pdf or .png (default: beside the table)
   --seed, --estimator, --device, --threads
 
   --print_config   print the resolved configuration and exit
@@ -55,7 +55,9 @@ def build_parser() -> ArgumentParser:
     parser.add_class_arguments(Study)
     parser.add_class_arguments(Axes, "axes")
     parser.add_argument("--out", type=Path | None, help="Where the table goes, .csv.")
-    parser.add_argument("--figure", type=Path | None, help="Where the figure goes, .svg or .png.")
+    parser.add_argument(
+        "--figure", type=Path | None, help="Where the figure goes, .svg, .pdf or .png."
+    )
     return parser
 
 
@@ -74,8 +76,9 @@ def run(args: Sequence[str]) -> None:
     axes = given.pop("axes")
     if out.suffix != ".csv":
         raise Refused("out", f"{out} is no CSV", "name it *.csv")
-    if figure.suffix not in (".svg", ".png"):
-        raise Refused("figure", f"{figure} is neither SVG nor PNG", "name it *.svg or *.png")
+    if figure.suffix not in (".svg", ".pdf", ".png"):
+        problem = f"{figure} is neither SVG nor PDF nor PNG"
+        raise Refused("figure", problem, "name it *.svg, *.pdf or *.png")
     study = Study(**given)
     with at("axes"):
         axes.check(study.columns)

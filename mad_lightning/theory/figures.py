@@ -1,4 +1,7 @@
-"""Figures of studies: lines with their Monte-Carlo error, or a map with its edge of harm."""
+"""Figures of studies: lines with their Monte-Carlo error, or a map with its edge of harm.
+
+They look like those of reports (:mod:`mad_lightning.drawing`), but have logarithmic axes and maps.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mad_lightning.drawing import PALETTE
+from mad_lightning.drawing import GREY, INK, PALETTE, RULE
 from mad_lightning.refusal import Refused
 from mad_lightning.theory.study import Row
 
@@ -27,6 +30,35 @@ _LABELS = {
     "generation": "generation t",
     "w2_squared": "E W₂²",
     "ratio": "n_e / n_r",
+}
+_IN_WORDS = {
+    "dim": "dimensions",
+    "n_real": "real samples",
+    "n_synthetic": "synthetic samples",
+    "sampling_bias": "sampling bias",
+    "w2_squared": "squared distance",
+    "ratio": "effective real samples",
+}
+_LOOK = {
+    "font.size": 9,
+    "svg.hashsalt": "study",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    **{f"axes.spines.{side}": False for side in ("left", "top", "right")},
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "text.color": INK,
+    "axes.labelcolor": GREY,
+    "xtick.labelcolor": GREY,
+    "ytick.labelcolor": GREY,
+    "ytick.left": False,
+    "ytick.minor.left": False,
+    "lines.linewidth": 2,
+    "lines.markeredgecolor": "#fff",
+    "lines.markersize": 5,
 }
 
 
@@ -64,7 +96,7 @@ def draw(rows: Sequence[Row], axes: Axes, form: str = "svg") -> bytes:
     Args:
         rows: The rows.
         axes: What to show.
-        form: ``svg`` or ``png``.
+        form: ``svg``, ``pdf`` or ``png``.
 
     Returns:
         The content of the file.
@@ -73,8 +105,8 @@ def draw(rows: Sequence[Row], axes: Axes, form: str = "svg") -> bytes:
     from matplotlib.figure import Figure
 
     panels = _split(rows, [axes.panel] if axes.panel else [])
-    style: Any = {"font.size": 9, "svg.hashsalt": "study", "svg.fonttype": "none"}
-    with rc_context(style):
+    look: Any = _LOOK
+    with rc_context(look):
         paper = Figure(figsize=(1.2 + 3.2 * len(panels), 3.2), layout="constrained")
         places = paper.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         shown: Any = None
@@ -83,18 +115,18 @@ def draw(rows: Sequence[Row], axes: Axes, form: str = "svg") -> bytes:
                 shown = _map(place, inside, axes)
             else:
                 _lines(place, inside, axes)
-            place.set(xlabel=_LABELS.get(axes.x, axes.x))
+            place.set(xlabel=_label(axes.x))
             if "x" in axes.log:
                 place.set_xscale("log")
             if "y" in axes.log:
                 place.set_yscale("log")
             if axes.panel in _LABELS:
                 place.set_title(_named(axes.panel, inside[0]), fontsize=9)
-        places[0].set_ylabel(_LABELS.get(axes.y, axes.y))
+        places[0].set_ylabel(_label(axes.y))
         if axes.colour:
-            paper.colorbar(shown, ax=places, label=_LABELS.get(axes.colour, axes.colour))
+            paper.colorbar(shown, ax=places, label=_label(axes.colour))
         content = io.BytesIO()
-        undated = {"Date": None} if form == "svg" else None
+        undated: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
         paper.savefig(content, format=form, dpi=150, metadata=undated)
     return content.getvalue()
 
@@ -105,6 +137,11 @@ def _split(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple[Any, ...],
     for row in rows:
         parts.setdefault(tuple(row[name] for name in columns), []).append(row)
     return parts
+
+
+def _label(column: str) -> str:
+    """A column in words, and its sign."""
+    return f"{_IN_WORDS.get(column, '')} {_LABELS.get(column, column)}".lstrip()
 
 
 def _named(column: str, row: Row) -> str:
@@ -121,16 +158,16 @@ def _lines(place: Any, rows: Sequence[Row], axes: Axes) -> None:
         x, y = ([row[name] for row in line] for name in (axes.x, axes.y))
         colour, dots = PALETTE[index % len(PALETTE)], "o" if len(line) <= 24 else ""
         label = ", ".join(_named(name, line[0]) for name in told)
-        place.plot(x, y, dots + "-", color=colour, markersize=3, label=label)
+        place.plot(x, y, dots + "-", color=colour, label=label)
         if axes.y == "ratio":
             ends = [[row[name] for row in line] for name in ("ratio_low", "ratio_high")]
         elif axes.y == "w2_squared":
             ends = [[row[axes.y] + s * row["standard_error"] for row in line] for s in (-2, 2)]
         else:
             continue
-        place.fill_between(x, *ends, color=colour, alpha=0.25, linewidth=0)
+        place.fill_between(x, *ends, color=colour, alpha=0.18, linewidth=0)
     if axes.y == "ratio":
-        place.axhline(1.0, color="#555", linestyle="--", linewidth=1)
+        place.axhline(1.0, color=GREY, linestyle="--", linewidth=1.5)
     if told:
         place.legend(frameon=False, fontsize=8)
 

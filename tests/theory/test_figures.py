@@ -29,7 +29,7 @@ def test_there_is_a_line_and_a_band_for_each_combination_and_a_legend():
     assert "λ = 1" in text
     assert "λ = 0.8" in text
     assert "n_e / n_r" in text
-    assert "n_s" in text
+    assert "synthetic samples n_s" in text
     assert text.count("FillBetween") == 2
 
 
@@ -46,6 +46,8 @@ def test_a_map_has_a_bar_of_colours():
 
 def test_the_same_rows_give_the_same_bytes():
     assert drawn(Axes()) == drawn(Axes())
+    assert draw(ROWS, Axes(), "pdf") == draw(ROWS, Axes(), "pdf")
+    assert draw(ROWS, Axes(), "pdf").startswith(b"%PDF")
     assert draw(ROWS, Axes(), "png").startswith(b"\x89PNG")
 
 
