@@ -10,11 +10,12 @@ it answers from the records alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mad_lightning.identity import Described
 from mad_lightning.lineage.directory import LineageDirectory
@@ -22,7 +23,7 @@ from mad_lightning.lineage.ledger import GenerationRecord, Start
 from mad_lightning.lineage.quantities import Quantity, quantities_of
 from mad_lightning.policies import Mix
 from mad_lightning.processes import is_first
-from mad_lightning.refusal import at
+from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Samples
 
 __all__ = ["LineageCallback", "LineageInfo", "Observers"]
@@ -66,7 +67,13 @@ class LineageInfo:
 
 
 class LineageCallback(Described):
-    """Base of all observers; every hook does nothing until overridden."""
+    """Base of all observers; every hook does nothing until overridden.
+
+    Attributes:
+        alone: Whether a lineage can have one of its class only.
+    """
+
+    alone: ClassVar[bool] = False
 
     def check(self, quantities: Mapping[str, Quantity]) -> None:
         """Called before anything is written; may raise ``Refused``.
@@ -135,6 +142,11 @@ class Observers:
 
     def check(self, quantities: Mapping[str, Quantity]) -> None:
         """Lets each refuse; a refusal names the observer's class."""
+        names = Counter(type(callback).__name__ for callback in self.callbacks if callback.alone)
+        if doubled := next((name for name, n in names.items() if n > 1), None):
+            with at("callbacks"):
+                problem = "two of them would show each generation twice in one place"
+                raise Refused(doubled, problem, "give its settings to the one that is there")
         for callback in self.callbacks:
             with at(f"callbacks.{type(callback).__name__}"):
                 callback.check(quantities)

@@ -64,6 +64,8 @@ class WandB(LineageCallback):
             small runs more a generation, and no samples or weights.
     """
 
+    alone = True
+
     def __init__(
         self,
         project: str | None = None,

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import mad_lightning
-from mad_lightning.callbacks.base import LineageInfo
+from mad_lightning.callbacks.base import LineageCallback, LineageInfo, Observers
 from mad_lightning.callbacks.wandb import WandB
 from mad_lightning.callbacks.wandb_files import carried
 from mad_lightning.callbacks.wandb_keys import history_row
@@ -573,6 +573,12 @@ def test_an_upload_that_takes_too_long_is_left_for_later(tmp_path, fake, capsys)
     lineage_of(callback, info(tmp_path))
     assert callback.failure is None
     assert "W&B: to upload what 120 s were too short for: wandb sync" in capsys.readouterr().out
+
+
+def test_a_second_one_beside_it_is_refused():
+    with pytest.raises(Refused, match=r"callbacks\.WandB: two of them"):
+        Observers([WandB(), LineageCallback(), WandB(tags=["paper"])]).check({})
+    Observers([WandB(mode="disabled"), LineageCallback(), LineageCallback()]).check({})
 
 
 def test_a_wait_without_end_is_refused():
