@@ -1,7 +1,7 @@
 """Where everything of a lineage lies: the only room that knows file names.
 
     runs/<lineage>/
-      config.yaml (failed.yaml)  lineage.jsonl  floor.json  wandb.json  wandb/
+      config.yaml (failed.yaml)  lineage.jsonl  floor.json  wandb.json  wandb/  report.html
       foreign/<name>.{safetensors, json}  measured/<name>/ (a lineage: this one, measured again)
       generation_001/
         mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
@@ -68,6 +68,7 @@ class LineageDirectory:
 
     PICTURE = "samples.png"
     """Name of a generation's picture, in the generation's directory."""
+    PAGE = "report.html"  # shows the lineage while it grows, in the lineage's directory
     WEIGHTS = "generator.ckpt"
     """Name of a generation's trained weights, in the generation's directory."""
     CHECKPOINT = "last.ckpt"
@@ -495,7 +496,7 @@ class LineageDirectory:
 
     def sweep_all(self) -> None:
         """Drops what killed programs left; whoever calls it holds the lineage."""
-        sweep(self.path, r"config\.yaml|(floor|wandb)\.json|mark-\w+", alone=True)
+        sweep(self.path, r"config\.yaml|(floor|wandb)\.json|mark-\w+|report\.html", alone=True)
         finished = len(self.ledger)
         for place in self.path.glob("generation_*"):
             number = place.name.removeprefix("generation_")

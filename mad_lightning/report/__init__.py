@@ -17,6 +17,7 @@ What the seeds of a group allow to conclude is said by :mod:`mad_lightning.verdi
     plan.py         all that a report shows, as plain data
     figures.py      metrics against the generation, fidelity against diversity
     page.py         all of it on one page
+    live.py         that page beside every lineage that grows
     wandb.py        and as a report in W&B, which asks the lineages' runs
     wandb_sent.py   what W&B's own library makes of that
 

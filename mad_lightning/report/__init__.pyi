@@ -6,6 +6,7 @@ from .groups import Value as Value
 from .groups import load as load
 from .groups import metrics_of as metrics_of
 from .judged import judgements as judgements
+from .live import ReportPage as ReportPage
 from .page import page as page
 from .tables import measurements as measurements
 from .tables import summary as summary
