@@ -422,8 +422,7 @@ class LineageDirectory:
     def held(self) -> Iterator[None]:
         """Holds the lineage against a second program, and sweeps what a killed one left half.
 
-        What fails inside before anything was trained leaves nothing on disk. A lineage that one may
-        only read is not held.
+        What fails before anything was trained leaves nothing; what one may only read is not held.
         """
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
