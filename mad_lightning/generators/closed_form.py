@@ -41,7 +41,13 @@ class ClosedForm(Generator):
         Args:
             asked: Classes (N,), int64.
             met: Whether each class had samples (K,), bool.
+
+        Raises:
+            Refused: If a class had none.
+            RuntimeError: If no class had any: it was not trained yet.
         """
+        if not met.any():
+            raise RuntimeError(f"{type(self).__name__} draws before it is trained")
         unmet = asked.unique()[~met[asked.unique()]].tolist()
         if unmet:
             raise Refused(
