@@ -73,7 +73,7 @@ def build_parser() -> PlainParser:
 
 
 def run(args: Sequence[str]) -> None:
-    """Prints table and verdict, and writes what else was asked for."""
+    """Writes what was asked for, and prints what it says; who reads may stop before its end."""
     given = build_parser().parse_args(args)
     for option, path in (("--figure", given.figure), ("--plane", given.plane)):
         if path and path.suffix not in _KINDS:
@@ -87,13 +87,6 @@ def run(args: Sequence[str]) -> None:
     known = metrics_of(groups)
     curves = [name for name in ("precision", "recall") if name in known] or known
     shown, judged = given.metrics or known, judgements(groups)
-    if given.markdown:
-        said = "\n\n".join(headline(groups, judged))
-        print(said, table(groups, shown), verdicts(groups), sep="\n\n", end="")
-    else:
-        console = screen()
-        for part in report(groups, judged, shown, console.width):
-            console.print(part)
     if given.figure:
         _draw(given.figure, figure(groups, given.metrics or curves))
     if given.plane:
@@ -104,6 +97,13 @@ def run(args: Sequence[str]) -> None:
         write_json(given.json, summary(groups), seal=False)
     if given.csv:
         write(given.csv, _csv(measurements(groups)))
+    if given.markdown:
+        said = "\n\n".join(headline(groups, judged))
+        print(said, table(groups, shown), verdicts(groups), sep="\n\n", end="")
+    else:
+        console = screen()
+        for part in report(groups, judged, shown, console.width):
+            console.print(part)
     if given.wandb or given.wandb_json:
         to_wandb(plan(groups), given.wandb, given.wandb_view, given.wandb_json)
 

@@ -90,6 +90,16 @@ def test_it_prints_table_and_verdict_and_writes_what_is_asked_for(directories, t
     assert [group["seeds"] for group in numbers["groups"]] == [[0, 1], [0, 1]]
 
 
+def test_files_are_whole_where_nobody_reads_to_the_end(directories, tmp_path, monkeypatch):
+    def closed(*_):
+        raise RuntimeError("the pipe is closed")
+
+    monkeypatch.setattr("mad_lightning.commands.report.report", closed)
+    with pytest.raises(SystemExit):
+        main(["report", *map(str, directories), f"--csv={tmp_path / 'all.csv'}"])
+    assert (tmp_path / "all.csv").exists()
+
+
 def test_markdown_has_all_of_it(directories, capsys):
     main(["report", "--markdown", *map(str, directories)])
     groups = load(directories)
