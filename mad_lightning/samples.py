@@ -8,7 +8,7 @@ way, so here only :func:`to_floats` and :func:`to_stored` do, and they invert ea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -22,6 +22,7 @@ from mad_lightning.refusal import Refused
 __all__ = [
     "Batches",
     "Law",
+    "Parts",
     "SampleBlock",
     "SampleSpec",
     "Samples",
@@ -29,6 +30,9 @@ __all__ = [
     "to_floats",
     "to_stored",
 ]
+
+_PIECE = 4 * 2**20
+"""Bytes of values that are gathered at a time where all of them are looked at."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,11 @@ class Samples:
         labels = None if self.labels is None else self.labels.index_select(0, index)
         return Samples(self.values.index_select(0, index), labels)  # x[index] takes thrice as long
 
+    @property
+    def nbytes(self) -> int:
+        """What the values take."""
+        return self.values.nbytes
+
     @classmethod
     def of(cls, batch: Any, spec: SampleSpec) -> Samples:
         """A batch of an ordinary loader as samples.
@@ -147,14 +156,102 @@ class Samples:
         tensors = {"values": self.values, "labels": self.labels}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
-    def digest(self) -> str:
-        """SHA-256 of shape, values and labels: two sets are the same if and only if it is."""
-        head = f"{tuple(self.values.shape)} {self.values.dtype} {self.labels is not None}"
+    def pieces(self) -> Iterator[Samples]:
+        """The same samples, one after the other, in as many sets as memory asks for."""
+        yield self
+
+    def digest(self, hand_on: Callable[[memoryview], object] = lambda values: None) -> str:
+        """SHA-256 of shape, values and labels: two sets are the same if and only if it is.
+
+        Args:
+            hand_on: Called with the bytes of all values, piece by piece, which are read once.
+        """
+        one, labels = self[:0].values, self.labels
+        head = f"{(len(self), *one.shape[1:])} {one.dtype} {labels is not None}"
         digest = sha256(head.encode())
-        for tensor in (self.values, self.labels):
-            if tensor is not None:
-                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        for piece in self.pieces():
+            values = _bytes(piece.values)
+            digest.update(values)
+            hand_on(values)
+        if labels is not None:
+            digest.update(_bytes(labels))
         return digest.hexdigest()
+
+
+class Parts(Samples):
+    """Samples that stay where they are, in memory or in mapped files, until somebody takes some.
+
+    It is sets one after the other, or a choice of their samples, and costs eight bytes a sample at
+    most. Any index gathers what it names, and no more; parts may be parts of others.
+
+    Args:
+        sets: At least one. Labels are handed on if all have some.
+        places: Which samples of all sets, and in which order (N,), int64; None: all as they lie.
+    """
+
+    def __init__(self, sets: Sequence[Samples], places: Tensor | None = None) -> None:
+        self.sets, self.places = sets, places
+        self._ends = torch.tensor([len(samples) for samples in sets]).cumsum(0)
+        self._starts = [0, *self._ends.tolist()]
+        self._labelled = all(samples.labels is not None for samples in sets)
+
+    def __len__(self) -> int:
+        return self._starts[-1] if self.places is None else len(self.places)
+
+    def __getitem__(self, index: slice | Tensor) -> Samples:
+        if isinstance(index, slice):
+            index = torch.arange(len(self))[index]
+        if self.places is not None:
+            index = self.places[index]
+        if len(self.sets) == 1:
+            return self._handed_on(self.sets[0][index])
+        sorted_index, order = index.sort()
+        cuts = torch.searchsorted(sorted_index, self._ends).tolist()
+        taken = [
+            samples[sorted_index[first:stop] - start]
+            for samples, start, first, stop in zip(
+                self.sets, self._starts, [0, *cuts], cuts, strict=False
+            )
+            if stop > first
+        ]
+        if not taken:
+            return self._handed_on(self.sets[0][:0])
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
+        return self._handed_on(Samples.joined(taken)[back])
+
+    def _handed_on(self, samples: Samples) -> Samples:
+        return samples if self._labelled else Samples(samples.values)
+
+    @property
+    def values(self) -> Tensor:  # type: ignore[override] # of others they are an attribute
+        """All values, gathered into memory."""
+        return self[:].values
+
+    @property
+    def labels(self) -> Tensor | None:  # type: ignore[override] # of others they are an attribute
+        """All labels; reads no values."""
+        labels = [samples.labels for samples in self.sets] if self._labelled else []
+        known = [some for some in labels if some is not None]
+        if not known:
+            return None
+        together = known[0] if len(known) == 1 else torch.cat(known)
+        return together if self.places is None else together[self.places]
+
+    @property
+    def nbytes(self) -> int:
+        """What the values take, were they gathered."""
+        return len(self) * self.sets[0].nbytes // max(1, len(self.sets[0]))
+
+    def pieces(self) -> Iterator[Samples]:
+        """In sets of 4 MiB where they lie scattered, else as they lie."""
+        if self.places is None:
+            for samples in self.sets:
+                yield from map(self._handed_on, samples.pieces())
+            return
+        size = max(1, _PIECE * len(self) // max(1, self.nbytes))
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
 
 
 @dataclass
@@ -232,6 +329,11 @@ def to_stored(floats: Tensor, spec: SampleSpec) -> Tensor:
     if spec.kind == "vector":
         return floats.float()
     return ((floats.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """What a tensor holds, row after row; not copied if it lies so in main memory."""
+    return tensor.detach().cpu().contiguous().numpy().data
 
 
 # --- from ordinary tensors ------------------------------------------------------------------------

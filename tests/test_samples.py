@@ -7,7 +7,7 @@ import torch
 
 from mad_lightning import samples
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples, SampleSpec, to_floats, to_stored
+from mad_lightning.samples import Parts, Samples, SampleSpec, to_floats, to_stored
 
 IMAGE = SampleSpec((1, 4, 4), 10)
 
@@ -137,3 +137,51 @@ def test_images_from_0_to_1_are_warned_of_once():
             Samples.of(torch.rand(2, 1, 4, 4), spec)
     (warning,) = caught
     assert "scale them by 2 * x - 1" in str(warning.message)
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def numbered(start, stop, labelled=True):
+    places = torch.arange(start, stop)
+    return Samples(places[:, None].float(), places if labelled else None)
+
+
+def in_parts():
+    """0 .. 19 backwards, from two sets of which one is itself a choice."""
+    odd = Parts([numbered(0, 20)], torch.arange(1, 20, 2))
+    even = Samples(*(x[::2] for x in (numbered(0, 20).values, numbered(0, 20).labels)))
+    in_order = torch.stack([torch.arange(10, 20), torch.arange(10)], dim=1).flatten()
+    return Parts([odd, even], in_order.flip(0))
+
+
+@pytest.mark.parametrize(
+    "index", [slice(None), slice(3, 9), slice(0, 0), torch.tensor([7, 0, 19, 7]), torch.arange(0)]
+)
+def test_parts_of_parts_are_what_they_would_be_in_memory(index):
+    whole = Samples(*(x.flip(0) for x in (numbered(0, 20).values, numbered(0, 20).labels)))
+    taken = in_parts()[index]
+    assert torch.equal(taken.values, whole.values[index])
+    assert torch.equal(taken.labels, whole.labels[index])
+    assert taken.values.shape[1:] == (1,)
+
+
+@pytest.mark.parametrize("piece", [1, 12, 2**20])
+def test_parts_have_the_size_the_labels_and_the_digest_of_what_they_hold(piece, monkeypatch):
+    monkeypatch.setattr(samples, "_PIECE", piece)
+    whole = in_parts()[:]
+    for same in (in_parts(), Parts([whole[:4], in_parts()], torch.arange(4, 24))):
+        assert (len(same), same.nbytes) == (20, 80)
+        assert torch.equal(same.labels, whole.labels)
+        assert torch.equal(same.values, whole.values)
+        assert same.digest() == whole.digest()
+        seen = []
+        same.digest(hand_on=lambda values: seen.append(values.tobytes()))  # noqa: B023
+        assert b"".join(seen) == whole.values.numpy().tobytes()
+
+
+def test_parts_hand_labels_on_only_if_all_have_some():
+    mixed = Parts([numbered(0, 3), numbered(3, 6, labelled=False)])
+    assert mixed.labels is None
+    assert mixed[torch.tensor([0, 5])].labels is None
+    assert mixed.digest() == numbered(0, 6, labelled=False).digest()

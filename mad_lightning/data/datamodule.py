@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,31 +28,30 @@ from mad_lightning.data.sources import Source
 from mad_lightning.identity import Described
 from mad_lightning.policies import Mix, Part
 from mad_lightning.refusal import check_memory, check_within
-from mad_lightning.samples import Batches, Samples
+from mad_lightning.samples import Batches, Parts, Samples
 from mad_lightning.seeds import permutation
 
 __all__ = ["GenerationDataModule", "MixLoader"]
 
-_SMALL = 64 * 2**20  # bytes that are copied to be in one place
+_SMALL = 16 * 2**20  # bytes that are copied to be in one place
 
 
 def _joined(parts: Sequence[Samples]) -> list[Samples]:
-    """The same samples in few parts, as a batch costs an index for each part that it meets.
+    """The same samples in fewer parts, as a batch costs an index for each part that it meets.
 
-    Neighbours of together 64 MiB at most become one; a pool of everything that a long loop of
-    small generations ever drew is one. Labels are handed on if all parts have some.
+    Of the smallest, of together 16 MiB at most, neighbours become one, in memory; a pool of
+    everything that a long loop of small generations ever drew is one.
     """
-    if any(part.labels is None for part in parts):
-        parts = [Samples(part.values) for part in parts]
-    runs: list[list[Samples]] = []
-    room = 0
-    for part in parts:
-        if not runs or part.values.nbytes > room:
-            runs.append([])
-            room = _SMALL
-        runs[-1].append(part)
-        room -= part.values.nbytes
-    return [run[0] if len(run) == 1 else Samples.joined(run) for run in runs]
+    sizes = torch.tensor([part.nbytes for part in parts])
+    smallest = sizes.argsort(stable=True)
+    is_small = torch.empty(len(parts), dtype=torch.bool)
+    is_small[smallest] = sizes[smallest].cumsum(0) <= _SMALL
+    joined = list[Samples]()
+    for small, run in groupby(zip(is_small.tolist(), parts, strict=True), itemgetter(0)):
+        near = [part for _, part in run]
+        is_near = len(near) == 1 and not isinstance(near[0], Parts)
+        joined += [Samples.joined(near)] if small and not is_near else near
+    return joined
 
 
 class MixLoader:
@@ -84,8 +85,8 @@ class MixLoader:
         at_once: int = 1,
     ) -> None:
         self.parts = _joined(parts)
-        self.ends = torch.tensor([len(part) for part in self.parts]).cumsum(0)
-        self.n = int(self.ends[-1])
+        self.samples = Parts(self.parts)
+        self.n = len(self.samples)
         self.batch_size = batch_size
         self.images = self.n if exact or images is None else images
         if not exact:
@@ -114,19 +115,7 @@ class MixLoader:
 
     def gather(self, index: Tensor) -> Samples:
         """Samples by their place in the concatenated parts, of which it touches those it needs."""
-        if len(self.parts) == 1:
-            return self.parts[0][index]
-        first = self.parts[0]
-        values = first.values.new_empty(len(index), *first.values.shape[1:])
-        labels = None if first.labels is None else torch.empty(len(index), dtype=torch.int64)
-        places = torch.bucketize(index, self.ends, right=True)
-        for place in places.unique().tolist():
-            here, part = places == place, self.parts[place]
-            chosen = part[index[here] - (self.ends[place] - len(part))]
-            values[here] = chosen.values
-            if labels is not None and chosen.labels is not None:
-                labels[here] = chosen.labels
-        return Samples(values, labels)
+        return self.samples[index]
 
     def __iter__(self) -> Iterator[Samples]:
         begin, end = (epoch * self.images for epoch in (self.epoch(), self.epoch() + 1))
@@ -247,9 +236,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
         return _TrainingSet((real.read(0, n),), (0, 1, "order"), exact)
 
     def training_set(self) -> Samples:
-        """All samples that it trains on, in the order of the mix."""
-        everything = self.loader()
-        return everything.gather(torch.arange(everything.n))
+        """All samples that it trains on, in the order of the mix; they stay where they are."""
+        return self.loader().samples
 
     def labels(self, mix: Mix, seed: int, shards: Mapping[str, Shard] = {}) -> Tensor | None:
         """Classes (N,) of all samples of a mix; None where some have none. Reads no values."""

@@ -17,7 +17,6 @@ Rules for single pictures, in this order:
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -36,11 +35,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 
 from mad_lightning.data.labels import Classes, by_folder, listed
+from mad_lightning.data.shards import opening
 from mad_lightning.files import Damaged, make_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
@@ -436,19 +437,10 @@ def stream(
 
 
 def _header(shape: tuple[int, ...], labelled: bool, digest: str) -> bytes:
-    """Opening of a safetensors file: length, JSON, then labels (N,) and values (N, C, H, W).
-
-    Written by hand because ``save_file`` wants all tensors in memory, 14 GB for FFHQ at 256.
-    """
-    start = 8 * shape[0] if labelled else 0
-    head: dict[str, object] = {"__metadata__": {"digest": digest}}
-    if labelled:
-        head["labels"] = {"dtype": "I64", "shape": [shape[0]], "data_offsets": [0, start]}
-    offsets = [start, start + math.prod(shape)]
-    head["values"] = {"dtype": "U8", "shape": list(shape), "data_offsets": offsets}
-    text = json.dumps(head).encode()
-    text += b" " * (-len(text) % 8)  # keeps the labels aligned
-    return len(text).to_bytes(8, "little") + text
+    """Opening of a file of labels (N,), if there are some, and values (N, C, H, W)."""
+    tensors = {"labels": (torch.int64, shape[:1])} if labelled else {}
+    tensors["values"] = (torch.uint8, shape)
+    return opening(tensors, {"digest": digest}, (", ", ": "))
 
 
 def _read(path: Path) -> StoredSamples | None:

@@ -28,7 +28,7 @@ from mad_lightning.data.laws import LawSource
 from mad_lightning.data.sources import Source
 from mad_lightning.identity import description
 from mad_lightning.refusal import Refused, at, check_memory
-from mad_lightning.samples import Law, Samples
+from mad_lightning.samples import Law, Parts, Samples
 from mad_lightning.seeds import permutation, sample_seeds
 
 __all__ = ["RealData", "in_shares"]
@@ -223,13 +223,16 @@ class RealData:
         """
         if self.size is None:
             return self._draw(3 * _PLACES, _LESSONS, self.split_seed, "real")
-        return self._samples[self._apart[1].sort().values]
+        return Parts([self._samples], self._apart[1].sort().values)
 
     def read(self, start: int, count: int) -> Samples:
-        """Training samples by their place in this lineage's order of the pool."""
+        """Training samples by their place in this lineage's order of the pool.
+
+        Those of a finite source stay where it has them; only their places are kept.
+        """
         if self.size is None:
             return self._draw(start, count, self.seed, "real")
-        return self._samples[self._places(start, count)]
+        return Parts([self._samples], self._places(start, count))
 
     def labels(self, start: int, count: int) -> Tensor | None:
         """Classes (N,) of what :meth:`read` reads; None if samples have none."""

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from mad_lightning.data.shards import load_tensors, save_tensors
-from mad_lightning.files import Damaged, awaited
+from mad_lightning.files import Damaged, appearing, awaited
 from mad_lightning.processes import together
+from mad_lightning.samples import Parts, Samples
 
 __all__ = ["Announce", "BlockLoader", "BlockWriter", "Blocks"]
 
@@ -84,16 +85,47 @@ class Blocks:
             return False
         return True
 
-    def join(self) -> dict[str, Tensor]:
-        """All rows, in order.
+    def apart(self) -> list[dict[str, Tensor]]:
+        """All rows, block after block, as they lie: those on disk are mapped to memory.
 
         Raises:
             OSError: If a block does not stand, or is not what was written.
         """
         for index in range(len(self)) if together() else ():
             awaited(self.path(index))  # others have written there
-        blocks = [self.read(index) for index in range(len(self))]
+        return [self.read(index) for index in range(len(self))]
+
+    def join(self) -> dict[str, Tensor]:
+        """All rows, in order, in memory.
+
+        Raises:
+            OSError: As :meth:`apart`.
+        """
+        blocks = self.apart()
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+    def samples(self) -> Parts:
+        """All rows, in order, where rows are samples; they stay where they are."""
+        return Parts([Samples(**block) for block in self.apart()])
+
+    def mapped(self, name: str) -> Tensor:
+        """All rows of one name, in order, in a file that goes with them: they may exceed memory.
+
+        Raises:
+            OSError: As :meth:`apart`, or if the disk has no room.
+        """
+        parts = [block[name] for block in self.apart()]
+        if len(parts) == 1:
+            return parts[0]
+        path, first = self.path(len(self)), parts[0]
+        with appearing(path, lasting=False) as temporary:
+            with temporary.open("wb") as file:
+                for part in parts:
+                    file.write(part.detach().cpu().contiguous().numpy().data)
+            size = self.n * first[0].numel()
+            rows = torch.from_file(str(temporary), shared=False, size=size, dtype=first.dtype)
+        path.unlink(missing_ok=True)  # what is mapped stays until nobody holds it
+        return rows.view(self.n, *first.shape[1:])
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -277,7 +277,10 @@ class Measuring:
         announce: Announce,
         passing: bool = False,
     ) -> dict[str, Tensor]:
-        """Features of sample sets by name, on the first process; kept in ``directory``."""
+        """Features of sample sets by name, on the first process; kept in ``directory``.
+
+        Those of ``training``, which may be many, are mapped to memory.
+        """
         if not sides:
             return {}
 
@@ -290,8 +293,10 @@ class Measuring:
         }
         work = {blocks[name]: batches(samples) for name, samples in sides.items()}
         self.trainers.compute(self.evaluator.extractor, work, announce)
-        joined = blocks if is_first() else {}
-        return {name: parts.join()["features"] for name, parts in joined.items()}
+        return {
+            name: parts.mapped("features") if name == "training" else parts.join()["features"]
+            for name, parts in (blocks if is_first() else {}).items()
+        }
 
 
 @contextmanager

@@ -233,7 +233,7 @@ class MetaTrainer:
                 if shown:
                     picture = Samples(**grid.join())
                     self.observers.on_samples_ready(t, self.lineage.generation(t), picture)
-                shard.write(Samples(**blocks.join()), manifest, lasting=False)
+                shard.write(blocks.samples(), manifest, lasting=False)
         return self.store.seen_by_all(shard_name(t))
 
     def treat(self, t: int, drawn: Shard) -> Shard:

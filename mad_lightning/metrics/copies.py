@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mad_lightning.lineage.quantities import MeasurementError, Quantity, quantities_of
 from mad_lightning.metrics.base import Metric, View
-from mad_lightning.metrics.functional import memorisation, squared_nearest
+from mad_lightning.metrics.functional import memorisation
 from mad_lightning.metrics.functional.errors import halving_variances
-from mad_lightning.metrics.functional.memorisation import compared
+from mad_lightning.metrics.functional.memorisation import compared, nearest_distances
 from mad_lightning.refusal import Refused, check_within
 
 __all__ = ["Memorisation"]
@@ -58,7 +58,7 @@ class Memorisation(Metric):
         if real.training is None:
             return {}
         (x, of_x), (y, of_y) = real.first(m), synthetic.first(m)
-        near_x, near_y = (squared_nearest(side, real.training).sqrt() for side in (x, y))
+        near_x, near_y = (nearest_distances(side, real.training) for side in (x, y))
         told = halving_variances(
             lambda a, b: compared(a, b, self.q), near_x, near_y, of_x, of_y, n=len(real.features)
         )

@@ -1,6 +1,8 @@
 """A mix becomes batches: every sample its turn, whatever the devices, wherever one resumes."""
 
+import sys
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
@@ -9,16 +11,27 @@ import torch
 
 from mad_lightning.data.datamodule import GenerationDataModule, MixLoader
 from mad_lightning.data.laws import StandardNormal
-from mad_lightning.data.shards import Shard, ShardManifest, save_tensors
+from mad_lightning.data.shards import Shard, ShardManifest, load_tensors, save_tensors
 from mad_lightning.data.sources import Digits, Images, RealSet, Source
 from mad_lightning.policies import FreshData, Mix, Part
 from mad_lightning.refusal import Refused
-from mad_lightning.samples import Samples, to_floats
+from mad_lightning.samples import Parts, Samples, SampleSpec, to_floats
 from mad_lightning.seeds import permutation
 
 SIZES = (7, 5, 11)
 N = sum(SIZES)
 ADDRESS = (0, 1, "order")
+
+
+@pytest.fixture
+def anonymous():
+    """Tells the memory of this process that no file backs, in MiB."""
+
+    def told():
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Anonymous")).split()[1]) / 1024
+
+    return told
 
 
 def numbered(start, count, labelled=True):
@@ -301,6 +314,37 @@ def test_synthetic_samples_stay_in_their_file(data, shards):
     module = data.feed(Mix(2, (Part("synthetic", "001", 2, 6),)), 5, shards)
     (part,) = module.loader().parts
     assert part.values.data_ptr() == shards["001"].samples.values[2:].data_ptr()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_neither_writing_nor_feeding_copies_a_mapped_set_into_memory(tmp_path, anonymous):
+    save_tensors(
+        tmp_path / "block.safetensors",
+        {"values": torch.randint(256, (2700, 3, 64, 64), dtype=torch.uint8)},
+    )
+    block = Samples(**load_tensors(tmp_path / "block.safetensors")[0])  # 32 MiB
+    spec = SampleSpec((3, 64, 64)).to_dict()
+    shard = Shard(tmp_path / "001")
+    before = anonymous()
+    shard.write(Parts([block, block]), ShardManifest("synthetic", 1, 1.0, (0,), {}, "", 0, spec))
+    assert anonymous() - before < 12
+
+    class Mapped(Source):
+        name = "mapped"
+
+        def load(self, cache):
+            return RealSet(block, None, None)
+
+    module = GenerationDataModule(Mapped(), n_reference=2, cache=str(tmp_path))
+    mix = Mix(2, (Part("real", None, 0, 2698), Part("synthetic", "001", 100, 5000)))
+    module.real(0).read(0, 1)
+    before = anonymous()
+    for _ in range(2):
+        fed = module.feed(mix, 0, {"001": shard})
+        for batch, _ in zip(fed.loader(), range(3), strict=False):
+            assert len(batch) == 64
+        assert len(fed.training_set()) == 7698
+        assert anonymous() - before < 12
 
 
 @pytest.mark.parametrize(

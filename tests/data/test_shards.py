@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save
 
 from mad_lightning.data import shards
 from mad_lightning.data.shards import Shard, ShardManifest, save_tensors
-from mad_lightning.samples import Samples, SampleSpec
+from mad_lightning.samples import Parts, Samples, SampleSpec
 from mad_lightning.seeds import sample_seeds
 
 SAMPLES = {
@@ -124,6 +125,15 @@ class TestShard:
         assert file in Path("/proc/self/maps").read_text()
         del samples
         assert file not in Path("/proc/self/maps").read_text()
+
+
+def test_a_shard_is_written_part_by_part_as_safetensors_would_write_it(samples, tmp_path):
+    parts = Parts([samples[:2], samples[2:3], samples[3:]])
+    manifest = Shard(tmp_path / "parts").write(parts, provenance(samples))
+    written = (tmp_path / "parts.safetensors").read_bytes()
+    assert written == save(samples.tensors())
+    assert manifest.sha256 == samples.digest()
+    assert Shard(tmp_path / "parts").samples.digest() == manifest.sha256
 
 
 def test_nothing_in_a_shard_is_unpickled(tmp_path):

@@ -100,6 +100,18 @@ def test_samples_are_stored_with_and_without_labels(tmp_path):
     assert blocks["unlabelled"].join().keys() == {"values"}
 
 
+@pytest.mark.parametrize("block_size", [4, 23])
+def test_mapped_rows_are_the_joined_ones_and_leave_no_file(tmp_path, block_size):
+    blocks = Blocks(tmp_path, 23, block_size)
+    for index in range(len(blocks)):
+        rows = torch.arange(23.0)[blocks.rows(index)]
+        blocks.write(index, {"features": torch.stack([rows, -rows], dim=1)})
+    before = sorted(tmp_path.iterdir())
+    mapped = blocks.mapped("features")
+    assert torch.equal(mapped, blocks.join()["features"])
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_half_written_temporary_is_invisible(tmp_path):
     directory = tmp_path / "wide"
     directory.mkdir()

@@ -125,7 +125,6 @@ class Classifier(FeatureExtractor):
 
     def _train(self, lessons: Samples, spec: SampleSpec, batch_size: int = 64) -> nn.Module:
         """Adam with a linearly falling rate, on one thread so that its bits do not vary."""
-        assert lessons.labels is not None
         if len(lessons) < (least := _LEAST * (spec.classes or 1)):
             raise Refused(
                 "",
@@ -151,8 +150,9 @@ class Classifier(FeatureExtractor):
                 for index in order.split(batch_size):
                     for group in optimizer.param_groups:
                         group["lr"] = self.lr * max(0.0, 1.0 - step / steps)
-                    scores = net(to_floats(lessons.values[index]))
-                    loss = F.cross_entropy(scores, lessons.labels[index])
+                    batch = lessons[index]
+                    assert batch.labels is not None
+                    loss = F.cross_entropy(net(to_floats(batch.values)), batch.labels)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()

@@ -19,7 +19,10 @@ from mad_lightning.metrics.functional.checks import check_features
 from mad_lightning.metrics.functional.neighbours import squared_nearest
 from mad_lightning.processes import Team
 
-__all__ = ["memorisation"]
+__all__ = ["memorisation", "nearest_distances"]
+
+_AT_ONCE = 2**26
+"""Bytes of training features that are compared with at a time: all of them may be more than fit."""
 
 
 def memorisation(
@@ -56,9 +59,25 @@ def memorisation(
     sets = {"training": training, "reference": reference, "synthetic": synthetic}
     training, reference, synthetic = (check_features(x, name, 1) for name, x in sets.items())
     real, other = (
-        squared_nearest(x, training, tile=tile, team=team).sqrt() for x in (reference, synthetic)
+        nearest_distances(x, training, tile=tile, team=team) for x in (reference, synthetic)
     )
     return compared(real, other, q)
+
+
+def nearest_distances(
+    x: Tensor, training: Tensor, *, tile: int | None = None, team: Team | None = None
+) -> Tensor:
+    """Distances (N,) from features x (N, D) to the nearest of (M, D), whose copies are not kept.
+
+    Args:
+        x: Features of samples.
+        training: Features of what was trained on, in memory or in a mapped file.
+        tile: As for :func:`.squared_nearest`.
+        team: As for :func:`.squared_nearest`.
+    """
+    rows = max(1, _AT_ONCE // max(1, training[:1].nbytes))
+    nearest = [squared_nearest(x, part, tile=tile, team=team) for part in training.split(rows)]
+    return torch.stack(nearest).amin(dim=0).sqrt()
 
 
 def compared(real: Tensor, other: Tensor, q: float) -> dict[str, float]:

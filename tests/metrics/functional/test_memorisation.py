@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mad_lightning.metrics.functional import memorisation, squared_nearest
+from mad_lightning.metrics.functional.memorisation import nearest_distances
 
 
 def normal(n, d, seed):
@@ -99,3 +100,12 @@ def test_what_cannot_be_used_is_refused(name, bad, words):
     sets = {each: normal(9, 3, 1) for each in ("training", "reference", "synthetic")}
     with pytest.raises(ValueError, match=words):
         memorisation(**(sets | {name: bad}))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_training_set_is_compared_with_part_by_part(name, monkeypatch):
+    x, y = SETS[name]
+    whole = nearest_distances(x, y)
+    monkeypatch.setitem(nearest_distances.__globals__, "_AT_ONCE", 40 * y[:1].nbytes)
+    assert torch.equal(nearest_distances(x, y), whole)
+    assert torch.equal(whole, squared_nearest(x, y).sqrt())
