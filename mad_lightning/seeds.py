@@ -136,10 +136,15 @@ def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, An
             yield rows, columns, _mix(start[rows] + steps[columns])
 
 
+_BELOW_1 = 1.0 - 2.0**-24
+"""The largest float32 that is less."""
+
+
 def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
     """Uniform draws in (0, 1) with shape (N, *shape), float64, one independent row for each seed.
 
     Neither end is ever met: values are odd multiples of 2^-53, so a logarithm of them is finite.
+    Where the device has no float64 they are computed on the CPU, and rounded to float32 below 1.
 
     Args:
         seeds: Sample seeds with shape (N,), int64.
@@ -148,7 +153,8 @@ def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
             streams repeat the same bits, different ones are independent.
     """
     if seeds.device.type == "mps":
-        raise TypeError("uniform draws are float64, which this device does not have")
+        rounded = uniform(seeds.cpu(), *shape, stream=stream).float().clamp(max=_BELOW_1)
+        return rounded.to(seeds.device)
     n = math.prod(shape)
     values = torch.empty(len(seeds), n, dtype=torch.float64, device=seeds.device)
     for rows, columns, bits in _bits(seeds, n, stream):

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -12,11 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import SoftFileLock
 
 from mad_lightning.files import (
     Damaged,
     appearing,
+    awaited,
     finite,
+    holder,
+    leave_mark,
+    locked,
     make_once,
     read_json,
     sweep,
@@ -289,3 +295,48 @@ def test_a_long_file_is_sealed_too(tmp_path):
     path.write_text(path.read_text().replace("017", "018"))
     with pytest.raises(Damaged):
         read_json(path)
+
+
+def test_a_lock_without_a_system_behind_it_tells_whose_it_is_and_how_it_is_freed(tmp_path):
+    path = tmp_path / "a.lock"
+    assert holder(path) == ""
+    path.touch()  # the system's own locks are empty
+    assert holder(path) == ""
+    path.unlink()
+    with SoftFileLock(path):
+        words = holder(path)
+    assert f"held by process {os.getpid()} on {platform.node()}" in words
+    assert f"delete {path}" in words
+
+
+def test_who_waits_long_for_a_lock_is_told_for_whom(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("mad_lightning.files._LONG", 0.05)
+    monkeypatch.setattr("mad_lightning.files.FileLock", SoftFileLock)
+    path, held = tmp_path / "a.lock", threading.Event()
+
+    def hold():
+        with SoftFileLock(path):
+            held.set()
+            time.sleep(0.3)
+
+    threading.Thread(target=hold).start()
+    assert held.wait(60)
+    with locked(path):
+        assert path.exists()
+    assert f"waiting for {path}, held by process {os.getpid()}" in caplog.text
+
+
+def test_a_file_that_others_write_is_waited_for_but_not_for_ever(tmp_path):
+    path = tmp_path / "late"
+    assert awaited(path, 0.05) == path
+    threading.Timer(0.2, path.touch).start()
+    assert awaited(path).exists()
+
+
+def test_marks_are_new_names_that_are_swept(tmp_path):
+    first, second = (leave_mark(tmp_path / "x") for _ in range(2))
+    assert first != second
+    sweep(tmp_path / "x", r"mark-\w+", alone=True)
+    assert not [*(tmp_path / "x").iterdir()]
+    (tmp_path / "file").touch()
+    assert leave_mark(tmp_path / "file") is None

@@ -1,6 +1,7 @@
 """Addressed randomness: same address, same draw; and the draws are what they claim."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,3 +129,21 @@ def test_permutation_is_one_and_addressed():
     assert torch.equal(order.sort().values, torch.arange(100))
     assert torch.equal(order, permutation(100, 0, 1, "order", 2))
     assert not torch.equal(order, permutation(100, 0, 1, "order", 3))
+
+
+def test_where_a_device_has_no_float64_draws_are_made_on_the_cpu_and_stay_below_1(monkeypatch):
+    class There(torch.Tensor):
+        device = SimpleNamespace(type="mps")
+
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self)
+    seeds = sample_seeds(0, 1000, "x")
+    there = seeds.as_subclass(There)
+    monkeypatch.setattr(There, "cpu", lambda self: seeds)
+    here = uniform(seeds, 9)
+    drawn = uniform(there, 9)
+    assert drawn.dtype == torch.float32
+    assert torch.equal(drawn, here.float())
+    assert normal(there, 4).equal(normal(seeds, 4))
+    largest = torch.full((1, 1), 2.0**52 - 1, dtype=torch.float64)
+    monkeypatch.setattr("mad_lightning.seeds._floats", lambda bits: largest.expand(bits.shape) + 0)
+    assert float(uniform(there, 1).max()) < 1.0

@@ -67,6 +67,9 @@ class Generator(Described, L.LightningModule, ABC):
     """Lightning's precisions that it can be trained in. Weights in half precision are none of them:
     the small steps of an average, or of moments, would be rounded away."""
 
+    needs_float64: bool = False
+    """Whether it computes in float64, which Apple's GPUs do not have."""
+
     def __init__(self) -> None:
         super().__init__()
         self._noted = Means()
@@ -99,6 +102,12 @@ class Generator(Described, L.LightningModule, ABC):
                 f"{type(self).__name__} cannot be trained in {precision}",
                 f"choose {', '.join(self.precisions)}",
             )
+
+    def check_device(self, kind: str, precision: str = "32-true") -> None:
+        """Refuses a kind of device, e.g. ``mps``, that cannot train this family in a precision."""
+        if kind == "mps" and (self.needs_float64 or precision == "64-true"):
+            problem = f"{kind} has no float64, in which {type(self).__name__} computes"
+            raise Refused("accelerator", problem, "set `accelerator: cpu`")
 
     def check_training(self, counts: Sequence[int], batch_size: int) -> None:
         """Refuses a training set that this family cannot learn from.

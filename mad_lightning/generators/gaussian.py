@@ -44,7 +44,7 @@ class Gaussian(ClosedForm):
         torch.Size([5, 2])
     """
 
-    is_one_pass = True
+    is_one_pass = needs_float64 = True
 
     n: Tensor
     mean: Tensor

@@ -207,7 +207,7 @@ class Mixture(ClosedForm):
         torch.Size([5, 2])
     """
 
-    is_one_pass = True
+    is_one_pass = needs_float64 = True
 
     weight: Tensor
     mean: Tensor

@@ -326,6 +326,7 @@ def check_generator(meta: Candidate) -> Generator:
     generator.check_bias(meta.sampling_bias)
     with at("trainer"):
         generator.check_precision(meta.trainers.precision)
+        generator.check_device(meta.trainers.kind, meta.trainers.precision)
     learned = meta.class_counts(1)
     counts = [len(meta.policy.mix(1))] if learned is None else learned.tolist()
     with at("generator"):

@@ -259,9 +259,14 @@ class Trainers:
         return self._plan.precision
 
     @property
+    def kind(self) -> str:
+        """Of the devices, e.g. ``cuda``."""
+        return self._plan.kind
+
+    @property
     def environment(self) -> dict[str, str]:
         """With what numbers are computed: precision, device, versions."""
-        return environment(self._plan.precision, self._plan.kind)
+        return environment(self.precision, self.kind)
 
     @cached_property
     def _plan(self) -> _Plan:

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import mad_lightning
 from mad_lightning.callbacks import LineageCallback, Observers, StopWhenMAD
 from mad_lightning.commands.train import build
 from mad_lightning.generators import Gaussian
 from mad_lightning.lineage import Quantity
 from mad_lightning.loop.admission import admit
+from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.metrics.base import Metric
 from mad_lightning.policies import LoopPolicy, Mix, Part
 from mad_lightning.refusal import Refused
@@ -231,3 +233,59 @@ def test_ones_own_family_that_must_be_trained_before_it_draws_is_not_refused(arg
     drawn = drawn if isinstance(drawn, Exception) else torch.full(shape, drawn)
     meta.build_generator = lambda: Drawer(drawn)
     admit(meta)
+
+
+@pytest.mark.parametrize(
+    "precision", ["bf16-true", "16-true", "transformer-engine", "transformer-engine-float16"]
+)
+@pytest.mark.parametrize(
+    "family", ["Diffusion", "Gaussian", "Glow", "Mixture", "StyleGAN2", "WGAN"]
+)
+def test_precisions_that_no_family_trains_in_are_refused_before_anything_is_written(
+    arguments, family, precision
+):
+    meta = ADMITTED.get(family) or build([*arguments, "--generator", family])
+    ADMITTED[family] = meta
+    given = {"accelerator": "cpu", "precision": precision}
+    with pytest.raises(Refused) as caught:
+        MetaTrainer(
+            meta.settings, meta.policy, meta.data, meta.evaluator, meta.build_generator,
+            lambda: given,
+        ).fit()  # fmt: skip
+    assert caught.value.field == "trainer.precision"
+    assert not meta.lineage.path.exists()
+
+
+ADMITTED = {}
+"""Lineages by family: data sets are loaded once."""
+
+
+@pytest.mark.parametrize(
+    ("family", "precision", "is_refused"),
+    [
+        ("Gaussian", "32-true", True),
+        ("Mixture", "bf16-mixed", True),
+        ("Glow", "64-true", True),
+        ("Glow", "32-true", False),
+        ("StyleGAN2", "32-true", False),
+    ],
+)
+def test_what_computes_in_float64_is_refused_where_a_device_has_none(family, precision, is_refused):
+    generator = getattr(mad_lightning, family)()
+    if not is_refused:
+        generator.check_device("mps", precision)
+        return
+    generator.check_device("cuda", precision)
+    with pytest.raises(Refused, match=f"mps has no float64, in which {family} computes") as caught:
+        generator.check_device("mps", precision)
+    assert caught.value.field == "accelerator"
+
+
+def test_the_kind_of_device_is_asked_about_before_anything_is_written(arguments, tmp_path):
+    meta = build(arguments)
+    meta.trainers.check()
+    plan = vars(meta.trainers)["_plan"]
+    vars(meta.trainers)["_plan"] = plan._replace(kind="mps")
+    with pytest.raises(Refused, match="trainer.accelerator: mps has no float64"):
+        meta.fit()
+    assert not (tmp_path / "runs").exists()

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -369,3 +370,25 @@ def test_what_the_ledger_tells_of_would_survive_a_power_cut(arguments, monkeypat
     monkeypatch.setattr(type(meta.lineage.ledger), "append", appended)
     meta.fit()
     assert told == [[], []]
+
+
+def test_a_training_in_float64_draws_the_same_after_a_kill_and_the_ledger_tells_of_it(
+    arguments, tmp_path
+):
+    flow = ["--generator", "Glow", "--generator.levels", "1", "--generator.couplings", "1"]
+    flow += ["--generator.hidden", "4", "--lineage.generations", "1"]
+    options = [*arguments, *flow, "--trainer.precision", "64-true"]
+    (calm,) = build(options).fit()
+    place = tmp_path / "runs" / "tiny"
+    (place / "lineage.jsonl").unlink()
+    (place / "generation_001" / "shard.json").unlink()
+    (again,) = build(options).fit()
+    assert again.digests == calm.digests
+    told = calm.environment
+    assert (told["precision"], told["drawn_in"]) == ("64-true", "float32")
+    assert told["device"].startswith("cpu (")
+    assert {"python", "torch", "lightning", "mad_lightning"} <= told.keys()
+    assert Shard(LineageDirectory(place).shard("001")).manifest.environment == told
+    versions = {"torch": "1.0"}
+    record = replace(calm, environment=told | versions)
+    assert build(options).changed_since(record) == [f"torch: 1.0 -> {told['torch']}"]
