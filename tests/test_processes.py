@@ -22,6 +22,9 @@ from mad_lightning.processes import (
     Team,
     alone,
     barrier,
+    ending_together,
+    from_all,
+    from_first,
     gather_rows,
     is_first,
     joined,
@@ -127,6 +130,9 @@ def test_alone_nobody_waits_and_everything_is_as_it_was():
     part_ways()
     assert (together(), Team.of()) == (False, Team())
     assert joined(x) is x
+    assert (from_first(lambda: x), from_all(x)) == (x, [x])
+    with ending_together():
+        pass
     assert torch.equal(gather_rows(x)[0], x)
     assert mean_over_all(x)[0] is x
     assert torch.equal(Team().gathered(x), x[None])
@@ -203,6 +209,11 @@ def two_processes(rank, path):
 
     means = mean_over_all(torch.full((2, 2), float(rank)), torch.tensor(3.0 * rank))
     assert [mean.tolist() for mean in means] == [[[0.5, 0.5], [0.5, 0.5]], 1.5]
+
+    assert from_first(lambda: {"rank": rank}) == {"rank": 0}
+    assert from_all("ab"[rank]) == ["a", "b"]
+    with pytest.raises((KeyError, SystemExit)[rank]):
+        from_first({}.popitem)  # fails on the first one, and the other leaves without a word
 
     Path(f"{path}/{rank}").touch()
     barrier()

@@ -286,6 +286,6 @@ def test_the_kind_of_device_is_asked_about_before_anything_is_written(arguments,
     meta.trainers.check()
     plan = vars(meta.trainers)["_plan"]
     vars(meta.trainers)["_plan"] = plan._replace(kind="mps")
-    with pytest.raises(Refused, match="trainer.accelerator: mps has no float64"):
+    with pytest.raises(Refused, match=r"trainer\.accelerator: mps has no float64"):
         meta.fit()
     assert not (tmp_path / "runs").exists()
