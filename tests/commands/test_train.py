@@ -37,7 +37,7 @@ BAD = {
     "reference below k": (["--data.n_reference", "5"], "data.n_reference", "Neighbours.k"),
     "spawn": (["--trainer.strategy", "ddp_spawn"], "trainer.strategy", "ddp"),
     "fork": (["--trainer.strategy", "ddp_fork"], "trainer.strategy", "ddp"),
-    "no such strategy": (["--trainer.strategy", "sideways"], "trainer.strategy", "Trainer takes"),
+    "no such strategy": (["--trainer.strategy", "sideways"], "trainer.strategy", "use auto"),
     "missing data": (
         ["--data.source", "MNIST", "--data.source.root", "nowhere"],
         "data.source.root",

@@ -29,10 +29,8 @@ class KeepsTheSecondHalf(MetaTrainer):
 
 
 @pytest.fixture
-def treated(arguments, monkeypatch):
-    monkeypatch.setattr("mad_lightning.commands.train.MetaTrainer", KeepsTheSecondHalf)
-    meta = build(arguments)
-    assert isinstance(meta, KeepsTheSecondHalf)
+def treated(arguments):
+    meta = build(arguments, KeepsTheSecondHalf)
     return meta, meta.fit()
 
 
@@ -51,7 +49,8 @@ def test_later_generations_eat_what_was_published_and_the_ledger_says_so(treated
 
 def test_what_is_measured_and_digested_is_what_was_drawn(treated, arguments):
     _, records = treated
-    plain = build([*arguments, "--lineage.name", "plain", "--lineage.generations", "1"])
+    options = [*arguments, "--lineage.name", "plain", "--lineage.generations", "1"]
+    plain = build(options, KeepsTheSecondHalf)
     untreated = MetaTrainer.fit(plain)[0]
     assert records[0].metrics == untreated.metrics
     assert records[0].digests == untreated.digests
