@@ -70,8 +70,9 @@ def test_images_are_those_that_steps_were_fed(arguments, monkeypatch, mode):
 
 def test_a_last_batch_that_is_short_counts_as_many_as_it_has(arguments, monkeypatch):
     fed = counting(monkeypatch, Gaussian)
-    (record,) = build([*arguments, "--lineage.generations", "1"]).fit()
-    assert fed == [64, 64, 64, 8]
+    few = ["--data.batch_size", "20", "--lineage.generations", "1"]
+    (record,) = build([*arguments, *few]).fit()
+    assert fed == [160, 40], "eight batches at once, then those that are left"
     assert record.images == 200
 
 
