@@ -11,7 +11,7 @@ it answers from the records alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class LineageInfo:
         config: The resolved configuration, as plain values.
         start: Where the weights of a generation come from: ``scratch``, ``base``, ``previous``.
         data: Digest of its real samples, as the ledger has it; empty if that tells none.
+        real_samples: Takes as many samples of the reference as a picture shows, each class in turn.
     """
 
     name: str
@@ -60,6 +61,7 @@ class LineageInfo:
     config: dict[str, Any] = field(default_factory=dict)
     start: Start = "scratch"
     data: str = ""
+    real_samples: Callable[[], Samples] | None = None
 
     def __post_init__(self) -> None:
         """Names that nobody explains are read as this package's own metrics."""

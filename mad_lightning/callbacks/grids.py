@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mad_lightning.callbacks.base import LineageCallback
+from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.files import write
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.refusal import check_within
 from mad_lightning.samples import Samples, SampleSpec
 
@@ -96,8 +97,20 @@ class SampleGrids(LineageCallback):
 
     def on_samples_ready(self, t: int, directory: Path, samples: Samples) -> None:
         """Images as a sheet with a column a class, if they fit; vectors as a scatter plot."""
-        if not self.wants_samples(t):
-            return
+        if self.wants_samples(t):
+            self._draw(directory / LineageDirectory.PICTURE, samples)
+
+    def on_lineage_start(self, lineage: LineageInfo, records: Sequence[GenerationRecord]) -> None:
+        """Remembers where real samples are to be had."""
+        self._lineage = lineage
+
+    def on_generation_end(self, record: GenerationRecord, directory: Path) -> None:
+        """Once in a lineage, real samples in the same way, to compare with."""
+        real, path = self._lineage.real_samples, self._lineage.directory.picture(0)
+        if real is not None and not path.exists():
+            self._draw(path, real())
+
+    def _draw(self, path: Path, samples: Samples) -> None:
         if samples.values.ndim == 4:
             classes = 0 if samples.labels is None else len(samples.labels.unique())
             picture = sheet(samples.values, columns=classes if 2 <= classes <= 20 else 10)
@@ -105,4 +118,4 @@ class SampleGrids(LineageCallback):
             picture = scatter(samples.values, reach=self.reach, centre=self.centre)
         file = io.BytesIO()
         picture.save(file, "PNG", compress_level=3)  # 6 takes twice as long for a fifth less
-        write(directory / LineageDirectory.PICTURE, file.getvalue(), lasting=False)
+        write(path, file.getvalue(), lasting=False)

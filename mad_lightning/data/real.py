@@ -215,6 +215,13 @@ class RealData:
         drawn = self._draw(2 * _PLACES, n + spare, self.split_seed, "real")
         return drawn[_like(torch.arange(len(drawn)), drawn.labels, self.reference.labels)[:n]]
 
+    def shown(self, n: int) -> Samples:
+        """At most n samples of the reference to look at, one of each class in turn."""
+        order = torch.arange(len(self.reference))
+        if (labels := self.reference.labels) is not None:
+            order = (_turns(labels) * (labels.max() + 1) + labels).argsort()
+        return self.reference[order[:n]]
+
     def lessons(self) -> Samples:
         """What a feature extractor may learn from: neither of the reference nor of the floor.
 

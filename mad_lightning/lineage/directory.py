@@ -2,7 +2,7 @@
 
     runs/<lineage>/
       config.yaml (failed.yaml)  lineage.jsonl  floor.json  wandb.json  wandb/  report.html
-      foreign/<name>.{safetensors, json}  measured/<name>/ (a lineage: this one, measured again)
+      real.png  foreign/<name>.{safetensors, json}  measured/<name>/ (this one, measured again)
       generation_001/
         mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
         shard.{safetensors, json}  <treatment>.{safetensors, json}  (seconds.json)
@@ -166,8 +166,8 @@ class LineageDirectory:
         return self.generation(int(t)) / (treatment or "shard")
 
     def picture(self, t: int) -> Path:
-        """Its samples, to look at."""
-        return self.generation(t) / self.PICTURE
+        """Its samples, to look at; of generation 0, real samples."""
+        return self.generation(t) / self.PICTURE if t else self.path / "real.png"
 
     def metrics_file(self, t: int) -> Path:
         """What was measured of it."""
@@ -495,7 +495,7 @@ class LineageDirectory:
 
     def sweep_all(self) -> None:
         """Drops what killed programs left; whoever calls it holds the lineage."""
-        sweep(self.path, r"config\.yaml|(floor|wandb)\.json|mark-\w+|report\.html", alone=True)
+        sweep(self.path, r"config\.yaml|\w+\.json|mark-\w+|report\.html|real\.png", alone=True)
         finished = len(self.ledger)
         for place in self.path.glob("generation_*"):
             number = place.name.removeprefix("generation_")

@@ -350,6 +350,7 @@ class MetaTrainer:
             dict(self.config),
             self.settings.start,
             records[-1].digests.get("data", "") if records else self.real.content,
+            lambda: self.real.shown(n_shown(self.settings.n_grid, self.real.spec)),
         )
         with self.observers.watching(lineage, records):
             yield records

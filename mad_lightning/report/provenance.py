@@ -116,10 +116,11 @@ def strip(group: Group, lineage: Lineage) -> Strip:
             for record in lineage.records
         )
         pictures = tuple((t, str(path)) for t, path in places if path is not None)
+        real = lineage.directory.sound_picture(0)
     except Damaged as damaged:
         remedy = "bring it back from a copy, or take it away: the page goes without it"
         raise Refused(str(lineage.directory), str(damaged), remedy) from None
-    return Strip(group.name, lineage.directory.name, None, pictures)
+    return Strip(group.name, lineage.directory.name, str(real) if real else None, pictures)
 
 
 def class_shares(group: Group) -> ClassShares | None:

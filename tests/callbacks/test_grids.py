@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mad_lightning.callbacks.base import LineageCallback
+from mad_lightning.callbacks.base import LineageCallback, LineageInfo
 from mad_lightning.callbacks.grids import SampleGrids, n_shown, scatter, sheet
 from mad_lightning.commands.train import build
 from mad_lightning.generators.gaussian import Gaussian
+from mad_lightning.lineage import LineageDirectory
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 
@@ -205,3 +206,21 @@ def test_samples_to_look_at_are_drawn_only_where_somebody_looks(arguments):
         digests.append([record.digests["shard"] for record in meta.fit()])
         assert drawn.count(meta.settings.n_grid) == pictures
     assert digests[0] == digests[1] == digests[2]
+
+
+def test_real_samples_are_drawn_once_in_a_lineage(tmp_path):
+    directory, asked = LineageDirectory(tmp_path), []
+
+    def real():
+        asked.append(1)
+        return Samples(flat_images(3), torch.arange(3))
+
+    grids = SampleGrids()
+    grids.on_lineage_start(
+        LineageInfo("mine", directory, 2, 0, "fresh", 1.0, real_samples=real), ()
+    )
+    for t in (1, 2):
+        grids.on_generation_end(None, directory.generation(t))
+    assert asked == [1]
+    pixels = np.asarray(Image.open(directory.sound_picture(0)))
+    assert [pixels[20, 20 + 52 * k] for k in range(3)] == [1, 2, 3]

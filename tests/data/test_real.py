@@ -306,3 +306,11 @@ def test_the_classes_of_a_mix_are_those_of_its_samples(tmp_path):
     mix = Mix(1, (Part("real", None, 5, 40), Part("fresh", None, 60, 7)))
     assert torch.equal(data.labels(mix, 3), data.feed(mix, 3).training_set().labels)
     assert GenerationDataModule(StandardNormal(2)).labels(mix, 3) is None
+
+
+def test_real_samples_to_look_at_are_of_the_reference_each_class_in_turn(tmp_path):
+    real = RealData(Digits(), 300, 0, 0, tmp_path)
+    shown = real.shown(20)
+    assert shown.labels.tolist() == [*range(10)] * 2
+    assert content(shown) <= content(real.reference)
+    assert len(RealData(StandardNormal(dim=3), 100, 0, 0, tmp_path).shown(1000)) == 100

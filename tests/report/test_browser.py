@@ -25,6 +25,7 @@ def report(tmp_path_factory):
     loops = ("full_synth_of_a_rather_long_name", "full_synth", "fresh")
     runs = [lineage(root, loop, seed, picture=small) for loop in loops[1:] for seed in range(2)]
     runs.append(lineage(root, loops[0], 0, picture=small, metrics=lambda *_: {"recall": 0.5}))
+    (runs[0] / "real.png").write_bytes(small)
     path = root / "report.html"
     path.write_text(page(load(runs)), encoding="utf-8")
     return path
@@ -97,15 +98,18 @@ def test_the_slider_shows_one_generation_of_every_strip(tab):
     assert [figure.get_attribute("data-generation") for figure in shown] == ["2"] * 5
     widths = tab.evaluate("[...document.images].filter(i => i.offsetWidth).map(i => i.offsetWidth)")
     assert all(width % 60 == 0 for width in widths)  # enlarged by a whole number
+    tab.evaluate("slider.value = 0; slider.dispatchEvent(new Event('input'))")
+    shown = [figure.get_attribute("data-generation") for figure in visible(tab, ".film figure")]
+    assert shown == ["0", "1", "1", "1", "1"]
     tab.check("#all")
-    assert len(visible(tab, ".film figure")) == 5 * GENERATIONS
+    assert len(visible(tab, ".film figure")) == 1 + 5 * GENERATIONS
 
 
 def test_without_a_script_all_of_it_is_there(browser, report):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(report.as_uri())
-    assert len(visible(page, ".film figure")) == 5 * GENERATIONS
+    assert len(visible(page, ".film figure")) == 1 + 5 * GENERATIONS
     assert visible(page, "#slider") == []
     context.close()
 

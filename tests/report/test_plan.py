@@ -78,6 +78,9 @@ def test_all_pictures_are_there_and_a_damaged_one_is_refused_by_name(tmp_path):
     whole = lineage(tmp_path, "fresh", 0, picture=picture(20, 20))
     (strip,) = plan(load([whole])).strips
     assert [t for t, _ in strip.pictures] == list(range(1, GENERATIONS + 1))
+    assert strip.real is None
+    (whole / "real.png").write_bytes(picture(20, 20))
+    assert plan(load([whole])).strips[0].real == str(whole / "real.png")
     torn = lineage(tmp_path / "torn", "fresh", 0, picture=picture(20, 20)[:-9])
     with pytest.raises(Refused, match=r"samples\.png is damaged"):
         plan(load([torn]))

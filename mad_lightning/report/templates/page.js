@@ -65,10 +65,10 @@ if (samples) {
   const show = () => {
     const t = +slider.value, whole = one("#all").checked;
     samples.classList.toggle("one", !whole);
-    one("#shown").textContent = whole ? "" : `generation ${t}`;
+    one("#shown").textContent = whole ? "" : t ? `generation ${t}` : "real samples";
     for (const figures of films) {
-      const ts = figures.map(figure => +figure.dataset.generation).filter(known => known > 0 && known <= t);
-      const latest = Math.max(...ts, Math.min(...figures.map(figure => +figure.dataset.generation).filter(Boolean)));
+      const made = figures.map(figure => +figure.dataset.generation);  // 0 is what is real
+      const latest = t ? Math.max(...made.filter(known => known <= t)) : Math.min(...made);
       for (const figure of figures) figure.hidden = !whole && +figure.dataset.generation !== latest;
     }
     scale();
@@ -78,7 +78,7 @@ if (samples) {
   one("#play").addEventListener("click", () => {
     if (playing) return stop();
     one("#play").textContent = "⏸";
-    if (slider.value === slider.max) slider.value = 1;
+    if (slider.value === slider.max) slider.value = slider.min;
     playing = setInterval(() => {
       if (slider.value === slider.max) return stop();
       slider.value = +slider.value + 1;
