@@ -90,6 +90,7 @@ if (samples) {
   one("#all").addEventListener("change", show);
   addEventListener("resize", scale);
   slider.value = slider.max;
+  one("#all").checked = films.length < 3;  // there is room for all of them
   show();
 }
 
