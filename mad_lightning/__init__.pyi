@@ -22,6 +22,7 @@ from .data.sources import Source as Source
 from .generators.base import Generator as Generator
 from .generators.closed_form import ClosedForm as ClosedForm
 from .generators.diffusion import Diffusion as Diffusion
+from .generators.external import External as External
 from .generators.gaussian import Gaussian as Gaussian
 from .generators.glow import Glow as Glow
 from .generators.mixture import Mixture as Mixture

@@ -13,7 +13,7 @@ from mad_lightning.commands.train import build
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NAME = re.compile(
-    r"((?P<dataset>[a-z0-9]+)_)?(?P<family>gaussian|mixture|diffusion|glow|wgan|stylegan)"
+    r"((?P<dataset>[a-z0-9]+)_)?(?P<family>gaussian|mixture|diffusion|external|glow|wgan|stylegan)"
     r"_(?P<loop>full_synth|synth_aug|fresh|smoke)(_(?P<variant>[a-z0-9_]+))?"
 )
 LOOPS = {
@@ -29,8 +29,15 @@ SMALL = {
     "FreshData": {"n_initial": 40, "n_fresh": 20, "n_synthetic": 30},
 }
 BRIEF = ["--data.batch_size", "16", "--data.images_per_epoch", "32", "--trainer.max_epochs", "1"]
+PROGRAM = f"{{python}} {ROOT / 'tests' / 'generators' / 'stand_in.py'}"
 TINY = {
     "Gaussian": [],
+    "External": [  # its own programs import torch for seconds: see generators/test_external.py
+        "--generator.train", f"{PROGRAM} train --data {{data}} --out {{out}}",
+        "--generator.draw",
+        f"{PROGRAM} draw --out {{out}} --samples {{samples}} --seeds {{seeds}} --labels {{labels}}",
+        "--generator.keep=*.npy",
+    ],
     "Mixture": [],
     "Diffusion": [
         "--generator.network.widths", "[8,8]",

@@ -29,8 +29,8 @@ from pathlib import Path
 from mad_lightning import __version__
 from mad_lightning.callbacks.console import say
 from mad_lightning.commands.explain import PlainParser
-from mad_lightning.data.exports import write_archive, write_arrays, write_folder
 from mad_lightning.data.shards import Shard
+from mad_lightning.exchange import write_archive, write_arrays, write_folder
 from mad_lightning.files import appearing, folder_appearing
 from mad_lightning.generators.base import Generator
 from mad_lightning.generators.diffusion import Diffusion
@@ -38,7 +38,7 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.checkpoints import load_told
 from mad_lightning.policies import shard_name
-from mad_lightning.refusal import Refused
+from mad_lightning.refusal import Refused, at
 
 __all__ = ["build_parser", "card", "load", "run"]
 
@@ -72,7 +72,7 @@ def run(args: Sequence[str]) -> None:
     text = card(lineage, record, given.to)
     if is_file:
         drawn = _shard(lineage, record)
-        with appearing(out) as place:
+        with appearing(out) as place, at("to"):
             {"zip": write_archive, "npz": write_arrays}[given.to](drawn.samples, place)
         beside.write_text(text, encoding="utf-8")
     else:
@@ -80,7 +80,8 @@ def run(args: Sequence[str]) -> None:
         with folder_appearing(out) as place:
             if given.to == "folder":
                 drawn = _shard(lineage, record)
-                write_folder(drawn.samples, place, drawn.manifest.classes)
+                with at("to"):
+                    write_folder(drawn.samples, place, drawn.manifest.classes)
             else:
                 _save_pipeline(load(lineage.path, record.generation), place, record)
             (place / "README.md").write_text(text, encoding="utf-8")

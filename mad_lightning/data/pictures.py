@@ -42,6 +42,7 @@ from safetensors import SafetensorError, safe_open
 
 from mad_lightning.data.labels import Classes, by_folder, listed
 from mad_lightning.data.shards import opening
+from mad_lightning.exchange import natural
 from mad_lightning.files import Damaged, make_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
@@ -92,12 +93,6 @@ class StoredSamples:
 def _identity(stat: os.stat_result) -> str:
     """One content, as long as nobody writes: the time of change cannot be set back."""
     return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-
-
-def _natural(name: str) -> tuple[list[list[str | int]], str]:
-    """Sort key of a relative path: folder by folder, ``img2`` before ``img10``."""
-    parts = [re.split("([0-9]+)", part) for part in name.split("/")]
-    return [[int(x) if at % 2 else x for at, x in enumerate(part)] for part in parts], name
 
 
 def _is_shown(name: str) -> bool:
@@ -168,7 +163,7 @@ class Pictures(ABC):
         Raises:
             Refused: If there are none.
         """
-        names = sorted(filter(_is_picture, self.files), key=_natural)
+        names = sorted(filter(_is_picture, self.files), key=natural)
         if not names:
             raise Refused(
                 "root",

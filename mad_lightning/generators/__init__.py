@@ -4,6 +4,7 @@ base.py         the contract
 closed_form.py  families that are fitted in one pass: Gaussian, Mixture
 adversarial.py  families of two networks that are trained by hand: StyleGAN2, WGAN
 diffusion.py    denoising diffusion
+external.py     somebody's own programs, which train and draw
 glow.py         a normalising flow
 """
 

@@ -2,6 +2,7 @@ from .adversarial import Adversarial as Adversarial
 from .base import Generator as Generator
 from .closed_form import ClosedForm as ClosedForm
 from .diffusion import Diffusion as Diffusion
+from .external import External as External
 from .gaussian import Gaussian as Gaussian
 from .glow import Glow as Glow
 from .mixture import Mixture as Mixture

@@ -60,6 +60,9 @@ class Generator(Described, L.LightningModule, ABC):
     """Whether its hooks ask nothing of a Trainer, log nothing, and one pass is the whole fit: then
     a process that is alone fits it without one."""
 
+    is_alone: bool = False
+    """Whether it can be trained and drawn from by one process only."""
+
     batches_at_once: int = 1
     """Batches that it likes to be given in one training step, by a loader that can."""
 

@@ -335,12 +335,19 @@ def check_generator(meta: Candidate) -> Generator:
         check_steps_by_hand(meta, generator)
     check_draw(generator, meta.sampling_bias)
     family, settings = type(generator).__name__, meta.settings
+    if generator.is_alone and meta.trainers.world_size > 1:
+        raise Refused(
+            "trainer.devices",
+            f"{meta.trainers.world_size} processes, and {family} is trained by one",
+            "use `trainer.devices: 1`; programs of its own may use all devices",
+        )
     if generator.exact_pass and meta.trainers.arguments().get("max_epochs") == -1:
         raise Refused("trainer.max_epochs", f"-1, and {family} takes no steps to end by", "use 1")
     if settings.start != "scratch" and generator.exact_pass:
         raise Refused(
             "lineage.start",
-            f"{family} is fitted in closed form: its start changes nothing",
+            f"{family} is fitted anew to samples, in closed form or by programs of its own: its "
+            "start changes nothing",
             "use scratch",
         )
     if settings.base is None:

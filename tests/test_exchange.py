@@ -9,7 +9,7 @@ import torch
 from torchvision.datasets import ImageFolder
 
 from mad_lightning.data import Arrays, Images
-from mad_lightning.data.exports import write_archive, write_arrays, write_folder
+from mad_lightning.exchange import write_archive, write_arrays, write_folder
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
