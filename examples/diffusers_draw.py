@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    network = UNet2DModel.from_pretrained(given.model / "unet").eval()
+    network = UNet2DModel.from_pretrained(given.model / "unet", low_cpu_mem_usage=False).eval()
     solver = DPMSolverMultistepScheduler.from_pretrained(
         given.model / "scheduler",
         algorithm_type="sde-dpmsolver++",
