@@ -78,18 +78,17 @@ def test_groups_come_and_go(tab):
 
 
 def test_values_show_under_the_pointer_and_under_the_keys(tab):
-    chart = tab.query_selector("figure.curves")
-    before = chart.query_selector(".when").inner_text()
-    svg = chart.query_selector("svg")
-    svg.scroll_into_view_if_needed()
-    box = svg.bounding_box()
-    tab.mouse.move(box["x"] + box["width"] - 20, box["y"] + 80)
-    assert chart.query_selector(".when").inner_text() == f"generation {GENERATIONS}"
+    chart = tab.locator("figure.curves").first
+    when, svg = sync_api.expect(chart.locator(".when")), chart.locator("svg")
+    when.to_have_text(f"generation 1 → {GENERATIONS}")
+    width = svg.bounding_box()["width"]
+    svg.hover(position={"x": width - 20, "y": 80})
+    when.to_have_text(f"generation {GENERATIONS}")
     tab.mouse.move(0, 0)
-    assert chart.query_selector(".when").inner_text() == before
+    when.to_have_text(f"generation 1 → {GENERATIONS}")
     svg.focus()
     tab.keyboard.press("ArrowLeft")
-    assert chart.query_selector(".when").inner_text() == f"generation {GENERATIONS - 1}"
+    when.to_have_text(f"generation {GENERATIONS - 1}")
 
 
 def test_the_slider_shows_one_generation_of_every_strip(tab):
