@@ -37,8 +37,10 @@ from mad_lightning.generators.diffusion import Diffusion
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.checkpoints import load_told
+from mad_lightning.loop.verifying import evicted
 from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused, at
+from mad_lightning.samples import SampleSpec
 
 __all__ = ["build_parser", "card", "load", "run"]
 
@@ -110,7 +112,7 @@ def load(lineage: Path | str, generation: int | None = None) -> Generator:
         problem = f"{directory} has no {directory.config_file.name}, which tells its family"
         raise Refused("lineage", problem, "run the lineage's own command, which writes it anew")
     cli = LineageCLI(["--config", str(directory.config_file)])
-    generator: Generator = cli.make("generator").build(_shard(directory, record).spec)
+    generator: Generator = cli.make("generator").build(_spec(directory, record))
     try:
         load_told(generator, directory.weights(record.generation), record.digests.get("generator"))
     except OSError as error:
@@ -182,7 +184,11 @@ def _record(lineage: LineageDirectory, t: int | None) -> GenerationRecord:
 
 def _shard(lineage: LineageDirectory, record: GenerationRecord) -> Shard:
     """What it drew, as the ledger tells it."""
-    shard = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
+    name = record.drawn or shard_name(record.generation)
+    shard = Shard(lineage.shard(name))
+    if words := evicted(lineage, [name]):
+        again = f"draw them again by mad train --config {lineage.config_file} --lineage.keep all"
+        raise Refused("lineage", f"{lineage}: {words}", again)
     try:
         if shard.manifest.sha256 == record.digests.get("shard", shard.manifest.sha256):
             _ = shard.samples
@@ -191,6 +197,12 @@ def _shard(lineage: LineageDirectory, record: GenerationRecord) -> Shard:
     except OSError as error:
         problem = str(error)
     raise Refused("lineage", problem, "bring it back from a copy, or run the lineage's command")
+
+
+def _spec(lineage: LineageDirectory, record: GenerationRecord) -> SampleSpec:
+    """What it draws, which is known of samples that were evicted, too."""
+    shard = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
+    return shard.spec if shard.is_evicted else _shard(lineage, record).spec
 
 
 def _save_pipeline(generator: Generator, place: Path, record: GenerationRecord) -> None:

@@ -8,8 +8,8 @@ Examples:
 
 Every finished generation is read again: its mix, weights, shards, metrics, curves, picture and
 times are compared with their digests and with the ledger, and the ledger's lines with each other;
-so are configuration, floor and notes. Nothing is changed. Ends with exit code 2 if anything is not
-what was written.
+so are configuration, floor and notes. Samples that were evicted (--lineage.keep) are not missed.
+Nothing is changed. Ends with exit code 2 if anything is not what was written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.loop.verifying import damage, damage_of_whole
+from mad_lightning.loop.verifying import damage, damage_of_whole, evicted
+from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused
 
 __all__ = ["build_parser", "run"]
@@ -42,6 +43,9 @@ def run(args: Sequence[str]) -> None:
         for told, words in looked_at(lineage):
             wrong += words
             print(f"{lineage}{told}: {'; '.join(words) or 'as told'}")
+        if gone := evicted(lineage, drawn(lineage)):
+            again = f"mad train --config {lineage.config_file} --lineage.keep all"
+            print(f"{lineage}: {gone}; drawn again by: {again}")
     if wrong:
         raise Refused(
             "lineages",
@@ -49,6 +53,15 @@ def run(args: Sequence[str]) -> None:
             "bring them back from a copy; what a later generation still needs of a shard is drawn "
             "again from its generator's weights when the lineage goes on",
         )
+
+
+def drawn(lineage: LineageDirectory) -> list[str]:
+    """Names of the shards that the generators of a lineage drew."""
+    try:
+        records = lineage.records()
+    except Refused:  # it was told already
+        return []
+    return [record.drawn or shard_name(record.generation) for record in records]
 
 
 def looked_at(lineage: LineageDirectory) -> Iterator[tuple[str, list[str]]]:

@@ -150,6 +150,8 @@ class ShardManifest:
         classes: What the classes 0, 1, ... are called, where the data says.
         environment: With what they were computed: precision, device, versions. Empty in manifests
             that were written before manifests told.
+        learned: How often its generator met each class (K,); empty without classes.
+        evicted: Whether the samples were dropped, to be drawn again when somebody needs them.
     """
 
     origin: str
@@ -166,6 +168,8 @@ class ShardManifest:
     labels: str = ""
     classes: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    learned: tuple[int, ...] = ()
+    evicted: bool = False
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> ShardManifest:
@@ -173,7 +177,7 @@ class ShardManifest:
         values = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
         if "labels" not in values and values.get("spec", {}).get("classes") is not None:
             values["labels"] = "equal"  # there was no other way before manifests told
-        lists = ("seeds", "parents", "classes")
+        lists = ("seeds", "parents", "classes", "learned")
         return cls(**values | {k: tuple(values.get(k, ())) for k in lists})
 
 
@@ -209,6 +213,14 @@ class Shard:
             raise Damaged(self.manifest_file, problem) from error
 
     @property
+    def is_evicted(self) -> bool:
+        """Whether its samples were dropped, see :meth:`evict`."""
+        try:
+            return not self.values_file.exists() and self.manifest.evicted
+        except OSError:
+            return False
+
+    @property
     def spec(self) -> SampleSpec:
         """What one sample looks like."""
         return SampleSpec.from_dict(self.manifest.spec)
@@ -221,6 +233,8 @@ class Shard:
             OSError: If the stored samples are not those of the manifest.
         """
         manifest = self.manifest
+        if self.is_evicted:
+            raise FileNotFoundError(f"{self.values_file} was evicted")
         tensors, metadata = load_tensors(self.values_file)
         if not metadata and {"values"} <= tensors.keys() <= {"values", "labels"}:
             samples = Samples(**tensors)
@@ -283,3 +297,10 @@ class Shard:
         written = Samples(**load_tensors(self.values_file)[0])  # mapped; its digest is known
         vars(self).update(manifest=manifest, samples=written)
         return manifest
+
+    def evict(self) -> None:
+        """Drops the samples, and lets the manifest say so first."""
+        write_json(self.manifest_file, asdict(replace(self.manifest, evicted=True)))
+        self.values_file.unlink(missing_ok=True)
+        for kept in ("manifest", "samples"):
+            vars(self).pop(kept, None)

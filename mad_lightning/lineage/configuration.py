@@ -16,6 +16,7 @@ __all__ = ["circumstances", "decisive", "differences", "settings_digest"]
 _MAY_CHANGE = (
     "lineage.base",  # known by its weights
     "lineage.generations",
+    "lineage.keep",
     "lineage.labels",  # asked of what was drawn: a lineage without classes does not care
     "lineage.n_grid",
     "lineage.name",
@@ -37,6 +38,7 @@ _MAY_CHANGE = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+_NO_CIRCUMSTANCES = ("lineage.generations", "lineage.keep")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -52,13 +54,14 @@ def circumstances(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What of a configuration has changed that may change.
 
     Returns:
-        Lines ``key: old -> new``; that there are to be more generations is none.
+        Lines ``key: old -> new``; how many generations there are to be, and what is kept of them,
+        is none.
     """
     before, after = (
         {
             key: value
             for key, value in _flatten(config)
-            if key.startswith(_MAY_CHANGE) and key != "lineage.generations"
+            if key.startswith(_MAY_CHANGE) and key not in _NO_CIRCUMSTANCES
         }
         for config in (old, new)
     )

@@ -12,8 +12,9 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import Start
 from mad_lightning.refusal import Refused
 
-__all__ = ["Labels", "LineageSettings"]
+__all__ = ["Keep", "Labels", "LineageSettings"]
 
+Keep = Literal["all", "needed", "last"]
 Labels = Literal["mix", "equal"]
 
 _MOST = {
@@ -70,6 +71,10 @@ class LineageSettings:
             for ``previous``. None: generation 1 starts from scratch, and is the base of later ones.
         labels: Classes of what is drawn: ``mix``, in the shares that they have in what the
             generator was trained on; ``equal``, each of those as often as the others.
+        keep: Whose samples stay on disk: ``all``; ``needed``, of shards that a later generation
+            trains on; ``last``, that the next one does. The newest stay. Others are evicted, and
+            drawn again from their generator when somebody needs them; ``all`` draws all again. May
+            change from start to start.
     """
 
     name: str | None = None
@@ -81,6 +86,7 @@ class LineageSettings:
     start: Start = "scratch"
     base: str | None = None
     labels: Labels = "mix"
+    keep: Keep = "all"
 
     def __post_init__(self) -> None:
         if self.base is not None and self.start == "scratch":
@@ -97,6 +103,8 @@ class LineageSettings:
             )
         if self.labels not in get_args(Labels):
             raise Refused("labels", f"{self.labels!r}", f"choose {' or '.join(get_args(Labels))}")
+        if self.keep not in get_args(Keep):
+            raise Refused("keep", f"{self.keep!r}", f"choose {', '.join(get_args(Keep))}")
         for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:

@@ -31,6 +31,7 @@ from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
 from mad_lightning.loop.machine import memory, nearest, sample_bytes, size, weight_bytes
 from mad_lightning.loop.rehearsal import rehearse
+from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
@@ -56,6 +57,7 @@ class Candidate(Protocol):
     lineage: LineageDirectory
     trainers: Trainers
     observers: Observers
+    retention: Retention
 
     @property
     def real(self) -> RealData:
@@ -442,15 +444,19 @@ def check_disk(meta: Candidate, generator: Generator) -> None:
     """What the generations to come will write must find room on the disk."""
     coming = range(len(meta.lineage.records()) + 1, meta.settings.generations + 1)
     disk = shutil.disk_usage(nearest(meta.lineage.path))
-    drawn = sum(max(meta.data.n_reference, meta.policy.n_draw(t)) for t in coming)
+    drawn = meta.retention.most(
+        lambda t: max(meta.data.n_reference, meta.policy.n_draw(t)), coming.start
+    )
     samples = drawn * sample_bytes(generator.spec)
     weights = len(coming) * weight_bytes(generator)
+    all_stay = meta.settings.keep == "all"
     if samples + weights > disk.free and disk.total:
         raise Refused(
             _of(meta.policy, "n_synthetic") if samples > weights else "lineage.root",
             f"{len(coming)} generations will write {size(samples)} of samples and {size(weights)} "
             f"of weights, {size(disk.free)} are free for {meta.lineage}",
-            "make room, or train fewer generations (`lineage.generations`) on fewer samples",
+            "make room, or train fewer generations (`lineage.generations`) on fewer samples"
+            + (", or drop those that are done with (`lineage.keep: needed`)" if all_stay else ""),
         )
 
 

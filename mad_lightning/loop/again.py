@@ -21,7 +21,15 @@ from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.loop.admission import check_data
 from mad_lightning.loop.checkpoints import load_told
 from mad_lightning.loop.meta_trainer import MetaTrainer
-from mad_lightning.loop.verifying import damage, mix, published, shard, weights
+from mad_lightning.loop.verifying import (
+    DRAWN_AGAIN,
+    damage,
+    evicted,
+    mix,
+    published,
+    shard,
+    weights,
+)
 from mad_lightning.policies import shard_name
 from mad_lightning.processes import barrier, is_first
 from mad_lightning.refusal import Refused, at
@@ -67,6 +75,10 @@ class MeasuredAgain(MetaTrainer):
             for words in damage(self.of, told, (mix, weights, shard, published)):
                 remedy = "bring it back from a copy, or run the lineage's own command"
                 raise Refused(str(self.of), words, remedy)
+            kept = self.of.mix(t) if self.evaluator.needs_training else None
+            names = [told.drawn or shard_name(t), *(kept.shards if kept else ())]
+            if words := evicted(self.of, names):
+                raise Refused(str(self.of), words, DRAWN_AGAIN)
             self.of.share(t, self.lineage, measured=False)
         barrier()
         kept = self.lineage.mix(t)

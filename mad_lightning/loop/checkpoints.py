@@ -18,11 +18,19 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from mad_lightning.files import Damaged, appearing
-from mad_lightning.generators.base import Generator
+from mad_lightning.generators.base import Generator, digest_of
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.refusal import Refused, at
 
-__all__ = ["SealedCheckpoints", "load_told", "load_weights", "read", "standing", "stands"]
+__all__ = [
+    "SealedCheckpoints",
+    "digest_of_base",
+    "load_told",
+    "load_weights",
+    "read",
+    "standing",
+    "stands",
+]
 
 _SIGN = b"sha256 "
 _SEAL = len(_SIGN) + 64
@@ -172,6 +180,20 @@ def standing(lineage: LineageDirectory, t: int, made_of: str) -> tuple[bool, boo
     for stray in lineage.training(t).glob("hpc_ckpt_*"):  # SLURM's: Lightning would go on from it
         stray.unlink(missing_ok=True)
     return trained, resumes
+
+
+def digest_of_base(path: Path) -> str:
+    """Digest of the weights that somebody else's checkpoint brings.
+
+    Raises:
+        Refused: If it brings none.
+    """
+    try:
+        return digest_of(read(path)["state_dict"])
+    except (OSError, AttributeError, TypeError) as error:
+        problem = f"{path} holds no weights: {error}"
+        with at("lineage"):
+            raise Refused("base", problem, "bring it back from a copy") from None
 
 
 def load_weights(generator: Generator, path: Path) -> None:

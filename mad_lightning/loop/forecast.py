@@ -32,7 +32,7 @@ class Forecast:
         mixes: Of each generation that comes: its number, real, fresh and synthetic samples.
         trained: Images (or vectors) that it is trained on, counted as often as they are seen.
         drawn: Samples that it draws.
-        samples_bytes: What all of them weigh on disk.
+        samples_bytes: What of them is on disk at once, at most.
         weights_bytes: What all weights weigh.
         seconds: Of all that come; None if no generation of these settings was ever trained here.
     """
@@ -80,6 +80,7 @@ def forecast(meta: MetaTrainer) -> Forecast:
     coming = range(finished + 1, meta.settings.generations + 1)
     mixes = [meta.policy.mix(t) for t in coming]
     drawn = [max(meta.data.n_reference, meta.policy.n_draw(t)) for t in coming]
+    sizes = dict(zip(coming, drawn, strict=True))
     known = [sum(record.seconds.values()) for record in _alike(meta)]
     return Forecast(
         meta.lineage.name,
@@ -87,7 +88,7 @@ def forecast(meta: MetaTrainer) -> Forecast:
         [(mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic) for mix in mixes],
         [_trained(meta, generator, len(mix)) for mix in mixes],
         drawn,
-        sum(drawn) * sample_bytes(generator.spec),
+        meta.retention.most(sizes.__getitem__, coming.start) * sample_bytes(generator.spec),
         len(coming) * weight_bytes(generator),
         len(coming) * fmean(known) if known else None,
     )

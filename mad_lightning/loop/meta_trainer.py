@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +32,7 @@ from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard, ShardManifest
 from mad_lightning.files import Damaged, awaited, with_nan
-from mad_lightning.generators.base import Generator, digest_of
+from mad_lightning.generators.base import Generator
 from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord, values_digest
@@ -39,7 +40,7 @@ from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.blocks import Announce, Blocks
-from mad_lightning.loop.checkpoints import load_told, load_weights, read, standing
+from mad_lightning.loop.checkpoints import digest_of_base, load_told, load_weights, standing
 from mad_lightning.loop.classes import one_round, seed_block
 from mad_lightning.loop.cluster import check_shared
 from mad_lightning.loop.description import described
@@ -54,6 +55,7 @@ from mad_lightning.loop.inside import (
 )
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.one_pass import OnePass
+from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
@@ -122,6 +124,7 @@ class MetaTrainer:
             settings.block_size,
             settings.labels,
         )
+        self.retention = Retention(settings.keep, policy, settings.generations, self.store)
         self.changes: list[str] = []  # since the last generation, and the ledger does not know yet
 
     # the loop
@@ -139,6 +142,8 @@ class MetaTrainer:
         with self.trainers.together(partial(admit, self)), on_first(self.lineage.held()):
             self.make_ready()
             with self.watched() as records, self.trainers.freeing() as free:
+                for name in from_first(self.retention.missed):
+                    self.mend(name)
                 for t in range(len(records) + 1, self.settings.generations + 1):
                     if from_first(partial(self.observers.stop, records)):
                         break
@@ -214,7 +219,9 @@ class MetaTrainer:
         with at("lineage"):
             if from_first(lambda: shard.holds(manifest) and self.is_shown(t)):
                 return self.store.seen_by_all(shard_name(t))
-        asked, equal = self.classes(t)
+        learned, (asked, equal) = self.class_counts(t), self.classes(t)
+        if learned is not None:
+            manifest = replace(manifest, learned=tuple(learned.tolist()))
         with on_first(self.lineage.timed(t, "sample")) as tick:
             n_grid = n_shown(self.settings.n_grid, generator.spec)
             # Blocks of other weights or classes would be others.
@@ -291,6 +298,7 @@ class MetaTrainer:
             if self.changes:
                 self.lineage.keep_config(self.config)
             self.lineage.sweep(t)
+        self.store.drop(from_first(partial(self.retention.evict, t)))
         self.changes = []
         return record
 
@@ -392,19 +400,9 @@ class MetaTrainer:
 
     @cached_property
     def base(self) -> str | None:
-        """Digest of the weights that somebody else's checkpoint brings, if one is given.
-
-        Raises:
-            Refused: If it brings none.
-        """
-        if self.settings.base is None:
-            return None
-        try:
-            return digest_of(read(Path(self.settings.base))["state_dict"])
-        except (OSError, AttributeError, TypeError) as error:
-            problem = f"{self.settings.base} holds no weights: {error}"
-            with at("lineage"):
-                raise Refused("base", problem, "bring it back from a copy") from None
+        """Digest of the weights that somebody else's checkpoint brings, if one is given."""
+        base = self.settings.base
+        return None if base is None else digest_of_base(Path(base))
 
     @property
     def real(self) -> RealData:
@@ -475,7 +473,7 @@ class MetaTrainer:
             raise OSError("no generator of this lineage drew it")
         generator = self.fresh_generator(t)
         load_told(generator, self.lineage.weights(t), self.told.get(t, {}).get("generator"))
-        if is_first():
+        if is_first() and not self.store[name].is_evicted:
             self.store[name].manifest_file.unlink(missing_ok=True)
         barrier()
         del self.store[name]
@@ -529,6 +527,8 @@ class MetaTrainer:
         """How often generation ``t`` meets each class (K,); None if samples have none."""
         if (k := self.real.spec.classes) is None:
             return None
+        if learned := from_first(partial(self.store.learned, shard_name(t))):
+            return torch.tensor(learned)
         mix = self.policy.mix(t).treated(self.treatment)
         for name in mix.shards:
             self.mend(name)

@@ -62,6 +62,10 @@ class Store(dict[str, Shard]):
             return str(error)
         return ""
 
+    def learned(self, name: str) -> tuple[int, ...]:
+        """How often the generator of an evicted shard met each class; empty of any other shard."""
+        return self[name].manifest.learned if self[name].is_evicted else ()
+
     def seen_by_all(self, name: str) -> Shard:
         """A shard that the first process has read or written, as every process has it from now on.
 
@@ -76,7 +80,11 @@ class Store(dict[str, Shard]):
 
     def drop_others(self, names: Collection[str]) -> None:
         """Lets go of the shards that are not among these."""
-        for name in self.keys() - {*names}:
+        self.drop(self.keys() - {*names})
+
+    def drop(self, names: Collection[str]) -> None:
+        """Lets go of these shards."""
+        for name in self.keys() & {*names}:
             del self[name]
 
     def __delitem__(self, name: str) -> None:

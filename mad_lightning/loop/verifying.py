@@ -6,7 +6,7 @@ can rot unseen; here all of them are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from mad_lightning.data.shards import Shard
@@ -17,7 +17,10 @@ from mad_lightning.lineage.ledger import GenerationRecord, values_digest
 from mad_lightning.loop.checkpoints import read
 from mad_lightning.policies import shard_name
 
-__all__ = ["CHECKS", "damage", "damage_of_whole"]
+__all__ = ["CHECKS", "DRAWN_AGAIN", "damage", "damage_of_whole", "evicted"]
+
+DRAWN_AGAIN = "run the lineage's own command with `keep: all`, which draws them again"
+"""How evicted samples come back."""
 
 
 def mix(lineage: LineageDirectory, record: GenerationRecord) -> str:
@@ -41,9 +44,10 @@ def weights(lineage: LineageDirectory, record: GenerationRecord) -> str:
 
 
 def shard(lineage: LineageDirectory, record: GenerationRecord) -> str:
-    """What it drew."""
+    """What it drew; of samples that were evicted, what the manifest still tells."""
     drawn = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
-    _ = drawn.samples  # reads them, and compares them with the manifest
+    if not drawn.is_evicted:
+        _ = drawn.samples  # reads them, and compares them with the manifest
     told = (record.digests["generator"], record.digests["shard"], record.sampling_bias)
     if (drawn.manifest.generator, drawn.manifest.sha256, drawn.manifest.sampling_bias) == told:
         return ""
@@ -110,6 +114,15 @@ CHECKS: tuple[Check, ...] = (
     picture,
 )
 """Each says in words what is wrong; nothing if nothing is."""
+
+
+def evicted(lineage: LineageDirectory, names: Iterable[str]) -> str:
+    """Which of some shards have no samples any more, in words; nothing if all have."""
+    gone = [name for name in names if Shard(lineage.shard(name)).is_evicted]
+    if not gone:
+        return ""
+    shown = ", ".join(gone[:8]) + (", ..." if len(gone) > 8 else "")
+    return f"the samples of shard{'s' * (len(gone) > 1)} {shown} were evicted"
 
 
 def damage(
