@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 from uuid import uuid4
 
@@ -36,6 +37,7 @@ __all__ = [
     "awaited",
     "finite",
     "folder_appearing",
+    "folder_passing",
     "holder",
     "leave_mark",
     "locked",
@@ -53,6 +55,8 @@ __all__ = [
 _HOST = sha256(platform.node().encode()).hexdigest()[:8]
 _TORN = re.compile(r"\.(?P<name>.+?)(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp")
 """Names of files that a killed program left half written; they did not always tell the host."""
+_LEFT = re.compile(r"mad-.+\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)")
+"""Names of our folders among temporary files."""
 _DAY = 86_400.0
 _LONG = 10.0
 """Seconds after which somebody who waits for a lock is told."""
@@ -157,6 +161,23 @@ def leave_mark(directory: Path) -> str | None:
     except OSError:
         return None
     return mark.name
+
+
+def folder_passing(name: str) -> TemporaryDirectory[str]:
+    """A folder among the system's temporary files, which goes with what holds it.
+
+    What programs of ours left there that were killed goes first: it can be large.
+
+    Args:
+        name: What it is for.
+    """
+    with suppress(OSError), os.scandir(gettempdir()) as entries:
+        for entry in entries:
+            left = _LEFT.fullmatch(entry.name)
+            if left and _is_dead(entry, left):
+                shutil.rmtree(entry.path, ignore_errors=True)
+    suffix = f".{_HOST}.{os.getpid()}"
+    return TemporaryDirectory(suffix, f"mad-{name}-", ignore_cleanup_errors=True)
 
 
 def to_disk(*paths: Path) -> None:
@@ -340,7 +361,7 @@ def sweep(directory: Path, names: str, alone: bool = False) -> None:
 
 
 def _is_dead(entry: os.DirEntry[str], torn: re.Match[str]) -> bool:
-    """Whether the writer of a temporary file is gone."""
+    """Whether the writer of a temporary file or folder is gone."""
     if torn["host"] == _HOST:
         try:
             os.kill(int(torn["pid"]), 0)

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from filelock import SoftFileLock
 
+from mad_lightning import files
 from mad_lightning.files import (
     Damaged,
     appearing,
     awaited,
     finite,
+    folder_passing,
     holder,
     leave_mark,
     locked,
@@ -340,3 +342,16 @@ def test_marks_are_new_names_that_are_swept(tmp_path):
     assert not [*(tmp_path / "x").iterdir()]
     (tmp_path / "file").touch()
     assert leave_mark(tmp_path / "file") is None
+
+
+def test_a_passing_folder_goes_and_takes_those_of_killed_programs_along(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    with folder_passing("mine") as mine:
+        left = [tmp_path / f"mad-x-1.{files._HOST}.{dead.pid}", tmp_path / "mad-notes"]
+        for folder in left:
+            (folder / "deep").mkdir(parents=True)
+        with folder_passing("other") as other:
+            assert {*tmp_path.iterdir()} == {Path(mine), Path(other), left[1]}
+    assert {*tmp_path.iterdir()} == {left[1]}

@@ -10,7 +10,8 @@ and what it draws is read back, counted and checked.
 What is asked of the programs is what is asked of every generator. The same data and seed train the
 same generator, as far as the program can; and a sample is decided by its own seed, whichever others
 are drawn with it, or a lineage that was killed could not go on as it began. The latter is tried on
-each generator before it is kept.
+each generator before it is kept. A training that is killed starts anew, from nothing; one that has
+ended is kept, also if the second command fails. Drawing goes on block by block.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mad_lightning.exchange import (
     write_arrays,
     write_folder,
 )
+from mad_lightning.files import folder_passing
 from mad_lightning.generators.base import Generator
 from mad_lightning.programs import Command, last_words, run
 from mad_lightning.refusal import Refused, at, check_one_of, check_within
@@ -99,7 +101,7 @@ class External(Generator):
         '{bias}'
     """
 
-    exact_pass = is_one_pass = is_alone = True
+    exact_pass = is_alone = True  # no one-pass: a Trainer keeps what was trained before it draws
     batches_at_once = 8
 
     files: Tensor
@@ -163,8 +165,8 @@ class External(Generator):
     # training
 
     def on_fit_start(self) -> None:
-        """The seed of the program comes from the address of the training."""
-        self._seed = self.common_seed() % _SEEDS
+        """The seed of the program comes from the address of the training, which ends in a trial."""
+        self._seed, self._is_new = self.common_seed() % _SEEDS, True
 
     def training_step(self, batch: Samples, batch_idx: int) -> None:
         """Takes samples up; in later epochs they are the same."""
@@ -180,7 +182,8 @@ class External(Generator):
         if len(self.files):
             return
         samples, self._taken = Samples.joined(self._taken), []
-        with _place() as place, self._told("train", f"train-{self._seed}") as log:
+        with folder_passing("train") as folder, self._told("train", f"train-{self._seed}") as log:
+            place = Path(folder)
             name, write = _WRITE[self.format]
             data, out = place / name, place / "out"
             out.mkdir()
@@ -189,7 +192,6 @@ class External(Generator):
             arguments = self._trains.filled(facts | self._kind())
             run(arguments, log, self.patience, "train")
             self.files = _archive(out, self.keep)
-        self._is_new = True
 
     # sampling
 
@@ -223,8 +225,8 @@ class External(Generator):
     def _asked(self, rows: Tensor, sampling_bias: float, log: Path) -> Tensor:
         """What the program draws when it is run once."""
         seeds, labels = (list(map(str, column)) for column in rows.T.tolist())
-        with _place() as place:
-            samples, listed = place / "samples", place / "seeds.txt"
+        with folder_passing("draw") as folder:
+            samples, listed = Path(folder, "samples"), Path(folder, "seeds.txt")
             samples.mkdir()
             listed.write_text("\n".join([*seeds, ""]))
             out = self._out()
@@ -291,7 +293,7 @@ class External(Generator):
     def _out(self) -> Path:
         """The files where a program finds them; they are laid out once a process."""
         if self._laid_out is None:
-            place = TemporaryDirectory(prefix="mad-external-")
+            place = folder_passing("generator")
             with zipfile.ZipFile(io.BytesIO(self.files.numpy().tobytes())) as archive:
                 archive.extractall(place.name)
             self._laid_out = place
@@ -330,13 +332,6 @@ class External(Generator):
             self.files = torch.empty_like(files, device="cpu")
             self._laid_out = None
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-@contextmanager
-def _place() -> Iterator[Path]:
-    """A directory for what passes between the programs and us."""
-    with TemporaryDirectory(prefix="mad-external-", ignore_cleanup_errors=True) as place:
-        yield Path(place)
 
 
 def _archive(out: Path, keep: str) -> Tensor:

@@ -98,6 +98,7 @@ def main():
     parser.add_argument("--names", default="place")
     parser.add_argument("--fault", default="")
     given = parser.parse_args()
+    given.fault = given.fault or os.environ.get(f"STAND_IN_{given.verb.upper()}", "")
     print("working", *sys.argv[1:3], f"`{given.fault}`")
     if given.fault == "exit":
         sys.exit("no memory left")

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mad_lightning import load
 from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.commands.train import build
 from mad_lightning.generators.external import External
-from mad_lightning.loop.one_pass import OnePass
+from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 from mad_lightning.seeds import reseed, sample_seeds
@@ -137,11 +138,6 @@ def test_commands_that_cannot_work_are_refused_when_they_are_given(arguments, fi
     assert refused.value.field == field
 
 
-def test_braces_around_other_things_than_names_are_left_alone():
-    command = f"{TRAIN} --net '{{\"width\": 8}}'"
-    assert External(command, BY_LIST)._trains.filled({})[-1] == '{"width": 8}'
-
-
 def test_what_does_not_fit_the_samples_is_refused_when_it_is_built():
     grey = SampleSpec((1, 6, 6), 3)
     with pytest.raises(Refused, match="npz"):
@@ -217,52 +213,6 @@ def test_a_new_generator_whose_samples_depend_on_their_batch_is_refused(draw, n,
         drawn(generator, n)
 
 
-def is_alive(pid):
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    return False
-
-
-def pids(log):
-    """Of the program and of what it has started, as soon as it tells them."""
-    for _ in range(600):
-        if log.exists() and len(told := log.read_text().partition("pids ")[2].split()) == 2:
-            return [int(pid) for pid in told]
-        time.sleep(0.05)
-    raise AssertionError("it never started")
-
-
-def gone(processes):
-    for _ in range(200):
-        if not any(map(is_alive, processes)):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def test_a_program_without_an_end_is_ended_with_all_that_it_has_started(tmp_path):
-    with pytest.raises(Refused, match=r"after 1.5 s without an end"):
-        trained(given(), train=f"{TRAIN} --fault slow", logs=str(tmp_path), patience=1.5)
-    assert gone(pids(next(tmp_path.iterdir())))
-
-
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_when_we_are_killed_the_program_goes_too(end, tmp_path):
-    log = tmp_path / "log"
-    command = f"{PROGRAM} train --fault slow".format(python=sys.executable).split()
-    code = f"""
-from pathlib import Path
-from mad_lightning.programs import run
-run({command!r}, Path({str(log)!r}))
-"""
-    ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    processes = pids(log)
-    assert all(map(is_alive, processes))
-    os.kill(ours.pid, end)
-    assert gone(processes)
-    assert ours.wait() != 0
-
-
 # --- in a lineage ------------------------------------------------------------------------------
 
 
@@ -299,7 +249,7 @@ class Fatal(LineageCallback):
 
     def on_generation_progress(self, t, phase, done, total):
         if t == 2 and phase == self.phase:
-            raise KeyboardInterrupt
+            raise OSError("the disk is gone")
 
 
 def test_a_killed_lineage_ends_as_one_left_alone_and_its_generators_can_be_loaded(lineage):
@@ -310,13 +260,25 @@ def test_a_killed_lineage_ends_as_one_left_alone_and_its_generators_can_be_loade
     for phase in ("train", "sample"):
         killed = lineage("killed")
         killed.observers.callbacks += (Fatal(phase),)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(OSError, match="gone"):
             killed.fit()
-    with pytest.raises(Refused, match=r"generator.train: .* SIGKILL"):
-        lineage("other", train=f"{TRAIN} --fault kill").fit()
     assert outcome(lineage("killed").fit()) == wanted
-    assert isinstance(calm.trainer(1, calm.fresh_generator(1), "", False, None), OnePass)
     assert load(calm.lineage.path, 2).digest() == wanted[1][2]
+
+
+def test_what_was_trained_is_kept_until_it_can_be_drawn_from(lineage, monkeypatch, tmp_path):
+    """Training is dear; the program that draws can be mended."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for fault, words in (("exit", "no memory left"), ("batch", "other seeds"), ("kill", "SIGKILL")):
+        monkeypatch.setenv("STAND_IN_DRAW", fault)
+        with pytest.raises(Refused, match=rf"generator.draw: (?s:.*){words}"):
+            lineage("once", "--lineage.generations", "1").fit()
+        monkeypatch.setenv("STAND_IN_TRAIN", "exit")  # it would fail if it were started again
+    monkeypatch.delenv("STAND_IN_DRAW")
+    (record,) = lineage("once", "--lineage.generations", "1").fit()
+    assert record.images == 60
+    with pytest.raises(Refused, match=r"generator.train: (?s:.*)exit code 1"):
+        lineage("other").fit()
 
 
 def test_what_it_cannot_do_is_refused_before_anything_is_written(lineage, tmp_path):
@@ -330,3 +292,86 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(lineage, tmp_pa
     with pytest.raises(Refused, match=r"generator.train: there is no program"):
         lineage("refused", train="no-such-trainer {data} {out}").fit()
     assert not (tmp_path / "runs" / "refused").exists()
+
+
+# --- a plain diffusers script --------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def started(name, tmp_path):
+    """The shipped configuration as a program, with short trainings; its own examples train."""
+    config = ROOT / "configs" / "digits_external_full_synth.yaml"
+    given = yaml.safe_load(config.read_text())["generator"]["init_args"]
+    options = {
+        "--lineage.name": name,
+        "--lineage.root": tmp_path,
+        "--lineage.generations": 4,
+        "--policy.n_initial": 100,
+        "--policy.n_synthetic": 100,
+        "--data.n_reference": 100,
+        "--data.cache": tmp_path / "cache",
+        "--generator.train": given["train"].replace("--steps 600", "--steps 60"),
+        "--generator.logs": tmp_path / name / "logs",
+        "--evaluator.extractor": "Pixels",
+    }
+    arguments = [str(part) for option in options.items() for part in option]
+    return subprocess.Popen(
+        [sys.executable, "train.py", "--config", str(config), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / f"tmp {name}")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def working(script, place):
+    """Processes of a script that work below a place."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            arguments = (folder / "cmdline").read_bytes().decode().split("\0")
+            is_leash = any(argument.endswith("leash.py") for argument in arguments)
+            if script in arguments and not is_leash and any(str(place) in a for a in arguments):
+                yield int(folder.name)
+
+
+def awaited(find, process, limit=400):
+    for _ in range(limit * 10):
+        if result := find():
+            return result
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        time.sleep(0.1)
+    raise AssertionError("it never came")
+
+
+@pytest.mark.slow
+def test_a_plain_diffusers_script_killed_three_times_ends_as_one_left_alone(tmp_path):
+    for name in ("calm", "killed"):
+        (tmp_path / f"tmp {name}").mkdir()
+    records = LineageDirectory(tmp_path / "killed").records
+    for t, script, kills_us in ((1, "train", True), (2, "train", False), (3, "draw", True)):
+        ours = started("killed", tmp_path)
+        program = f"examples/diffusers_{script}.py"
+        awaited(lambda: ours.poll() is None and len(records()) >= t - 1, ours)  # noqa: B023
+        pids = awaited(lambda: [*working(program, tmp_path)], ours)  # noqa: B023
+        time.sleep(2.0)
+        os.kill(ours.pid if kills_us else pids[0], signal.SIGKILL)
+        code = ours.wait()
+        assert code == (-signal.SIGKILL if kills_us else 2)
+        assert kills_us or "SIGKILL" in ours.stderr.read()
+        for _ in range(100):
+            if not [*working(program, tmp_path)]:
+                break
+            time.sleep(0.1)
+        assert not [*working(program, tmp_path)]
+        assert len(records()) == t - 1
+    for name in ("killed", "calm"):
+        ours = started(name, tmp_path)
+        _, errors = ours.communicate()
+        assert ours.returncode == 0, errors[-3000:]
+        assert [*(tmp_path / f"tmp {name}").glob("mad-*")] == []
+    wanted = outcome(LineageDirectory(tmp_path / "calm").records())
+    assert len(wanted) == 4
+    assert len({row[1] for row in wanted}) == 4
+    assert outcome(records()) == wanted
