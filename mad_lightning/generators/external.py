@@ -213,12 +213,15 @@ class External(Generator):
         one order. What is wanted twice is drawn once.
         """
         wanted, place = rows.unique(dim=0, return_inverse=True)
-        groups = [torch.arange(len(wanted))]
         if "label" in self._draws.names:
-            groups = [(wanted[:, 1] == k).nonzero()[:, 0] for k in wanted[:, 1].unique()]
+            groups = [wanted[:, 1] == k for k in wanted[:, 1].unique()]
+        else:  # in one folder a seed must not come twice, as it may in two classes
+            is_again = torch.zeros(len(wanted), dtype=torch.bool)
+            is_again[1:] = wanted[1:, 0] == wanted[:-1, 0]
+            groups = [~is_again, is_again]
         values = torch.empty(len(wanted), *self.spec.shape, dtype=self.spec.dtype)
         for group in groups:
-            for part in group.split(_AT_ONCE):
+            for part in filter(len, group.nonzero()[:, 0].split(_AT_ONCE)):
                 values[part] = self._asked(wanted[part], sampling_bias, log)
         return values[place]
 
@@ -290,13 +293,16 @@ class External(Generator):
             "channels": channels,
         }
 
+    def lay_out(self, place: Path | str) -> None:
+        """Writes the files that are the generator, as the program left them, into a directory."""
+        with zipfile.ZipFile(io.BytesIO(self.files.numpy().tobytes())) as archive:
+            archive.extractall(place)
+
     def _out(self) -> Path:
-        """The files where a program finds them; they are laid out once a process."""
+        """Where they are laid out for the program that draws; once a process."""
         if self._laid_out is None:
-            place = folder_passing("generator")
-            with zipfile.ZipFile(io.BytesIO(self.files.numpy().tobytes())) as archive:
-                archive.extractall(place.name)
-            self._laid_out = place
+            self._laid_out = folder_passing("generator")
+            self.lay_out(self._laid_out.name)
         return Path(self._laid_out.name)
 
     @contextmanager

@@ -495,8 +495,9 @@ def check_stopping(meta: Candidate) -> None:
     waiting = [call for call in given if isinstance(call, EarlyStopping) and call.strict]
     if not waiting or meta.lineage.records():
         return
-    generator = meta.fresh_generator(1)
-    logged = sorted(rehearse(generator, meta.data, meta.policy.mix(1), meta.seed))
+    generator, mix = meta.fresh_generator(1), meta.policy.mix(1)
+    is_dear = generator.is_alone  # programs of its own train it, however small the batch
+    logged = [] if is_dear else sorted(rehearse(generator, meta.data, mix, meta.seed))
     for callback in waiting:
         if callback.monitor not in logged:
             raise Refused(

@@ -91,9 +91,10 @@ def test_samples_are_the_same_however_the_program_is_told_and_names_them(model, 
     other = like(model, draw)
     assert torch.equal(drawn(other), drawn(model))
     if "*" not in draw and "npz" not in draw:  # what is asked twice is drawn once
-        seeds, labels = torch.tensor([7, -3, 7, 2**32 + 7]), torch.tensor([1, 0, 1, 1])
-        first, _, *same = other.sample(seeds, labels=labels).values
+        seeds, labels = torch.tensor([7, -3, 7, 2**32 + 7, 7]), torch.tensor([1, 0, 1, 1, 2])
+        first, _, *same, of_another_class = other.sample(seeds, labels=labels).values
         assert all(torch.equal(first, value) for value in same)
+        assert not torch.equal(first, of_another_class)
 
 
 def test_long_lists_are_drawn_in_several_goes(model, monkeypatch):
@@ -101,7 +102,10 @@ def test_long_lists_are_drawn_in_several_goes(model, monkeypatch):
     assert torch.equal(drawn(like(model, BY_LIST)), drawn(model))
 
 
-def test_files_are_the_weights_and_times_are_not(model):
+def test_files_are_the_weights_and_times_are_not(model, tmp_path):
+    model.lay_out(tmp_path)
+    names = [path.name for path in sorted(tmp_path.rglob("*.*"))]
+    assert names == [f"net-{model._seed}.npy", "net-9.npy"]
     assert trained(given()).digest() == model.digest()
     assert trained(given()[:40]).digest() != model.digest()
     assert trained(given(), keep="*").digest() != model.digest()  # its log tells the time
