@@ -36,7 +36,7 @@ TINY = {
         "--generator.train", f"{PROGRAM} train --data {{data}} --out {{out}}",
         "--generator.draw",
         f"{PROGRAM} draw --out {{out}} --samples {{samples}} --seeds {{seeds}} --labels {{labels}}",
-        "--generator.keep=*.npy",
+        "--generator.keep=*.json",
     ],
     "Mixture": [],
     "Diffusion": [

@@ -33,7 +33,7 @@ FAMILIES = {
         train=f"{STAND_IN} train --data {{data}} --out {{out}} --seed {{seed}}",
         draw=f"{STAND_IN} draw --out {{out}} --samples {{samples}} --seeds {{seeds}} "
         "--labels {labels} --bias {bias}",
-        keep="*.npy",
+        keep="*.json",
     ),
     "gaussian": lambda: Gaussian(),
     "gaussian_one_group": lambda: Gaussian(estimator="maximum_likelihood", per_class=False),
