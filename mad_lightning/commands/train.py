@@ -281,13 +281,16 @@ def build(args: Sequence[str], kind: Callable[..., MetaTrainer] = MetaTrainer) -
     arguments = vars(cli.make("data"))
     with at("data"):
         data = GenerationDataModule(**arguments)
+    arguments = vars(cli.make("evaluator"))
+    with at("evaluator"):
+        evaluator = Evaluator(**arguments)
     for group in ("generator", "trainer"):
         cli.make(group)  # refuses now what it would refuse later
     return kind(
         settings=settings,
         policy=cli.make("policy"),
         data=data,
-        evaluator=Evaluator(**vars(cli.make("evaluator"))),
+        evaluator=evaluator,
         build_generator=lambda: cli.make("generator"),
         build_trainer_arguments=lambda: vars(cli.make("trainer")),
         sampling_bias=config.sampling_bias,

@@ -168,6 +168,11 @@ class RealData:
         return n
 
     @property
+    def whole(self) -> Samples:
+        """All samples of a finite source, the held-out ones of its training data among them."""
+        return self._samples
+
+    @property
     def splits(self) -> bool:
         """Whether the reference is taken from what could have been trained on."""
         return self.size is not None and self._held_out is None

@@ -38,6 +38,8 @@ _MAY_CHANGE = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+_LIKE_ABSENT = (("evaluator.preset", "held_out"), ("evaluator.n_drawn", None))
+"""Values of keys that configurations did not always have, and of what there was until then."""
 _NO_CIRCUMSTANCES = ("lineage.generations", "lineage.keep")
 
 
@@ -83,7 +85,11 @@ def _unlike(old: Any, new: Any) -> bool:
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration decides a lineage's numbers, by dotted key."""
-    return {k: v for k, v in _flatten(config) if not k.startswith(_MAY_CHANGE)}
+    return {
+        k: v
+        for k, v in _flatten(config)
+        if not k.startswith(_MAY_CHANGE) and (k, v) not in _LIKE_ABSENT
+    }
 
 
 def settings_digest(config: Mapping[str, Any]) -> str:

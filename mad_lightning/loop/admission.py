@@ -30,6 +30,7 @@ from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
 from mad_lightning.loop.machine import memory, nearest, sample_bytes, size, weight_bytes
+from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.trainers import Trainers
@@ -58,6 +59,7 @@ class Candidate(Protocol):
     trainers: Trainers
     observers: Observers
     retention: Retention
+    measuring: Measuring
 
     @property
     def real(self) -> RealData:
@@ -314,8 +316,11 @@ def check_counts(meta: Candidate) -> None:
             f"{meta.data.batch_size} images are not divisible by {processes} processes",
             "choose a multiple of the number of processes",
         )
+    if meta.evaluator.is_full and meta.real.size is None:
+        problem = "a law's samples never end, so that there are not all of them to compare with"
+        raise Refused("evaluator.preset", problem, "take `evaluator.preset: held_out`")
     try:
-        meta.evaluator.check(meta.data.n_reference)
+        meta.evaluator.check(meta.evaluator.n_measured(meta.data.n_reference))
     except Refused as refused:  # a metric says n, which is a field of the data
         raise refused.renamed(
             lambda name: "data.n_reference" if name == "n" else f"evaluator.{name}"
@@ -430,6 +435,7 @@ def check_memory(meta: Candidate, spec: SampleSpec) -> None:
         (_of(policy, "n_initial"), first.n_real + first.n_fresh),
         (_of(policy, policy.pool_field), later.n_real + later.n_fresh),
         (_of(policy, "n_synthetic"), max(map(policy.n_draw, _all(meta)))),
+        ("evaluator.n_drawn", meta.evaluator.n_measured(data.n_reference)),
     ):
         if count * sample > most:
             raise Refused(
@@ -444,9 +450,7 @@ def check_disk(meta: Candidate, generator: Generator) -> None:
     """What the generations to come will write must find room on the disk."""
     coming = range(len(meta.lineage.records()) + 1, meta.settings.generations + 1)
     disk = shutil.disk_usage(nearest(meta.lineage.path))
-    drawn = meta.retention.most(
-        lambda t: max(meta.data.n_reference, meta.policy.n_draw(t)), coming.start
-    )
+    drawn = meta.retention.most(meta.measuring.n_drawn, coming.start)
     samples = drawn * sample_bytes(generator.spec)
     weights = len(coming) * weight_bytes(generator)
     all_stay = meta.settings.keep == "all"

@@ -79,7 +79,7 @@ def forecast(meta: MetaTrainer) -> Forecast:
     finished = len(meta.lineage.records())
     coming = range(finished + 1, meta.settings.generations + 1)
     mixes = [meta.policy.mix(t) for t in coming]
-    drawn = [max(meta.data.n_reference, meta.policy.n_draw(t)) for t in coming]
+    drawn = [meta.measuring.n_drawn(t) for t in coming]
     sizes = dict(zip(coming, drawn, strict=True))
     known = [sum(record.seconds.values()) for record in _alike(meta)]
     return Forecast(

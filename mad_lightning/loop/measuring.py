@@ -74,10 +74,20 @@ class Measuring:
         """Pool and reference."""
         return self.data.real(self.seed)
 
+    def n_drawn(self, t: int) -> int:
+        """Samples that generation ``t`` draws, for those after it and to be measured."""
+        n = self.evaluator.n_measured(self.data.n_reference)
+        return max(self.policy.n_draw(t), n)
+
     @property
     def protocol(self) -> dict[str, Any]:
         """What the values depend on, as JSON has it."""
-        protocol = self.evaluator.protocol(self.data.n_reference)
+        protocol = self.evaluator.protocol(self.evaluator.n_measured(self.data.n_reference))
+        if self.evaluator.is_full:
+            protocol |= {"reference": "all training data", "n_reference": len(self.real.whole)}
+            if self.real.spec.classes is not None:
+                protocol |= {"labels": self.labels}
+            return json.loads(json.dumps(protocol))
         if self.real.spec.classes is not None:
             protocol |= {"labels": self.labels, "split": "by class"}
         if self.data.split_seed is None:
@@ -107,8 +117,8 @@ class Measuring:
         begun = begun or self.lineage
         for record in begun.records()[:1]:
             told, now = record.protocol, self.protocol
-            if "labels" in now:
-                told = {"labels": "equal", "split": "blind", **told}  # until ledgers told
+            untold = {"labels": "equal", "split": "blind"}  # until ledgers told
+            told = {name: value for name, value in untold.items() if name in now} | told
             if "copies_in_pool" in now:  # which ledgers did not always tell
                 told = {"copies_in_pool": now["copies_in_pool"], **told}
             if told != now:
@@ -131,6 +141,8 @@ class Measuring:
         facts = [self.real.digest, self.evaluator.extractor.protocol(), self.block_size]
         key = sha256(repr(facts).encode()).hexdigest()[:12]
         sides = {"reference": self.real.reference, "floor": self.real.floor}
+        if self.evaluator.is_full:
+            sides = {"whole": self.real.whole}
         place = self.data.cache / f"features-{key}"
         for side in sides:  # other lineages may be writing here, too
             sweep(place / side, r"\d+\.safetensors")
@@ -163,9 +175,11 @@ class Measuring:
             eaten = self.features(training, self.lineage.unfinished(1, "features"), announce)
 
         def measured() -> tuple[dict[str, float], dict[str, float]]:
-            floor = View(self.real_features["floor"], labels=self.real.floor.labels)
-            with at("evaluator"):
-                told = self.evaluator.floor(self.reference(eaten), floor)
+            told: tuple[dict[str, float], dict[str, float]] = ({}, {})
+            if not self.evaluator.is_full:  # which leaves no other real samples
+                floor = View(self.real_features["floor"], labels=self.real.floor.labels)
+                with at("evaluator"):
+                    told = self.evaluator.floor(self.reference(eaten), floor)
             self._keep_floor(training, *told)
             return told
 
@@ -229,7 +243,12 @@ class Measuring:
             drawn: Its shard, which has at least as many samples as the reference.
             progress: Called with (blocks done, all blocks).
         """
-        samples = drawn.samples[: self.data.n_reference]
+        n = self.evaluator.n_measured(self.data.n_reference)
+        if len(drawn.samples) < n:
+            with at("evaluator"):
+                problem = f"{n:,} samples, generation {t} drew {len(drawn.samples):,}"
+                raise Refused("n_drawn", problem, f"take at most {len(drawn.samples)}")
+        samples = drawn.samples[:n]
         sides = {"synthetic": samples} | self.training(mix)
         place = self.lineage.unfinished(t, "features") / drawn.manifest.sha256[:12]
         features = self.features(sides, place, progress, passing=True)
@@ -241,7 +260,7 @@ class Measuring:
                 values = self.evaluator.compare(reference, shard)
                 if self.real.size is None:  # it gives each class by chance
                     reference = replace(reference, labels=None)
-                errors = self.evaluator.errors(reference, shard)
+                errors = {} if self.evaluator.is_full else self.evaluator.errors(reference, shard)
             told = {"values": values, "errors": errors, "floor": floor[0], "floor_errors": floor[1]}
             told |= {"protocol": self.protocol, "shard": drawn.manifest.sha256}
             self.lineage.keep_measured(t, told)
@@ -263,6 +282,8 @@ class Measuring:
 
     def reference(self, features: Mapping[str, Tensor]) -> View:
         """The real side, with the features of what the generator was trained on, if they are."""
+        if self.evaluator.is_full:
+            return View(self.real_features["whole"], labels=self.real.whole.labels)
         return View(
             self.real_features["reference"],
             law=self.real.law,

@@ -210,7 +210,7 @@ class MetaTrainer:
             seeds=(self.seed, t, "sample"),
             sampler=generator.sampler(),
             generator=from_first(generator.digest),
-            count=max(self.policy.n_draw(t), self.data.n_reference),
+            count=self.measuring.n_drawn(t),
             spec=generator.spec.to_dict(),
             labels="" if generator.spec.classes is None else self.settings.labels,
             classes=self.real.class_names,

@@ -69,6 +69,8 @@ class Metric(Described, torchmetrics.Metric, ABC):
     """What ``update`` collects: rows (N, D), joined over processes."""
     extractor: str = "identity"
     """Name of what makes the features that ``update`` is given."""
+    takes_unequal_sets: ClassVar[bool] = False
+    """Whether it is defined between a reference and another number of samples."""
     needs_training: ClassVar[bool] = False
     """Whether the real side must bring features of what the generator was trained on."""
 

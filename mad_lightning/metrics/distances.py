@@ -36,6 +36,8 @@ class Frechet(Metric):
         extractor: Name of what makes the features, where no evaluator tells it.
     """
 
+    takes_unequal_sets = True
+
     def __init__(self, extractor: str = "identity") -> None:
         super().__init__()
         self.extractor = extractor
@@ -72,6 +74,8 @@ class Kernel(Metric):
         seed: Decides the subsets, which are the same for each call.
         extractor: Name of what makes the features, where no evaluator tells it.
     """
+
+    takes_unequal_sets = True
 
     def __init__(
         self,

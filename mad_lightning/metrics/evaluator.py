@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -31,6 +31,8 @@ from mad_lightning.seeds import permutation
 
 __all__ = ["Evaluator"]
 
+Preset = Literal["held_out", "fid50k_full"]
+
 _PART = 2000
 """Samples that tell an error well enough, whatever their number."""
 
@@ -44,17 +46,44 @@ class Evaluator(Described):
             and the Fréchet distance.
         n_errors: Samples of each side, at least, from which measurement errors are estimated: a
             quarter of large sets, up to 2,000, is. 0 tells no errors.
+        preset: ``held_out``, samples against as many real ones that were held out, beside a floor;
+            or ``fid50k_full``, 50,000 samples against all of the training data, with k = 3, as
+            tables of other papers have it. Whoever copies the data does best by the latter, and
+            there are no other real samples that could tell its floor or its errors.
+        n_drawn: Samples that ``fid50k_full`` measures, should it be others than 50,000.
     """
 
     resplits = 8
     """Times that real samples are parted in two for the floor."""
 
     def __init__(
-        self, extractor: FeatureExtractor, metrics: list[Metric] | None = None, n_errors: int = 300
+        self,
+        extractor: FeatureExtractor,
+        metrics: list[Metric] | None = None,
+        n_errors: int = 300,
+        preset: Preset = "held_out",
+        n_drawn: int | None = None,
     ) -> None:
         check_within("[0, 20000]", "e.g. 300", n_errors=n_errors)
+        check_within("[4, 10000000]", "e.g. 50000", n_drawn=n_drawn)
+        if preset not in get_args(Preset):
+            raise Refused("preset", f"{preset!r}", f"choose {' or '.join(get_args(Preset))}")
+        if n_drawn is not None and preset == "held_out":
+            problem = "held out are as many as are measured, which the data says"
+            raise Refused("n_drawn", problem, "leave it out, or take `preset: fid50k_full`")
+        self.preset, self.n_drawn = preset, n_drawn
         self.extractor, self.n_errors = extractor, n_errors
-        self.metrics = [Neighbours(), Kernel(), Frechet()] if metrics is None else metrics
+        usual = [Neighbours(3 if self.is_full else 5), Kernel(), Frechet()]
+        self.metrics: list[Metric] = usual if metrics is None else metrics
+
+    @property
+    def is_full(self) -> bool:
+        """Whether samples are compared with all that could be trained on."""
+        return self.preset == "fid50k_full"
+
+    def n_measured(self, n_reference: int) -> int:
+        """Samples of a generation that are measured, where so many real ones are held out."""
+        return (self.n_drawn or 50_000) if self.is_full else n_reference
 
     @property
     def needs_training(self) -> bool:
@@ -69,8 +98,10 @@ class Evaluator(Described):
         return quantities
 
     def protocol(self, n: int) -> dict[str, Any]:
-        """What the values depend on, with n samples on each side."""
+        """What the values depend on, with n synthetic samples."""
         protocol: dict[str, Any] = {"n": n, **self.extractor.protocol()}
+        if self.is_full:
+            protocol |= {"preset": self.preset, "floor": "not available"}
         for metric in self.metrics:
             protocol |= metric.protocol()
         return protocol
@@ -87,6 +118,12 @@ class Evaluator(Described):
         for metric in self.metrics:
             with _mounted(metric):
                 metric.check(n, self.extractor.name)
+            k = getattr(metric, "k", 3)
+            if self.is_full and (not metric.takes_unequal_sets or k != 3):
+                problem = f"fid50k_full has no {type(metric).__name__}"
+                problem += f" with k = {k}" if metric.takes_unequal_sets else ""
+                remedy = "take Frechet, Kernel, and Neighbours with `k: 3`, or leave `metrics` out"
+                raise Refused("preset", problem, remedy)
 
     def compare(self, real: View, synthetic: View) -> dict[str, float]:
         """All values by name.

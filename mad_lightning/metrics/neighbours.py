@@ -40,6 +40,8 @@ class Neighbours(Metric):
             is the convention of the package prdc.
     """
 
+    takes_unequal_sets = True
+
     def __init__(self, k: int = 5, balls: Balls = "closed") -> None:
         super().__init__()
         _check_balls(k, balls)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from mad_lightning.commands import main
 from mad_lightning.commands.train import build
 from mad_lightning.files import read_json, write_json
+from mad_lightning.metrics.features.plain import Identity
 from mad_lightning.metrics.functional import frechet_distance, two_sample
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import to_floats
@@ -115,3 +117,45 @@ def test_a_metric_that_cannot_compare_such_samples_is_refused_where_it_stands(ar
     asked = [*arguments, "--evaluator.metrics", '[{"class_path": "Classes"}]']
     with pytest.raises(Refused, match=r"evaluator\.metrics\.Classes: "):
         _ = measuring(asked).floor
+
+
+def test_the_preset_of_other_papers_compares_with_all_training_data(arguments, capsys):
+    full = ["--evaluator.preset", "fid50k_full", "--evaluator.n_drawn", "300"]
+    full += ["--evaluator.metrics", "null", "--lineage.generations", "2"]
+    for name, seed in (("a", "0"), ("b", "1")):
+        meta = build([*arguments, *full, "--lineage.name", name, "--seed_everything", seed])
+        records = meta.fit()
+    x = Identity()(meta.real.whole)
+    drawn = meta.store["002"].samples
+    assert (len(x), len(drawn)) == (1797, 300)  # more than the 200 of a mix
+    told = records[1].metrics
+    for name, value in two_sample(x, Identity()(drawn), k=3).items():
+        assert told[name] == value
+    assert told["fd_identity"] == pytest.approx(frechet_distance(x, Identity()(drawn)), rel=1e-9)
+    protocol = records[1].protocol
+    assert (protocol["preset"], protocol["n"], protocol["k"]) == ("fid50k_full", 300, 3)
+    assert (protocol["reference"], protocol["n_reference"]) == ("all training data", 1797)
+    assert protocol["floor"] == "not available"
+    assert (records[1].floor, records[1].errors) == ({}, {})
+
+    main(["report", *map(str, meta.lineage.path.parent.glob("*"))])
+    assert "fd_identity" in capsys.readouterr().out
+    held_out = [*arguments, "--lineage.name", "b", "--seed_everything", "1"]
+    with pytest.raises(Refused, match="preset"):
+        build([*held_out, "--lineage.generations", "3"]).fit()
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        (["--evaluator.metrics", "[Memorisation]"], "evaluator.preset"),
+        (["--evaluator.metrics", "[Neighbours]"], "evaluator.preset"),
+        (["--evaluator.preset", "held_out"], "evaluator.n_drawn"),
+        (["--data.source", "StandardNormal", "--data.source.dim", "2"], "evaluator.preset"),
+    ],
+)
+def test_what_the_preset_has_no_meaning_for_is_refused(arguments, given, field):
+    full = ["--evaluator.preset", "fid50k_full", "--evaluator.n_drawn", "300"]
+    with pytest.raises(Refused) as caught:
+        build([*arguments, *full, "--evaluator.metrics", "null", *given]).fit()
+    assert caught.value.field == field
