@@ -48,14 +48,15 @@ def train(given):
     for k in range(max(labels) + 1):
         mine = [row for row, label in zip(rows, labels, strict=True) if label == k]
         # Pixels are whole numbers, and their sums depend on no order.
-        means = [sum(pixel) / len(mine) for pixel in zip(*mine, strict=True)]
-        squares = [sum(x * x for x in pixel) / len(mine) for pixel in zip(*mine, strict=True)]
+        n = max(1, len(mine))  # a class may have none
+        means = [sum(pixel) / n for pixel in zip(*mine, strict=True)]
+        squares = [sum(x * x for x in pixel) / n for pixel in zip(*mine, strict=True)]
         spreads = [max(s - m * m, 0) ** 0.5 for s, m in zip(squares, means, strict=True)]
         moments.append([means, spreads])
     out = Path(given.out) / "nets"
     out.mkdir()
     (out / f"net-{given.seed}.json").write_text(json.dumps([list(shape), moments]))
-    (out / "net-9.json").write_text("an older snapshot")
+    (out / "net-0.json").write_text("an older snapshot")
     (Path(given.out) / "log.txt").write_text(str(time.time()))
 
 
@@ -102,7 +103,7 @@ def main():
     parser.add_argument("verb")
     for name in ("data", "out", "seeds", "seeds-file", "labels", "samples"):
         parser.add_argument(f"--{name}")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--label", type=int, default=0)
     parser.add_argument("--bias", type=float, default=1.0)
     parser.add_argument("--names", default="place")
