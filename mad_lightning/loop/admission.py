@@ -84,7 +84,7 @@ def admit(meta: Candidate) -> bool:
     """Refuses a lineage that cannot be trained as configured.
 
     Returns:
-        Whether there are generations to train.
+        Whether there are generations to train, or samples to draw again.
 
     Raises:
         Refused: With the field, what is wrong with it, and the remedy.
@@ -110,7 +110,8 @@ def admit(meta: Candidate) -> bool:
     check_epochs(meta, generator)
     check_stopping(meta)
     check_disk(meta, generator)
-    return len(meta.lineage.records()) < meta.settings.generations
+    unfinished = len(meta.lineage.records()) < meta.settings.generations
+    return unfinished or bool(meta.retention.missed())
 
 
 def check_begun(meta: Candidate) -> None:

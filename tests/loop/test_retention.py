@@ -4,6 +4,7 @@ import pytest
 
 from mad_lightning.commands import main
 from mad_lightning.commands.train import build
+from mad_lightning.loop.admission import admit
 from mad_lightning.loop.retention import Retention
 from mad_lightning.policies import FullySynthetic, SyntheticAugmentation
 from mad_lightning.refusal import Refused
@@ -58,7 +59,9 @@ def test_a_lineage_that_evicts_ends_with_the_digests_of_one_that_kept_all(argume
     main(["verify", str(meta.lineage)])
     told = capsys.readouterr().out
     assert "the samples of shards 001, 002, 003 were evicted; drawn again by: mad train" in told
+    assert not admit(meta)
     meta = build([*needed, "--lineage.generations", "4", "--lineage.keep", "all"])
+    assert admit(meta)  # else other processes would not be started to share the work
     assert digests(meta.fit()) == digests(whole)
     assert there(meta) == [1, 2, 3, 4]
     main(["verify", str(meta.lineage)])
