@@ -28,6 +28,7 @@ VERBS = (
     "train",
     "branch",
     "report",
+    "sweep",
     "study",
     "measure",
     "verify",

@@ -235,8 +235,9 @@ def load(directories: Iterable[str | Path]) -> list[Group]:
     if len(set(names)) < len(names):
         names = [str(group[0].directory) for group in groups]  # alike in name only
     elif len(names) > 1:
-        shared = os.path.commonprefix(names).rpartition("_")[0]  # noqa: RUF071
-        names = [name.removeprefix(f"{shared}_") for name in names]
+        mark = "," if all("," in name for name in names) else "_"  # a sweep's settings, or words
+        shared = os.path.commonprefix(names).rpartition(mark)[0]  # noqa: RUF071
+        names = [name.removeprefix(f"{shared}{mark}") for name in names]
     return list(map(Group, names, groups))
 
 
