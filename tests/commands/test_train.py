@@ -20,7 +20,7 @@ BAD = {
     "misspelt option": (["--policy.n_initail", "5"], "policy.n_initail", "n_initial"),
     "misspelt group": (["--polcy.n_initial", "5"], "polcy.n_initial", "full_help"),
     "misspelt trainer flag": (["--trainer.max_epoch", "5"], "trainer.max_epoch", "max_epochs"),
-    "missing config": (["--config", "nowhere.yaml"], "config", "configs/"),
+    "missing config": (["--config", "nowhere.yaml"], "config", "mad configs"),
     "near config": (
         ["--config", "configs/digits_difusion_fresh.yaml"],
         "config",
