@@ -102,7 +102,8 @@ def _trained(meta: MetaTrainer, generator: Generator, mix: int) -> int:
     batches = math.ceil((meta.data.images_per_epoch or max(size, mix)) / size)
     limit = arguments.get("limit_train_batches")
     if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(limit * batches)
+        is_count = isinstance(limit, int) or limit > 1.0  # parsers may make 2 of it or 2.0
+        batches = min(batches, int(limit)) if is_count else int(limit * batches)
     epochs, most = arguments.get("max_epochs") or 1000, arguments.get("max_steps") or -1
     steps = batches * epochs if epochs > 0 else most
     return size * (min(steps, most) if most > 0 else steps)
