@@ -78,6 +78,8 @@ def test_a_program_without_an_end_is_ended_with_all_that_it_has_started(tmp_path
 def test_when_we_are_killed_the_program_goes_too(end, tmp_path):
     log = tmp_path / "log"
     code = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 from pathlib import Path
 from mad_lightning.programs import run
 run({SLOW!r}, Path({str(log)!r}))

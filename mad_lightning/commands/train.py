@@ -119,6 +119,7 @@ class LineageCLI(LightningCLI):
         ):  # short class names work for classes that are imported
             for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
                 import_module(module.name)
+        import_module("mad_lightning.report.live")  # the one observer that reports
         super().__init__(
             parser_kwargs={
                 "prog": "mad train",

@@ -1,6 +1,6 @@
 """A page beside every lineage that grows, so that it can be looked at while it is trained.
 
-    callbacks: [Console, {class_path: mad_lightning.report.ReportPage}]
+    callbacks: [Console, ReportPage]
 
 ``report.html`` is written anew after a generation, and at the end. A page takes a fraction of a
 second, which a lineage of generations of milliseconds would feel: so it waits at least ``seconds``,
