@@ -25,7 +25,8 @@ from filelock import FileLock
 from mad_lightning import __version__
 from mad_lightning.callbacks.wandb import has_key
 from mad_lightning.commands.explain import PlainParser
-from mad_lightning.loop.machine import memory, nearest, size
+from mad_lightning.loop.machine import memory, nearest
+from mad_lightning.magnitudes import size
 from mad_lightning.metrics.features.dinov2 import DINOv2
 from mad_lightning.metrics.features.inception import Inception
 from mad_lightning.metrics.features.lite0 import Lite0

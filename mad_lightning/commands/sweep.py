@@ -37,6 +37,7 @@ from rich.table import Table
 
 from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
+from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
 from mad_lightning.sweeps.local import Outcome, work_off
 from mad_lightning.sweeps.plan import Sweep
@@ -83,7 +84,6 @@ def estimate(sweep: Sweep, workers: int) -> None:
     """Prints what each arm will cost."""
     from mad_lightning.commands.train import build
     from mad_lightning.loop.forecast import forecast
-    from mad_lightning.loop.machine import size
 
     bytes_, seconds, known = 0, 0.0, True
     for arm, members in sweep.arms.items():
@@ -95,7 +95,7 @@ def estimate(sweep: Sweep, workers: int) -> None:
         lacking = f"{len(told.mixes)} generations a seed to come" if told.mixes else "finished"
         counts = f"{sum(told.trained):,} trained on, {sum(told.drawn):,} drawn"
         print(f"{arm}: {len(members)} seeds, {lacking}, {counts} by the last seed")
-    time = f"{seconds / 60:.3g} min of computing, {seconds / 60 / workers:.3g} on {workers} workers"
+    time = f"{duration(seconds)} of computing, {duration(seconds / workers)} on {workers} workers"
     print(f"{len(sweep.members)} lineages, {size(bytes_)} on disk, ", end="")
     print(time if known else "time: known once a generation of each arm was trained")
 
@@ -144,7 +144,6 @@ class _Watch:
                 f"{outcome.state}: {outcome.member.name}{took} ({n} of {len(outcomes)} finished)"
             )
             print(words, flush=True)
-            sys.stdout.flush()
 
     def table(self) -> Table:
         """All lineages as they are now."""

@@ -29,11 +29,12 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
-from mad_lightning.loop.machine import memory, nearest, sample_bytes, size, weight_bytes
+from mad_lightning.loop.machine import memory, nearest, sample_bytes, weight_bytes
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.trainers import Trainers
+from mad_lightning.magnitudes import size
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.refusal import Diverged, Refused, at, check_sampling_bias

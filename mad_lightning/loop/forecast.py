@@ -15,8 +15,9 @@ from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.admission import admit
-from mad_lightning.loop.machine import sample_bytes, size, weight_bytes
+from mad_lightning.loop.machine import sample_bytes, weight_bytes
 from mad_lightning.loop.meta_trainer import MetaTrainer
+from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
 
 __all__ = ["Forecast", "forecast"]
@@ -62,7 +63,7 @@ class Forecast:
             )
         time = "known after generation 1"
         if self.seconds is not None:
-            time = f"about {_duration(self.seconds)}, as the same settings took before"
+            time = f"about {duration(self.seconds)}, as the same settings took before"
         disk = f"{size(self.samples_bytes)} of samples, {size(self.weights_bytes)} of weights"
         total = f"{sum(self.trained):,} trained on, {sum(self.drawn):,} drawn"
         return "\n".join([*lines, f"in all: {total}", f"disk:   {disk}", f"time:   {time}"])
@@ -98,15 +99,15 @@ def _trained(meta: MetaTrainer, generator: Generator, mix: int) -> int:
     """Images of a generation."""
     if generator.exact_pass:
         return mix
-    arguments, size = meta.trainers.arguments(), meta.data.batch_size
-    batches = math.ceil((meta.data.images_per_epoch or max(size, mix)) / size)
+    arguments, batch = meta.trainers.arguments(), meta.data.batch_size
+    batches = math.ceil((meta.data.images_per_epoch or max(batch, mix)) / batch)
     limit = arguments.get("limit_train_batches")
     if limit is not None:
         is_count = isinstance(limit, int) or limit > 1.0  # parsers may make 2 of it or 2.0
         batches = min(batches, int(limit)) if is_count else int(limit * batches)
     epochs, most = arguments.get("max_epochs") or 1000, arguments.get("max_steps") or -1
     steps = batches * epochs if epochs > 0 else most
-    return size * (min(steps, most) if most > 0 else steps)
+    return batch * (min(steps, most) if most > 0 else steps)
 
 
 def _alike(meta: MetaTrainer) -> Iterator[GenerationRecord]:
@@ -117,10 +118,3 @@ def _alike(meta: MetaTrainer) -> Iterator[GenerationRecord]:
         except (Refused, OSError):
             continue  # what is damaged tells nothing
         yield from (r for r in records if r.digests.get("settings") == meta.settings_digest)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.0f} s"

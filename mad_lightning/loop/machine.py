@@ -20,7 +20,7 @@ from mad_lightning.generators.base import Generator
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleSpec
 
-__all__ = ["environment", "memory", "nearest", "sample_bytes", "size", "weight_bytes"]
+__all__ = ["environment", "memory", "nearest", "sample_bytes", "weight_bytes"]
 
 
 def environment(precision: str, device: str) -> dict[str, str]:
@@ -85,9 +85,3 @@ def memory() -> int:
         except (OSError, ValueError):
             continue
     return most
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    unit = min(4, max(0, math.ceil(math.log10(count + 1)) - 1) // 3)
-    return f"{count / 1000**unit:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}"

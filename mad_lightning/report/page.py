@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -22,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mad_lightning.drawing import PALETTE
+from mad_lightning.magnitudes import duration, size
 from mad_lightning.report import figures
 from mad_lightning.report.groups import Group, Value
 from mad_lightning.report.plan import Answer, Chart, Curve, Plan, Range, plan
@@ -85,7 +85,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"value": _number, "duration": _duration, "bytes": _bytes}
+    environment.filters |= {"value": _number, "duration": duration, "bytes": size}
     for name in ("page.css", "page.js"):
         text = (_TEMPLATES / name).read_text(encoding="utf-8")
         environment.globals[name.replace(".", "_")] = Markup(text)
@@ -131,19 +131,6 @@ def _number(told: Answer | Range) -> str:
     if value.estimate is not None:
         return f"{value.estimate:.3g}"
     return "" if value.low is None else f"at least {value.low:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _bytes(size: float) -> str:
-    power = min(int(math.log(max(size, 1), 1000)), 4)
-    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 # pictures

@@ -233,6 +233,7 @@ def test_ones_own_family_that_must_be_trained_before_it_draws_is_not_refused(arg
     drawn = drawn if isinstance(drawn, Exception) else torch.full(shape, drawn)
     meta.build_generator = lambda: Drawer(drawn)
     admit(meta)
+    assert isinstance(meta.fresh_generator(1), Drawer)  # which may be trained
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mad_lightning.loop.machine import memory, nearest, sample_bytes, size, weight_bytes
+from mad_lightning.loop.machine import memory, nearest, sample_bytes, weight_bytes
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleSpec
 
@@ -21,15 +21,6 @@ def test_a_network_weighs_its_weights_and_buffers():
 
 def test_memory_is_at_least_what_this_process_has_and_less_than_a_petabyte():
     assert 2**28 < memory() < 2**50
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (25_300_000_000, "25.3 GB"),
-     (8e12, "8 TB"), (7.2e16, "7.2e+04 TB")],
-)  # fmt: skip
-def test_sizes_in_words(count, words):
-    assert size(count) == words
 
 
 def test_the_nearest_directory_is_where_another_can_be_made(tmp_path):
