@@ -61,6 +61,10 @@ def visible(tab, selector):
 def test_nothing_overflows_at_any_width_and_every_answer_is_visible(tab):
     for width in (1280, 768, 390):
         tab.set_viewport_size({"width": width, "height": 900})
+        tab.wait_for_function(f"innerWidth === {width}")
+        tab.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
         assert tab.evaluate("document.documentElement.scrollWidth") == width
         answers = visible(tab, "#questions td .chip")
         assert len(answers) == tab.evaluate("document.querySelectorAll('#questions td').length")
