@@ -215,10 +215,7 @@ def outcome(root: Path, name: str, wandb: bool) -> dict[str, Any]:
     directory = LineageDirectory(root / name)
     facts: dict[str, Any] = {}
     for record in directory.records():
-        line = json.loads(record.to_json())
-        for passing in ("seconds", "chain"):
-            line.pop(passing, None)
-        facts[f"ledger {record.generation}"] = line
+        facts[f"ledger {record.generation}"] = record.outcome
     files = [path for path in directory.path.rglob("*") if path.is_file()]
     for path in files:
         place = str(path.relative_to(directory.path))

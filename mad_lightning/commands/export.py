@@ -151,9 +151,10 @@ def card(lineage: LineageDirectory, record: GenerationRecord, kind: str = "folde
         ("Sampler", record.sampler),
         ("Measured", record.protocol),
         ("SHA-256", record.digests),
+        ("Made", {"time": record.time or "unknown", **record.environment}),
     ):
         lines.append(f"- {title}: {', '.join(f'{key} = {told[key]}' for key in told)}")
-    return "\n".join([*lines, f"- Made by mad_lightning {__version__}", ""])
+    return "\n".join([*lines, f"- Exported by mad_lightning {__version__}", ""])
 
 
 def _of(record: GenerationRecord) -> str:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,7 @@ from mad_lightning.files import as_json, with_nan
 from mad_lightning.lineage.quantities import UNKNOWN, MeasurementError, Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
-__all__ = ["GenerationRecord", "Ledger", "Start", "meanings", "values_digest"]
+__all__ = ["GenerationRecord", "Ledger", "Start", "meanings", "now", "values_digest"]
 
 Start = Literal["scratch", "base", "previous"]
 
@@ -31,6 +32,14 @@ _REMEDY = (
     "bring back the ledger as it was; without a copy, take it away: the same command enters anew "
     "what stands of each generation"
 )
+
+_PASSING = ("seconds", "time", "environment", "changed")
+"""What a line tells of how it came about, and not of what came out."""
+
+
+def now() -> str:
+    """The time as ledgers tell it, e.g. ``2026-11-27T04:31:41+00:00``."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class GenerationRecord:
             Empty in ledgers that were begun before ledgers told.
         branched_from: Of a generation that another lineage made, that lineage's ``name``, and the
             ``digest`` of its ledger up to this line.
+        time: When it was finished, UTC, to the second. Empty in ledgers that were begun before
+            ledgers told.
         world_size: Processes that trained it.
         start: Where its first weights came from: ``scratch``, ``base`` or ``previous``.
         ages: Samples of its mix by age: how many come from generators so many generations older.
@@ -100,6 +111,7 @@ class GenerationRecord:
     changed: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     branched_from: dict[str, str] | None = None
+    time: str = field(default_factory=now, compare=False)
 
     def __post_init__(self) -> None:
         """Names that the record does not explain are read as this package's own metrics."""
@@ -112,6 +124,12 @@ class GenerationRecord:
         own = self.n_synthetic if self.ages is None else sum(self.ages.values())
         total = self.n_real + self.n_fresh + self.n_synthetic
         return self.start == "scratch" and own == total
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What equal lineages have alike, as plain values: all but when, where and how long."""
+        plain = json.loads(self.to_json())
+        return {name: value for name, value in plain.items() if name not in _PASSING}
 
     def to_json(self) -> str:
         """One line of JSON; values that are not finite become null."""
@@ -126,7 +144,8 @@ class GenerationRecord:
     def from_json(cls, line: str) -> GenerationRecord:
         """Inverse of :meth:`to_json`; null metrics become NaN, unknown keys are ignored."""
         names = {part.name for part in fields(cls)}
-        plain = {key: value for key, value in json.loads(line).items() if key in names}
+        told = {"time": ""} | json.loads(line)
+        plain = {key: value for key, value in told.items() if key in names}
         for name in ("metrics", "floor", "floor_errors"):
             plain[name] = with_nan(plain.get(name) or {})
         errors = plain.get("errors") or {}

@@ -16,7 +16,7 @@ from typing import Any
 from mad_lightning.files import with_nan
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.lineage.ledger import GenerationRecord, values_digest
+from mad_lightning.lineage.ledger import GenerationRecord, now, values_digest
 from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.loop.admission import check_data
 from mad_lightning.loop.checkpoints import load_told
@@ -106,6 +106,7 @@ class MeasuredAgain(MetaTrainer):
             digests=told.digests | {"metrics": values_digest(measured["values"])} | settings,
             quantities=self.evaluator.quantities(),
             changed=[],
+            time=now(),
         )
         if is_first():
             self.lineage.settle(t)

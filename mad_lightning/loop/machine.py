@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import platform
+import subprocess
+from functools import cache
 from pathlib import Path
 
 import lightning as L
@@ -20,7 +22,7 @@ from mad_lightning.generators.base import Generator
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleSpec
 
-__all__ = ["environment", "memory", "nearest", "sample_bytes", "weight_bytes"]
+__all__ = ["commit", "environment", "memory", "nearest", "sample_bytes", "weight_bytes"]
 
 
 def environment(precision: str, device: str) -> dict[str, str]:
@@ -45,7 +47,32 @@ def environment(precision: str, device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "lightning": L.__version__,
         "mad_lightning": __version__,
+        **({"commit": commit()} if commit() else {}),
     }
+
+
+@cache  # a process computes with what it has imported
+def commit(package: Path = Path(__file__).parents[1]) -> str:
+    """The commit of the clone that a package runs from, with ``-dirty`` if files were changed.
+
+    Returns:
+        40 hexadecimal digits; nothing for an installed package, and where there is no git.
+    """
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        for command in (("ls-files", "--error-unmatch", "__init__.py"), describe):
+            told = subprocess.run(
+                ["git", "-C", str(package), *command],
+                env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.strip()
 
 
 def nearest(path: Path) -> Path:

@@ -337,12 +337,18 @@ def protocol_of(groups: Sequence[Group], metrics: Sequence[str] = ()) -> dict[st
                 unlike[key] = f"{key} is {other} in {where} and {value} in {lineage.directory}"
     for one, another in pairwise(lineages_of(groups)):
         if not another.has_data_of(one):
-            sources = (f"{each.source} in {each.directory}" for each in (one, another))
-            unlike["data.source"] = f"data.source is {' and '.join(sources)}"
+            unlike["data"] = f"real samples are {' and '.join(map(_data_of, (one, another)))}"
     if unlike:
         problem = "values that were not measured alike: " + "; ".join(unlike.values())
         raise Refused("protocol", problem, "measure the lineages alike, or report them apart")
     return {key: value for key, (value, _) in first.items()}
+
+
+def _data_of(lineage: Lineage) -> str:
+    """Which real samples a lineage has: by their digest, else by where they came from."""
+    digest = lineage.records[-1].digests.get("data")
+    known = f"SHA-256 {digest[:12]}" if digest else f"those of {lineage.source}"
+    return f"{known} in {lineage.directory}"
 
 
 def floor_of(groups: Sequence[Group], metric: str) -> Value:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import UTC, datetime
 
 import pytest
 
@@ -29,6 +30,17 @@ def test_records_round_trip(ledger):
         ledger.append(line)
     assert ledger.records() == written
     assert [json.loads(line)["generation"] for line in ledger.path.open()] == [1, 2]
+
+
+def test_a_line_tells_when_it_was_finished_and_equal_lineages_need_not_agree_on_that(ledger):
+    before = datetime.now(UTC).replace(microsecond=0)
+    ledger.append(record(1))
+    (told,) = ledger.records()
+    assert before <= datetime.fromisoformat(told.time) <= datetime.now(UTC)
+    passing = {"time": "2001", "seconds": {"train": 9.0}, "environment": {"torch": "1"}}
+    assert record(1, **passing, changed=["trainer.devices: 1 -> 2"]).outcome == told.outcome
+    assert record(1, digests={"shard": "ab"}).outcome != told.outcome
+    assert json.loads(told.to_json()).keys() - told.outcome.keys() == {*passing, "changed"}
 
 
 def test_a_torn_line_was_never_finished(ledger):
@@ -65,6 +77,7 @@ def test_a_line_from_before_ledgers_carried_meanings_and_ages_is_read_by_its_nam
     line += '"sampling_bias": 1.0, "metrics": {"class_recall": 0.5, "emd": 1.0}, "later": 1}'
     read = GenerationRecord.from_json(line)
     assert (read.ages, read.errors, read.floor_errors) == (None, {}, {})
+    assert read.time == ""
     assert read.quantities["class_recall"].section == "diversity"
     assert read.quantities["emd"] == Quantity()
 

@@ -1,6 +1,5 @@
 """What stands on disk is believed if it is what was written, and made of what this lineage has."""
 
-import json
 import resource
 import shutil
 import signal
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from mad_lightning.commands.train import build
+from mad_lightning.lineage import GenerationRecord
 from mad_lightning.refusal import Refused
 
 
@@ -56,8 +56,8 @@ def left(root):
     apart = (".lock",)
     paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
     held = {str(p.relative_to(root)): p.read_bytes() for p in paths if not p.name.endswith(apart)}
-    rows = map(json.loads, held.pop("runs/tiny/lineage.jsonl").splitlines())
-    held["rows"] = [row | {"seconds": 0, "chain": ""} for row in rows]
+    rows = held.pop("runs/tiny/lineage.jsonl").decode().splitlines()
+    held["rows"] = [GenerationRecord.from_json(row).outcome for row in rows]
     return held
 
 

@@ -1,10 +1,13 @@
 """What the machine has and what a lineage weighs."""
 
+import shutil
+import subprocess
+
 import pytest
 import torch
 from torch import nn
 
-from mad_lightning.loop.machine import memory, nearest, sample_bytes, weight_bytes
+from mad_lightning.loop.machine import commit, memory, nearest, sample_bytes, weight_bytes
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import SampleSpec
 
@@ -29,3 +32,32 @@ def test_the_nearest_directory_is_where_another_can_be_made(tmp_path):
     for wrong in (tmp_path / "file" / "a", tmp_path / ("x" * 300), tmp_path / "a\0b"):
         with pytest.raises(Refused):
             nearest(wrong)
+
+
+def git(folder, *arguments):
+    told = ["-c", "user.name=x", "-c", "user.email=x@y", *arguments]
+    done = subprocess.run(["git", "-C", folder, *told], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_clone_tells_its_commit_and_an_installed_package_none(tmp_path):
+    package, installed = tmp_path / "package", tmp_path / "venv" / "package"
+    for folder in (package, installed):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    assert commit(package) == ""
+    commit.cache_clear()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "package")
+    git(tmp_path, "commit", "-qm", "one", "--no-verify")
+    assert commit(package) == git(tmp_path, "rev-parse", "HEAD")
+    assert commit(installed) == "", "it lies in somebody's repository, and is no part of it"
+    commit.cache_clear()
+    (package / "__init__.py").write_text("x = 1\n")
+    assert commit(package) == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_a_package_without_git_tells_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit(tmp_path) == ""

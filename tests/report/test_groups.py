@@ -222,8 +222,29 @@ def test_values_that_were_not_measured_alike_share_no_axis(tmp_path, change):
 def test_other_data_share_no_axis(tmp_path):
     other = config("fresh", 1) | {"data": {"source": {"class_path": "MNIST"}}}
     runs = [lineage(tmp_path, "fresh", 0), lineage(tmp_path, "fresh", 1, config=other)]
-    with pytest.raises(Refused, match=r"data\.source is"):
+    with pytest.raises(Refused, match=r"real samples are those of .*Digits.* and those of .*MNIST"):
         page(load(runs))
+
+
+@pytest.mark.parametrize("digests", ["aa", "ab"])
+def test_data_are_known_by_their_digest_and_not_by_where_they_lie(tmp_path, digests):
+    places = [{"source": {"class_path": "Images", "init_args": {"root": r}}} for r in "xy"]
+    runs = [
+        lineage(
+            tmp_path, "fresh", seed,
+            config=config("fresh", seed) | {"data": places[seed if digests == "aa" else 0]},
+            digests={"data": digests[seed] * 64, "generator": f"{seed:064x}"},
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    groups = load(runs)
+    if digests == "aa":
+        assert len(groups) == 1
+        page(groups)
+    else:
+        assert len(groups) == 2
+        with pytest.raises(Refused, match=r"SHA-256 aaaaaaaaaaaa in .* and SHA-256 bbbbbbbbbbbb"):
+            page(groups)
 
 
 def test_the_same_data_whose_class_has_moved_share_an_axis(tmp_path):
