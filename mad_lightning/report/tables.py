@@ -44,7 +44,8 @@ _PLUS_MINUS = (
 
 _TERMS = """\
 Each claim is wrong with probability {alpha:g} at most.
-MAD, where nothing real comes in: the distance rose since generation 1.
+MAD, where nothing real comes in: the distance rose since generation 1; or, where that does \
+not tell, recall or precision fell (each of the two claims at a quarter of that probability).
 MAD, where real data comes in, or weights that have seen some: it grows, and gathers pace as no \
 loop that settles does.
 Settled: as many generations again would add less than {margin:.0%}.

@@ -61,6 +61,18 @@ def _mad(some: Sequence[Judged]) -> str:
     )
 
 
+def _mad_by_a_share(some: Sequence[Judged]) -> str:
+    verdicts = [judgement.verdict for _, judgement in some[:_MOST]]
+    fell = _listed(
+        [f"{v.by} fell by {v.lost.estimate:.2g} (at least {v.lost.low:.2g})" for v in verdicts]
+    )
+    more = ", …" * (len(some) > _MOST)
+    return (
+        f"{_names(some)} went MAD: nothing real comes in, and {fell}{more} by {_end(some)} "
+        f"({_seeds(some)}, 99% sure); that a distance grew is not shown."
+    )
+
+
 def _mad_beside_real_data(some: Sequence[Judged]) -> str:
     return (
         f"{_names(some)} went MAD although real data comes in: {_distance(some)} grew "
@@ -129,6 +141,7 @@ def _with_a_gap(some: Sequence[Judged]) -> str:
 
 _SENTENCES: tuple[Callable[[Sequence[Judged]], str], ...] = (
     _mad,
+    _mad_by_a_share,
     _mad_beside_real_data,
     _settled,
     _quiet,
@@ -146,6 +159,8 @@ def _fits(group: Group, judgement: Judgement) -> Callable[[Sequence[Judged]], st
     """The sentence that can be said of a group."""
     verdict = judgement.verdict
     if verdict.answer == "MAD":
+        if verdict.by:
+            return _mad_by_a_share
         return _mad if verdict.closed else _mad_beside_real_data
     if verdict.answer == "settled":
         return _settled
@@ -294,7 +309,8 @@ def growth(slope: Interval) -> str:
 def change(judgement: Judgement) -> str:
     """By how much the distance grew, with bounds: a factor, or a difference."""
     verdict = judgement.verdict
-    return between(verdict.rise) if verdict.relative else difference(verdict.rise)
+    grew = between(verdict.rise) if verdict.relative else difference(verdict.rise)
+    return f"{grew}; {verdict.by} fell" if verdict.by else grew
 
 
 def number(criterion: Criterion) -> str:

@@ -36,7 +36,7 @@ from mad_lightning.verdict.intervals import (
 )
 from mad_lightning.verdict.single import one_lineage
 
-__all__ = ["FEWEST", "Answer", "Floor", "Verdict", "verdict"]
+__all__ = ["FEWEST", "Answer", "Floor", "Verdict", "fall", "verdict"]
 
 Answer = Literal["MAD", "settled", "undecided"]
 
@@ -86,6 +86,9 @@ class Verdict:
         relative: Whether ``rise`` is a factor and ``pace`` a share; else they are differences.
         rose: Whether a rise is shown.
         stood: Whether no growth beyond the margin is seen within ``window``.
+        by: The share whose fall shows that it is MAD where the distance does not; empty: the
+            distance.
+        lost: How much that share lost, at its own error probability.
     """
 
     answer: Answer
@@ -102,6 +105,8 @@ class Verdict:
     relative: bool = True
     rose: bool = False
     stood: bool = False
+    by: str = ""
+    lost: Interval = UNKNOWN
 
 
 def verdict(
@@ -175,6 +180,45 @@ def verdict(
     )
 
 
+def fall(
+    values: ArrayLike, *, shared: ArrayLike = 0.0, alpha: float = 0.05, tolerance: float = 0.02
+) -> Interval | None:
+    """By how much a share fell since generation 1, if the seeds show that it did; else None.
+
+    As for a distance that **rose**: the last third lies below generation 1, by more than the seeds'
+    mean ever rose on the way, and by more than the tolerance.
+
+    Args:
+        values: Shares, shape (S, T).
+        shared: Standard error of each generation's share that all seeds share, a number or (T,).
+        alpha: Error probability of the claim.
+        tolerance: Fall that still counts as none, in units of the share.
+
+    Raises:
+        Refused: If an argument lies outside its range, or a value is not finite.
+    """
+    x = matrix("values", values)
+    check_levels(alpha)
+    lost, fell = _rise(-x, np.broadcast_to(shared, x.shape[1:]), alpha)
+    return lost if fell and lost.low > tolerance else None
+
+
+def _rise(y: Array, shared: Array, alpha: float) -> tuple[Interval, bool]:
+    """What the last third of curves (S, T) has over generation 1, and whether they rose.
+
+    They did if it is more than the seeds' mean ever fell on the way.
+    """
+    last = y.shape[1]
+    late = max(last // 3, 1)
+    ends = np.zeros(last)
+    ends[-late:] = 1.0 / late
+    ends[0] -= 1.0
+    rise = Interval.of(y @ ends, alpha, shared_error(ends, shared))
+    mean = y.mean(0)
+    fell = float((np.maximum.accumulate(mean) - mean).max())
+    return rise, last >= 3 and rise.low > max(fell, 0.0)
+
+
 class _Curve:
     """The tests on one configuration's lineages, each by name.
 
@@ -200,10 +244,7 @@ class _Curve:
         self.positive = bool((d > 0).all())
         self.y = np.log(d) if self.positive else d
         off = shared / d.mean(0) if self.positive else shared
-        ends = np.zeros(self.last)
-        ends[-self.late :] = 1.0 / self.late
-        ends[0] -= 1.0
-        self.rise = self.bounds(self.y @ ends, shared_error(ends, off))
+        self.rise, self.rose = _rise(self.y, off, alpha)
         self.pace, self.later = UNKNOWN, slopes(np.eye(self.last), self.half + 1)
         if self.last >= FEWEST:
             self.pace = self.bounds(self.y @ self.later, shared_error(self.later, off))
@@ -218,13 +259,6 @@ class _Curve:
     def bounds(self, values: Array, error: float = 0.0) -> Interval:
         """Over seeds, at this level."""
         return Interval.of(values, self.alpha, error)
-
-    @property
-    def rose(self) -> bool:
-        """Whether it lies above generation 1, by more than it ever fell on the way."""
-        mean = self.y.mean(0)
-        fall = float((np.maximum.accumulate(mean) - mean).max())
-        return self.last >= 3 and self.rise.low > max(fall, 0.0)
 
     @property
     def rises(self) -> bool:

@@ -39,6 +39,22 @@ def test_what_went_mad_comes_first_and_with_its_conditions(tmp_path):
     assert second.endswith("undecided: more seeds or more generations would tell.")
 
 
+def test_a_loop_that_loses_recall_says_so_where_its_distance_does_not_tell(tmp_path):
+    def metrics(_, seed, t):
+        return {
+            "fid": 10.0 + 4 * ((seed + t) % 3),
+            "recall": 0.95 - 0.1 * t + 0.01 * (seed * t % 3),
+        }
+
+    runs = [lineage(tmp_path, "thins", seed, metrics=metrics) for seed in range(3)]
+    (sentence,) = said(*runs)
+    assert re.match(
+        r"digits_diffusion_thins went MAD: nothing real comes in, and recall fell by 0\.4\d "
+        r"\(at least 0\.[34]\d\) by generations 5–6 \(3 seeds, 99% sure\); that a distance grew",
+        sentence,
+    )
+
+
 def test_groups_of_which_the_same_can_be_said_share_a_sentence(tmp_path):
     runs = [run for k in (2, 5) for run in loop(tmp_path, f"by{k}", lambda t, k=k: 10 + k * t)]
     (sentence,) = said(*runs)

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from truths import FLOOR, lost
+from truths import FLOOR, lost, tolerated
 
 from mad_lightning.lineage import Quantity
 from mad_lightning.verdict import Floor, criteria, departure, judge, verdict
@@ -162,3 +162,58 @@ def test_a_kernel_distance_that_begins_near_0_has_no_factor_to_grow_by(first, di
     assert judged.distance == distance
     assert judged.verdict.answer == "MAD"
     assert ("within the reference's error" in judged.verdict.reason) == (distance == "fd_lite0")
+
+
+# precision and recall, where the distance does not tell
+
+
+def noisy(rng, seeds, last, recall, precision=0.9):
+    """A distance that says nothing beside shares that go from one value to another."""
+    way = np.linspace(0.0, 1.0, last)
+    return {
+        "kd_x": 100.0 + 60.0 * rng.standard_normal((seeds, last)),
+        **{
+            name: 0.9 + (end - 0.9) * way + 0.01 * rng.standard_normal((seeds, last))
+            for name, end in {"recall": recall, "precision": precision}.items()
+        },
+    }
+
+
+@pytest.mark.parametrize("ends", [{"recall": 0.4}, {"recall": 0.9, "precision": 0.5}])
+def test_a_closed_loop_that_loses_recall_or_precision_is_mad_in_the_papers_words(ends):
+    made = noisy(np.random.default_rng(3), 3, 6, **ends)
+    judged = judge(made, closed=True).verdict
+    name = min(ends, key=ends.get)
+    assert (judged.answer, judged.by) == ("MAD", name)
+    late = made[name][:, -2:].mean() - made[name][:, 0].mean()
+    assert judged.lost.estimate == pytest.approx(-late)
+    assert 0.2 < judged.lost.low < judged.lost.estimate
+    assert judged.reason.startswith(f"{name} fell by ")
+    assert judge(made, closed=False).verdict.answer == "undecided"  # real data may bring it back
+    assert judge({k: v[:1] for k, v in made.items()}, closed=True).verdict.answer == "undecided"
+    short = {k: v[:, [0, 2, 5]] for k, v in made.items()}  # a swing of all seeds looks the same
+    assert judge(short, closed=True).verdict.answer == "undecided"
+
+
+def test_a_distance_that_falls_contradicts_a_recall_that_does():
+    made = noisy(np.random.default_rng(5), 3, 6, recall=0.4)
+    made["kd_x"] = np.linspace(60.0, 10.0, 6) * np.array([[1.0], [1.1], [0.9]])
+    assert judge(made, closed=True).verdict.answer == "undecided"
+
+
+def test_what_one_reference_may_have_done_to_all_seeds_is_no_fall():
+    made = noisy(np.random.default_rng(4), 3, 6, recall=0.8)
+    assert judge(made, closed=True).verdict.by == "recall"
+    errors = {"recall": np.full((3, 6, 2), [0.0, 0.1])}
+    assert judge(made, errors=errors, closed=True).verdict.answer == "undecided"
+
+
+@pytest.mark.parametrize(("seeds", "last"), [(2, 4), (3, 6), (5, 4)])
+def test_three_claims_together_are_as_rarely_wrong_as_one(seeds, last):
+    rng = np.random.default_rng(seeds)
+    trials = 400
+    wrong = sum(
+        judge(noisy(rng, seeds, last, recall=0.9), closed=True).verdict.answer == "MAD"
+        for _ in range(trials)
+    )
+    assert wrong / trials < tolerated(trials)
