@@ -116,7 +116,7 @@ FILES = re.compile(
 
 
 def test_one_room_knows_the_file_names_of_a_lineage():
-    home = PACKAGE / "lineage" / "directory.py"
+    home = PACKAGE / "lineage" / "places.py"
     assert sum(bool(FILES.search(text)) for _, text in texts(home)) >= 10
     elsewhere = [
         f"{name_of(path)}:{line}: {text}"

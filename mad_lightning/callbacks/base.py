@@ -181,6 +181,27 @@ class Observers:
         """Whether any has a use for samples of generation ``t`` to look at."""
         return any(callback.wants_samples(t) for callback in self.callbacks)
 
+    def progress(
+        self, t: int, phase: str, tick: Callable[[], None] | None
+    ) -> Callable[[int, int], None]:
+        """Tells the clock of a phase that it goes on, and the observers how far it is.
+
+        Args:
+            t: Generation.
+            phase: ``train``, ``sample`` or ``evaluate``.
+            tick: Of the clock; None where none runs.
+
+        Returns:
+            To be called with (done, all of them).
+        """
+
+        def announce(done: int, total: int) -> None:
+            if tick is not None:
+                tick()
+            self.on_generation_progress(t, phase, done, total)
+
+        return announce
+
     def on_lineage_start(self, lineage: LineageInfo, records: Sequence[GenerationRecord]) -> None:
         """Tells each."""
         for callback in self.told:

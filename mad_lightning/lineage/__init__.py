@@ -2,7 +2,8 @@
 
     settings.py       where a lineage lives and how long it is
     ledger.py         what happened, one line a finished generation: the truth
-    directory.py      where everything lies: the only room that knows file names
+    places.py         where everything lies: the only room that knows file names
+    directory.py      what is kept there, and how it comes and goes
     configuration.py  which changes of a configuration a lineage may go on under
     quantities.py     what a measured name means, and which way is worse
 

@@ -1,15 +1,8 @@
-"""Where everything of a lineage lies: the only room that knows file names.
-
-    runs/<lineage>/
-      config.yaml (failed.yaml)  lineage.jsonl  floor.json  wandb.json  wandb/  report.html
-      real.png  foreign/<name>.{safetensors, json}  measured/<name>/ (this one, measured again)
-      generation_001/
-        mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
-        shard.{safetensors, json}  <treatment>.{safetensors, json}  (seconds.json)
+"""What a lineage keeps in its directory, and how it comes and goes.
 
 The directory of a generation holds the artefact of each phase, and an artefact appears whole or not
 at all (:mod:`mad_lightning.files`), so whatever kills the program, running the same command again
-goes on where it stopped.
+goes on where it stopped. Names are those of :mod:`mad_lightning.lineage.places`.
 """
 
 from __future__ import annotations
@@ -48,6 +41,7 @@ from mad_lightning.files import (
 )
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.ledger import GenerationRecord, Ledger
+from mad_lightning.lineage.places import Places
 from mad_lightning.policies import FOREIGN, Mix, Part, shard_name
 from mad_lightning.refusal import Refused
 
@@ -59,38 +53,18 @@ _UNFINISHED = ("blocks", "grid", "features")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class LineageDirectory:
+class LineageDirectory(Places):
     """The files of one lineage.
 
     Args:
         path: Its directory; it need not exist yet.
     """
 
-    PICTURE = "samples.png"
-    """Name of a generation's picture, in the generation's directory."""
-    PAGE = "report.html"  # shows the lineage while it grows, in the lineage's directory
-    WEIGHTS = "generator.ckpt"
-    """Name of a generation's trained weights, in the generation's directory."""
-    CHECKPOINT = "last.ckpt"
-    """Name of what a training goes on from, in the training's directory."""
-    MEASURED = "measured"
-    """Name of the directory of all that it was measured by again."""
-
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self._seconds: dict[int, dict[str, float]] = {}  # of the generation at work
 
-    def __str__(self) -> str:
-        return str(self.path)
-
-    # of the lineage
-
-    @property
-    def name(self) -> str:
-        """The lineage's name; with what it was measured by, if it was measured again."""
-        path = self.path.resolve()
-        again = path.parent.name == self.MEASURED
-        return f"{path.parents[1].name}-{path.name}" if again else path.name
+    # what they hold
 
     @property
     def has_ledger(self) -> bool:
@@ -100,88 +74,7 @@ class LineageDirectory:
     @cached_property
     def ledger(self) -> Ledger:
         """One line a finished generation."""
-        return Ledger(self.path / "lineage.jsonl")
-
-    @property
-    def config_file(self) -> Path:
-        """The configuration that the lineage was begun under, or was last continued under."""
-        return self.path / "config.yaml"
-
-    @property
-    def failed_file(self) -> Path:
-        """The configuration under which generation 1 could not be trained."""
-        return self.path / "failed.yaml"
-
-    @property
-    def floor_file(self) -> Path:
-        """What real samples score, measured before generation 1."""
-        return self.path / "floor.json"
-
-    @property
-    def wandb_notes(self) -> Path:
-        """Which run shows the lineage, and how far it goes."""
-        return self.path / "wandb.json"
-
-    @property
-    def wandb_folder(self) -> Path:
-        """Where W&B keeps the runs that show the lineage."""
-        return self.path / "wandb"
-
-    @property
-    def measured_again(self) -> Path:
-        """Root of lineages that are this one, measured otherwise."""
-        return self.path / self.MEASURED
-
-    # of a generation
-
-    def generation(self, t: int) -> Path:
-        """Directory of generation ``t``."""
-        return self.path / f"generation_{t:03d}"
-
-    def mix_file(self, t: int) -> Path:
-        """What it trains on."""
-        return self.generation(t) / "mix.json"
-
-    def training(self, t: int) -> Path:
-        """Directory of its training."""
-        return self.generation(t) / "train"
-
-    def checkpoint(self, t: int) -> Path:
-        """Where its training goes on after a kill."""
-        return self.training(t) / self.CHECKPOINT
-
-    def curves_file(self, t: int) -> Path:
-        """What its generator logged, a row an epoch."""
-        return self.training(t) / "curves.csv"
-
-    def weights(self, t: int) -> Path:
-        """Its trained weights."""
-        return self.generation(t) / self.WEIGHTS
-
-    def shard(self, name: str) -> Path:
-        """A shard by name (``003``, ``003.kept``, ``foreign/NAME``): path without an ending."""
-        if name.startswith(FOREIGN):
-            return self.path / name
-        t, _, treatment = name.partition(".")
-        return self.generation(int(t)) / (treatment or "shard")
-
-    def picture(self, t: int) -> Path:
-        """Its samples, to look at; of generation 0, real samples."""
-        return self.generation(t) / self.PICTURE if t else self.path / "real.png"
-
-    def metrics_file(self, t: int) -> Path:
-        """What was measured of it."""
-        return self.generation(t) / "metrics.json"
-
-    def seconds_file(self, t: int) -> Path:
-        """How long its phases took so far; then the ledger knows."""
-        return self.generation(t) / "seconds.json"
-
-    def unfinished(self, t: int, what: str) -> Path:
-        """Directory of blocks (``blocks``, ``grid``, ``features``) until they are joined."""
-        return self.generation(t) / what
-
-    # what they hold
+        return Ledger(self.ledger_file)
 
     def records(self) -> list[GenerationRecord]:
         """All finished generations, in order."""
@@ -497,8 +390,8 @@ class LineageDirectory:
         """Drops what killed programs left; whoever calls it holds the lineage."""
         sweep(self.path, r"config\.yaml|\w+\.json|mark-\w+|report\.html|real\.png", alone=True)
         finished = len(self.ledger)
-        for place in self.path.glob("generation_*"):
-            number = place.name.removeprefix("generation_")
+        for place in self.path.glob(f"{self.GENERATION}*"):
+            number = place.name.removeprefix(self.GENERATION)
             if number.isdecimal() and place == self.generation(t := int(number)):
                 sweep(place, r"generator\.ckpt|samples\.png|\w+\.(json|safetensors)", alone=True)
                 sweep(self.training(t), r"last\.ckpt|curves\.csv", alone=True)

@@ -8,6 +8,8 @@
     one_pass.py      what serves as one where a single pass is the whole fit
     inside.py        what runs inside them
     checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of
+    sampling.py      the shard of a generation and its picture, and the classes asked for
+    mending.py       an earlier shard, made again as it was
     blocks.py        what is computed block by block, and survives a kill
     store.py         the shards of a lineage, by name
     verifying.py     a finished lineage, looked at again

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from torch import Tensor
 
 from mad_lightning.callbacks.base import Observers
 from mad_lightning.data.datamodule import GenerationDataModule
@@ -33,6 +32,7 @@ from mad_lightning.loop.machine import memory, nearest, sample_bytes, weight_byt
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.retention import Retention
+from mad_lightning.loop.sampling import Sampling
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.magnitudes import size
 from mad_lightning.metrics.evaluator import Evaluator
@@ -61,6 +61,7 @@ class Candidate(Protocol):
     observers: Observers
     retention: Retention
     measuring: Measuring
+    sampling: Sampling
 
     @property
     def real(self) -> RealData:
@@ -73,9 +74,6 @@ class Candidate(Protocol):
     @property
     def base(self) -> str | None:
         """Digest of the weights that training starts from, if it is told any."""
-
-    def class_counts(self, t: int) -> Tensor | None:
-        """How often generation ``t`` meets each class (K,); None if samples have none."""
 
     def fresh_generator(self, t: int) -> Generator:
         """A new generator with the first weights of generation ``t``."""
@@ -336,7 +334,7 @@ def check_generator(meta: Candidate) -> Generator:
     with at("trainer"):
         generator.check_precision(meta.trainers.precision)
         generator.check_device(meta.trainers.kind, meta.trainers.precision)
-    learned = meta.class_counts(1)
+    learned = meta.sampling.class_counts(1)
     counts = [len(meta.policy.mix(1))] if learned is None else learned.tolist()
     with at("generator"):
         generator.check_training(counts, meta.data.batch_size // meta.trainers.world_size)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
@@ -24,14 +23,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo, Observers
 from mad_lightning.callbacks.grids import n_shown
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.real import RealData
-from mad_lightning.data.shards import Shard, ShardManifest
-from mad_lightning.files import Damaged, awaited, with_nan
+from mad_lightning.data.shards import Shard
+from mad_lightning.files import awaited, with_nan
 from mad_lightning.generators.base import Generator
 from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, settings_digest
@@ -39,9 +37,7 @@ from mad_lightning.lineage.ledger import GenerationRecord, values_digest
 from mad_lightning.lineage.quantities import MeasurementError
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.admission import admit
-from mad_lightning.loop.blocks import Announce, Blocks
 from mad_lightning.loop.checkpoints import digest_of_base, load_told, load_weights, standing
-from mad_lightning.loop.classes import one_round, seed_block
 from mad_lightning.loop.cluster import check_shared
 from mad_lightning.loop.description import described
 from mad_lightning.loop.inside import (
@@ -54,22 +50,21 @@ from mad_lightning.loop.inside import (
     telling_divergence,
 )
 from mad_lightning.loop.measuring import Measuring
+from mad_lightning.loop.mending import Mending
 from mad_lightning.loop.one_pass import OnePass
 from mad_lightning.loop.retention import Retention
+from mad_lightning.loop.sampling import Sampling
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.evaluator import Evaluator
-from mad_lightning.policies import LoopPolicy, Mix, Part, shard_name
+from mad_lightning.policies import LoopPolicy, Mix, shard_name
 from mad_lightning.precision import keeping_kinds
-from mad_lightning.processes import barrier, from_first, is_first, on_first
+from mad_lightning.processes import from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
-from mad_lightning.samples import Samples
 from mad_lightning.seeds import reseed
 
 __all__ = ["MetaTrainer"]
 
-N_TRIAL = 8
-"""Samples that a trained generator must be able to draw before its weights are kept."""
 _log = logging.getLogger(__name__)
 
 
@@ -124,6 +119,19 @@ class MetaTrainer:
             settings.block_size,
             settings.labels,
         )
+        self.mending = Mending(self.store, lambda: self.told, self.fresh_generator, self.sample)
+        self.sampling = Sampling(
+            settings,
+            data,
+            seed,
+            sampling_bias,
+            self.store,
+            self.trainers,
+            self.observers,
+            self.published_mix,
+            self.measuring.n_drawn,
+            self.mending.mend,
+        )
         self.retention = Retention(settings.keep, policy, settings.generations, self.store)
         self.changes: list[str] = []  # since the last generation, and the ledger does not know yet
 
@@ -143,7 +151,7 @@ class MetaTrainer:
             self.make_ready()
             with self.watched() as records, self.trainers.freeing() as free:
                 for name in from_first(self.retention.missed):
-                    self.mend(name)
+                    self.mending.mend(name)
                 for t in range(len(records) + 1, self.settings.generations + 1):
                     if from_first(partial(self.observers.stop, records)):
                         break
@@ -165,7 +173,7 @@ class MetaTrainer:
 
     def mix(self, t: int) -> Mix:
         """What generation ``t`` trains on, as it was published."""
-        mix = self.policy.mix(t).treated(self.treatment)
+        mix = self.published_mix(t)
         self.observers.on_generation_start(t, mix)
         return mix
 
@@ -175,7 +183,7 @@ class MetaTrainer:
         final, last = self.lineage.weights(t), self.lineage.checkpoint(t)
         self.store.drop_others(mix.shards)
         for name in mix.shards:
-            self.mend(name)
+            self.mending.mend(name)
         made_of = self.made_of(mix)
         trained, resumes = from_first(partial(standing, self.lineage, t, made_of))
         if is_first():
@@ -201,47 +209,7 @@ class MetaTrainer:
 
     def sample(self, t: int, generator: Generator) -> Shard:
         """Draws the shard of a generation, block by block on all processes -> the shard."""
-        shard = self.store[shard_name(t)]
-        manifest = ShardManifest(
-            name=shard_name(t),
-            origin="synthetic",
-            generation=t,
-            sampling_bias=self.sampling_bias,
-            seeds=(self.seed, t, "sample"),
-            sampler=generator.sampler(),
-            generator=from_first(generator.digest),
-            count=self.measuring.n_drawn(t),
-            spec=generator.spec.to_dict(),
-            labels="" if generator.spec.classes is None else self.settings.labels,
-            classes=self.real.class_names,
-            environment=self.trainers.environment,
-        )
-        with at("lineage"):
-            if from_first(lambda: shard.holds(manifest) and self.is_shown(t)):
-                return self.store.seen_by_all(shard_name(t))
-        learned, (asked, equal) = self.class_counts(t), self.classes(t)
-        if learned is not None:
-            manifest = replace(manifest, learned=tuple(learned.tolist()))
-        with on_first(self.lineage.timed(t, "sample")) as tick:
-            n_grid = n_shown(self.settings.n_grid, generator.spec)
-            # Blocks of other weights or classes would be others.
-            of = manifest.generator[:12] + ("-mix" if manifest.labels == "mix" else "")
-            unfinished = self.lineage.unfinished
-            size = self.settings.block_size
-            blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, size, passing=True)
-            grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid, passing=True)
-            block_of = partial(seed_block, sampling_bias=self.sampling_bias)
-            work = {blocks: partial(block_of, manifest.seeds, asked)}
-            if shown := self.observers.wants_samples(t):
-                work[grid] = partial(block_of, (self.seed, "grid"), equal)
-            with telling_divergence(self.lineage, t, generator):
-                self.trainers.compute(generator, work, self.progress(t, "sample", tick))
-            if is_first():
-                if shown:
-                    picture = Samples(**grid.join())
-                    self.observers.on_samples_ready(t, self.lineage.generation(t), picture)
-                shard.write(blocks.samples(), manifest, lasting=False)
-        return self.store.seen_by_all(shard_name(t))
+        return self.sampling.draw(t, generator)
 
     def treat(self, t: int, drawn: Shard) -> Shard:
         """What later generations eat of a shard -> another shard; in the paper, the shard itself.
@@ -256,7 +224,7 @@ class MetaTrainer:
         """Measures what was drawn against the reference -> values, floor and protocol."""
         if not from_first(partial(self.measuring.is_measured, t, drawn)):
             with on_first(self.lineage.timed(t, "evaluate")) as tick:
-                progress = self.progress(t, "evaluate", tick)
+                progress = self.observers.progress(t, "evaluate", tick)
                 self.measuring.measure(t, generator, mix, drawn, progress)
         return from_first(partial(self.lineage.measured, t))
 
@@ -409,6 +377,10 @@ class MetaTrainer:
         """Pool and reference."""
         return self.data.real(self.seed)
 
+    def published_mix(self, t: int) -> Mix:
+        """What the policy prescribes for generation ``t``, as a treatment publishes it."""
+        return self.policy.mix(t).treated(self.treatment)
+
     def fresh_generator(self, t: int) -> Generator:
         """A new generator with its own initial weights, the same on every process."""
         reseed(self.seed, t, "init")
@@ -422,14 +394,6 @@ class MetaTrainer:
         """Digests by generation, as the ledger has them; read once, for it can be long."""
         return {record.generation: record.digests for record in self.lineage.records()}
 
-    def is_shown(self, t: int) -> bool:
-        """Whether the picture of a generation is what was written, if there is one."""
-        try:
-            _ = self.lineage.sound_picture(t)
-        except Damaged:
-            return False
-        return True
-
     def made_of(self, mix: Mix) -> str:
         """Digest of what decides the weights of a generation, beside the program itself."""
         facts = [
@@ -442,44 +406,6 @@ class MetaTrainer:
             *([] if self.base is None else [self.base]),
         ]
         return sha256(repr(facts).encode()).hexdigest()
-
-    def mend(self, name: str) -> None:
-        """Draws an earlier shard again that is not what the ledger tells of.
-
-        Raises:
-            Refused: If its generator's weights are not, either.
-        """
-        try:
-            self.store.check(name, self.told)
-            return
-        except OSError as error:
-            damage = str(error)
-        try:
-            self.draw_again(name)
-            self.store.check(name, self.told)
-        except OSError as error:
-            remedy = "bring it back from a copy; or begin another lineage, with a `name` of its own"
-            with at("lineage"):
-                raise Refused("", f"{damage}; {error}", remedy) from None
-
-    def draw_again(self, name: str) -> None:
-        """Draws a shard from the weights that its generator had.
-
-        Raises:
-            OSError: If they are not there any more, or no generator drew it.
-        """
-        t = Part("synthetic", name, 0, 1).generation
-        if t is None or name != shard_name(t) or self.lineage.records()[t - 1].branched_from:
-            raise OSError("no generator of this lineage drew it")
-        generator = self.fresh_generator(t)
-        load_told(generator, self.lineage.weights(t), self.told.get(t, {}).get("generator"))
-        if is_first() and not self.store[name].is_evicted:
-            self.store[name].manifest_file.unlink(missing_ok=True)
-        barrier()
-        del self.store[name]
-        self.sample(t, generator)
-        if is_first():
-            self.lineage.sweep(t)
 
     def start(self, t: int, generator: Generator, data: GenerationDataModule) -> None:
         """Gives a generator the weights that generation ``t`` starts from."""
@@ -511,46 +437,12 @@ class MetaTrainer:
     ) -> L.Trainer | OnePass:
         """A new Trainer with new inner callbacks, in a directory of its own."""
         curves = Curves(self.lineage, t, partial(self.observers.on_generation_curves, t))
-        asked, _ = self.classes(t)
-        address = (self.seed, t, "sample")
-        trial = seed_block(address, asked, 0, slice(0, N_TRIAL), self.sampling_bias)
+        progress = self.observers.progress(t, "train", tick)
         return self.trainers.for_fit(
             self.lineage.training(t),
             made_of,
             # Randomness first, so that all others draw by address too.
             first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
-            last=[Divergence(trial), curves, Progress(self.progress(t, "train", tick))],
+            last=[Divergence(self.sampling.trial(t)), curves, Progress(progress)],
             one_pass=generator.is_one_pass,
         )
-
-    def class_counts(self, t: int) -> Tensor | None:
-        """How often generation ``t`` meets each class (K,); None if samples have none."""
-        if (k := self.real.spec.classes) is None:
-            return None
-        if learned := from_first(partial(self.store.learned, shard_name(t))):
-            return torch.tensor(learned)
-        mix = self.policy.mix(t).treated(self.treatment)
-        for name in mix.shards:
-            self.mend(name)
-        labels = self.data.labels(mix, self.seed, self.store)
-        return torch.ones(k).long() if labels is None else labels.bincount(minlength=k)
-
-    def classes(self, t: int) -> tuple[Tensor | None, Tensor | None]:
-        """Classes in turn, of the shard of generation ``t`` and of its picture; None without any.
-
-        None that its mix lacks; in the shares of the mix, or equal ones.
-        """
-        if (learned := self.class_counts(t)) is None:
-            return None, None
-        equal = one_round(learned.clamp(max=1))
-        return (equal if self.settings.labels == "equal" else one_round(learned)), equal
-
-    def progress(self, t: int, phase: str, tick: Callable[[], None] | None) -> Announce:
-        """Tells the clock of a phase that it goes on, and the observers how far it is."""
-
-        def announce(done: int, total: int) -> None:
-            if tick is not None:
-                tick()
-            self.observers.on_generation_progress(t, phase, done, total)
-
-        return announce

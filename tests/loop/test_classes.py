@@ -107,17 +107,15 @@ def test_a_class_that_the_mix_lacks_is_not_drawn(skewed, family, labels):
     ]  # fmt: skip
     mixture = ["--generator.components", "2"]
     family_arguments = {"WGAN": wgan, "Mixture": mixture, "Gaussian": []}[family]
-    meta = build([*skewed, *few, "--generator", family, *family_arguments])
-    found = set()
-    for seed in range(
-        20
-    ):  # a seed whose first mix lacks a class, and whose others have two samples
-        meta.seed = seed
-        counts = meta.real.read(0, 12).labels.bincount(minlength=3)
+    options = [*skewed, *few, "--generator", family, *family_arguments]
+    data = build(options).data
+    for seed in range(20):  # until the mix lacks a class, and its others have two samples
+        counts = data.real(seed).read(0, 12).labels.bincount(minlength=3)
         if (counts == 0).any() and (counts != 1).all():
             break
     else:
         pytest.fail("no such seed")
+    meta = build([*options, "--seed_everything", str(seed)])
     found = set(counts.nonzero().flatten().tolist())
     meta.fit()
     assert set(drawn(meta, 1).tolist()) == set(drawn(meta, 2).tolist()) == found
