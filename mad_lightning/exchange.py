@@ -2,7 +2,8 @@
 
 A folder holds a PNG a sample, in a folder a class (torchvision's ``ImageFolder``). An archive is a
 zip as StyleGAN's ``dataset_tool.py`` writes it, classes in ``dataset.json``. Arrays are a ``.npz``
-with ``values`` and ``labels``, which holds vectors as well.
+with ``values`` and ``labels``, which holds vectors as well, and so does Parquet, a row a sample, as
+Hugging Face's ``datasets`` reads it.
 
 What others have written is believed only as far as it was asked for: as many samples, of that
 shape, and nothing is resized or recoloured behind anybody's back.
@@ -25,7 +26,14 @@ from torch import Tensor
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 
-__all__ = ["natural", "read_written", "write_archive", "write_arrays", "write_folder"]
+__all__ = [
+    "natural",
+    "read_written",
+    "write_archive",
+    "write_arrays",
+    "write_folder",
+    "write_parquet",
+]
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _MODES = {1: "L", 3: "RGB"}
@@ -86,6 +94,46 @@ def write_arrays(samples: Samples, path: Path) -> None:
         arrays["labels"] = samples.labels.numpy()
     with path.open("wb") as file:  # by a name, numpy would add an ending
         np.savez(file, **arrays)  # type: ignore[arg-type] # taken for its flag
+
+
+def write_parquet(samples: Samples, path: Path, classes: Sequence[str] = ()) -> None:
+    """Writes a row a sample: ``image`` as PNG or ``vector`` (D,), and ``label``.
+
+    Args:
+        samples: Images, of which C is 1 or 3, or vectors.
+        path: The file.
+        classes: What the classes are called, if they have names.
+
+    Raises:
+        Refused: If pyarrow is not installed, or images are no pictures.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        problem = "Parquet is written by pyarrow, which is not installed"
+        raise Refused("", problem, "pip install 'mad-lightning[parquet]', or take npz") from None
+    is_image = samples.values.ndim == 4
+    name, kind = "vector", pa.list_(pa.float32(), samples.values[0].numel())
+    if is_image:
+        name, kind = "image", pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns, features = {name: kind}, {name: {"_type": "Image"}} if is_image else {}
+    if samples.labels is not None:
+        columns["label"] = pa.int64()
+        names = list(classes) or list(map(str, range(int(samples.labels.max()) + 1)))
+        features["label"] = {"_type": "ClassLabel", "names": names}
+    told = {"huggingface": json.dumps({"info": {"features": features}})} if is_image else None
+    schema = pa.schema(columns, told)
+    with parquet.ParquetWriter(path, schema) as file:
+        for start in range(0, len(samples), 1000):
+            part = samples[start : start + 1000]
+            rows = {name: part.values.tolist()}
+            if is_image:
+                pngs = enumerate((png for _, png in _pictures(part)), start)
+                rows[name] = [{"bytes": png, "path": f"{n:06d}.png"} for n, png in pngs]
+            if part.labels is not None:
+                rows["label"] = part.labels.tolist()
+            file.write_table(pa.table(rows, schema))
 
 
 def _pictures(samples: Samples) -> Iterator[tuple[int | None, bytes]]:

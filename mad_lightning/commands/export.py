@@ -9,11 +9,12 @@ Examples:
   folder      a PNG a sample, a folder a class (ImageFolder)
   zip         as StyleGAN's dataset_tool.py writes it, classes in dataset.json
   npz         arrays values and labels; images (N, C, H, W) or vectors (N, D)
+  parquet     a row a sample, as datasets.load_dataset("parquet", ...) reads it
   diffusers   the generator, loaded by DiffusionPipeline.from_pretrained(PATH,
               trust_remote_code=True), which draws the same image from the same noise
 
 Options:
-  --to KIND          folder, zip, npz or diffusers
+  --to KIND          folder, zip, npz, parquet or diffusers
   --generation T     which one (default: the last finished)
   --out PATH         where to (default: the lineage's name and the generation, here)
 
@@ -30,7 +31,7 @@ from mad_lightning import __version__
 from mad_lightning.callbacks.console import say
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.data.shards import Shard
-from mad_lightning.exchange import write_archive, write_arrays, write_folder
+from mad_lightning.exchange import write_archive, write_arrays, write_folder, write_parquet
 from mad_lightning.files import appearing, folder_appearing
 from mad_lightning.generators.base import Generator
 from mad_lightning.generators.diffusion import Diffusion
@@ -44,7 +45,13 @@ from mad_lightning.samples import SampleSpec
 
 __all__ = ["build_parser", "card", "load", "run"]
 
-_KINDS = ("folder", "zip", "npz", "diffusers")
+_ENDINGS = {
+    "folder": "",
+    "zip": ".zip",
+    "npz": ".npz",
+    "parquet": ".parquet",
+    "diffusers": "-diffusers",
+}
 
 
 def build_parser() -> PlainParser:
@@ -52,7 +59,7 @@ def build_parser() -> PlainParser:
     parser = PlainParser("export")
     add = parser.add_argument
     add("lineage", metavar="LINEAGE")
-    add("--to", choices=_KINDS, required=True)
+    add("--to", choices=tuple(_ENDINGS), required=True)
     add("--generation", type=int, metavar="T")
     add("--out", type=Path, metavar="PATH")
     return parser
@@ -64,9 +71,8 @@ def run(args: Sequence[str]) -> None:
     lineage = LineageDirectory(given.lineage)
     record = _record(lineage, given.generation)
     name = f"{lineage.name}-{record.generation:03d}"
-    endings = {"folder": "", "diffusers": "-diffusers", "zip": ".zip", "npz": ".npz"}
-    out = given.out or Path(f"{name}{endings[given.to]}")
-    is_file = given.to in ("zip", "npz")
+    out = given.out or Path(f"{name}{_ENDINGS[given.to]}")
+    is_file = given.to in ("zip", "npz", "parquet")
     beside = Path(f"{out}.md")
     for path in (out, *([beside] if is_file else [])):
         if path.exists():
@@ -75,7 +81,10 @@ def run(args: Sequence[str]) -> None:
     if is_file:
         drawn = _shard(lineage, record)
         with appearing(out) as place, at("to"):
-            {"zip": write_archive, "npz": write_arrays}[given.to](drawn.samples, place)
+            if given.to == "parquet":
+                write_parquet(drawn.samples, place, drawn.manifest.classes)
+            else:
+                {"zip": write_archive, "npz": write_arrays}[given.to](drawn.samples, place)
         beside.write_text(text, encoding="utf-8")
     else:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,24 @@
 """A generation leaves as common files, and its generator draws elsewhere what it draws here."""
 
+import io
+import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mad_lightning
 from mad_lightning.commands import main
 from mad_lightning.commands.train import build
 from mad_lightning.data.shards import Shard
+from mad_lightning.exchange import write_parquet
 from mad_lightning.lineage import LineageDirectory
+from mad_lightning.samples import Samples
 from mad_lightning.seeds import normal, sample_seeds
 
 ROOT = Path(__file__).parents[2]
@@ -95,12 +101,51 @@ def test_every_kind_holds_the_samples_and_a_card(lineage, tmp_path, monkeypatch)
     assert text == (tmp_path / "x_seed0-002.zip.md").read_text()
 
 
+def test_parquet_holds_a_row_a_sample(lineage, tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(tmp_path)
+    export(lineage, "--to", "parquet", "--generation", 2)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "x_seed0-002.parquet", "x_seed0-002.parquet.md",
+    ]  # fmt: skip
+    table = parquet.read_table("x_seed0-002.parquet")
+    drawn = Shard(lineage.shard("002")).samples
+    assert table["label"].to_pylist() == drawn.labels.tolist()
+    images = [Image.open(io.BytesIO(row["bytes"])) for row in table["image"].to_pylist()]
+    assert np.array_equal(np.stack(images), drawn.values[:, 0].numpy())
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == {"_type": "Image"}
+    assert features["label"]["names"] == list("0123456789")
+
+
+def test_vectors_in_parquet_are_lists_and_many_samples_many_groups(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = torch.randn(2100, 3)
+    write_parquet(Samples(values, None), tmp_path / "x.parquet")
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert table.column_names == ["vector"]
+    assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), values.numpy())
+
+
+def test_without_pyarrow_parquet_is_refused_with_what_to_install(
+    lineage, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SystemExit):
+        export(lineage, "--to", "parquet")
+    told = capsys.readouterr().err
+    assert told.startswith("error: to: ")
+    assert "pip install 'mad-lightning[parquet]'" in told
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--to", "folder", "--generation", 4], "generation"),
         (["--to", "folder", "--generation", 0], "generation"),
-        (["--to", "parquet"], "--to"),
+        (["--to", "tar"], "--to"),
         ([], "--to"),
         (["--to", "folder", "--out", "."], "--out"),
     ],
