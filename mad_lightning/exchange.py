@@ -17,6 +17,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,8 @@ def write_parquet(samples: Samples, path: Path, classes: Sequence[str] = ()) -> 
     name, kind = "vector", pa.list_(pa.float32(), samples.values[0].numel())
     if is_image:
         name, kind = "image", pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    columns, features = {name: kind}, {name: {"_type": "Image"}} if is_image else {}
+    columns: dict[str, Any] = {name: kind}
+    features: dict[str, Any] = {name: {"_type": "Image"}} if is_image else {}
     if samples.labels is not None:
         columns["label"] = pa.int64()
         names = list(classes) or list(map(str, range(int(samples.labels.max()) + 1)))

@@ -43,7 +43,7 @@ from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import SampleSpec
 
-__all__ = ["build_parser", "card", "load", "run"]
+__all__ = ["build_parser", "card", "drawn_by", "finished", "load", "run"]
 
 _ENDINGS = {
     "folder": "",
@@ -69,7 +69,7 @@ def run(args: Sequence[str]) -> None:
     """Writes what was asked for, whole or not at all."""
     given = build_parser().parse_args(args)
     lineage = LineageDirectory(given.lineage)
-    record = _record(lineage, given.generation)
+    record = finished(lineage, given.generation)
     name = f"{lineage.name}-{record.generation:03d}"
     out = given.out or Path(f"{name}{_ENDINGS[given.to]}")
     is_file = given.to in ("zip", "npz", "parquet")
@@ -79,7 +79,7 @@ def run(args: Sequence[str]) -> None:
             raise Refused("--out", f"{path} exists already", "name another, or take it away")
     text = card(lineage, record, given.to)
     if is_file:
-        drawn = _shard(lineage, record)
+        drawn = drawn_by(lineage, record)
         with appearing(out) as place, at("to"):
             if given.to == "parquet":
                 write_parquet(drawn.samples, place, drawn.manifest.classes)
@@ -90,7 +90,7 @@ def run(args: Sequence[str]) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with folder_appearing(out) as place:
             if given.to == "folder":
-                drawn = _shard(lineage, record)
+                drawn = drawn_by(lineage, record)
                 with at("to"):
                     write_folder(drawn.samples, place, drawn.manifest.classes)
             else:
@@ -116,7 +116,7 @@ def load(lineage: Path | str, generation: int | None = None) -> Generator:
     from mad_lightning.commands.train import LineageCLI
 
     directory = LineageDirectory(lineage)
-    record = _record(directory, generation)
+    record = finished(directory, generation)
     if not directory.config():
         problem = f"{directory} has no {directory.config_file.name}, which tells its family"
         raise Refused("lineage", problem, "run the lineage's own command, which writes it anew")
@@ -180,7 +180,7 @@ def _ancestry(record: GenerationRecord) -> list[str]:
     return [f"Of the synthetic ones, {', '.join(told)}."]
 
 
-def _record(lineage: LineageDirectory, t: int | None) -> GenerationRecord:
+def finished(lineage: LineageDirectory, t: int | None) -> GenerationRecord:
     """What the ledger tells of a generation."""
     if not lineage.has_ledger:
         raise Refused("lineage", f"{lineage} is no lineage", "name the directory of one")
@@ -192,7 +192,7 @@ def _record(lineage: LineageDirectory, t: int | None) -> GenerationRecord:
     return records[t - 1]
 
 
-def _shard(lineage: LineageDirectory, record: GenerationRecord) -> Shard:
+def drawn_by(lineage: LineageDirectory, record: GenerationRecord) -> Shard:
     """What it drew, as the ledger tells it."""
     name = record.drawn or shard_name(record.generation)
     shard = Shard(lineage.shard(name))
@@ -212,7 +212,7 @@ def _shard(lineage: LineageDirectory, record: GenerationRecord) -> Shard:
 def _spec(lineage: LineageDirectory, record: GenerationRecord) -> SampleSpec:
     """What it draws, which is known of samples that were evicted, too."""
     shard = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
-    return shard.spec if shard.is_evicted else _shard(lineage, record).spec
+    return shard.spec if shard.is_evicted else drawn_by(lineage, record).spec
 
 
 def _save_pipeline(generator: Generator, place: Path, record: GenerationRecord) -> None:

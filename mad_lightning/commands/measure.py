@@ -1,4 +1,4 @@
-"""mad measure: a lineage again, by other metrics; or two folders of pictures, as JSON.
+"""mad measure: a lineage again, by other metrics; or two sets of samples, as JSON.
 
 usage: mad measure LINEAGE [--extractor NAME] [--metrics NAME ...] [--name NAME] [--key.sub value]
        mad measure REAL SYNTHETIC [options]
@@ -8,6 +8,7 @@ Examples:
   mad measure runs/x --metrics Kernel Memorisation
   mad measure real/ synthetic.zip --extractor lite0
   mad measure real/ synthetic/ --resolution 64 --channels 3 > values.json
+  mad measure real.npz runs/x@3 --extractor pixels
 
 LINEAGE is a lineage's directory. Its finished generations are measured again from what is on disk;
 nothing is trained. The values stand in a ledger of their own, LINEAGE/measured/NAME, which mad
@@ -15,30 +16,31 @@ report and mad wandb take as any lineage. Run again, it goes on where it was sto
 generations that were finished since. What is not said stays as it was; --key.sub is as for mad
 train.
 
-REAL and SYNTHETIC are folders or zips of pictures. What a lineage reports of every generation, for
-pictures from anywhere: precision, recall, density, coverage, Fréchet and kernel distance, with all
-that they depend on. Both sides are measured at the same n, because these values change with it.
-Beside them stands the floor: what as many other real pictures score against the same reference,
-which takes 2n of them. The two sides must be alike in size and colour, since a network tells small
-pictures from large ones that were shrunk, and would measure that.
+REAL and SYNTHETIC are folders or zips of pictures, arrays (.npy, .npz), a shard (.safetensors), or
+LINEAGE@T, what generation T drew. What a lineage reports of every generation, for samples from
+anywhere: precision, recall, density, coverage, Fréchet and kernel distance, with all that they
+depend on. Both sides are measured at the same n, because these values change with it. Beside them
+stands the floor: what as many other real samples score against the same reference, which takes 2n
+of them. The two sides must be alike in size and colour, since a network tells small pictures from
+large ones that were shrunk, and would measure that.
 
 Options of a lineage:
   --extractor NAME   lite0, inception, vgg16, dinov2, pixels, or a class as mad train takes it
   --metrics NAME ... classes, e.g. Neighbours Kernel Frechet
   --name NAME        what the values are kept under (default: what is said of the other two)
 
-Options of two folders:
-  --extractor NAME   lite0 (default), inception, vgg16, dinov2 or pixels
+Options of two sets:
+  --extractor NAME   lite0 (default), inception, vgg16, dinov2, pixels, or identity (vectors)
   --weights PATH     file with the extractor's weights
   --download         fetch published weights that are not there
   --k N              neighbour that sets a ball's radius (default: 5)
-  --n N              pictures of each side (default: as many as the smaller has)
+  --n N              samples of each side (default: as many as the smaller has)
   --resolution PX    cut the centre out and resize it
   --channels 1|3     1 makes all grey, 3 all colour
   --filter NAME      of --resolution: lanczos (default), box, bilinear or bicubic
-  --batch_size N     pictures a pass (default: 64)
+  --batch_size N     samples a pass (default: 64)
   --device NAME      cpu, cuda, cuda:1, ... (default: a GPU if any)
-  --seed N           which pictures are taken (default: 0)
+  --seed N           which samples are taken (default: 0)
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mad_lightning.commands.explain import PlainParser
-from mad_lightning.data.pictures import Filter, Framing, Pictures, stream
+from mad_lightning.commands.export import drawn_by, finished
+from mad_lightning.data.found import Found, FoundSamples, found
+from mad_lightning.data.pictures import Filter, Framing
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.metrics.base import View
 from mad_lightning.metrics.distances import Frechet, Kernel
@@ -67,7 +71,7 @@ from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.metrics.features.dinov2 import DINOv2
 from mad_lightning.metrics.features.inception import Inception
 from mad_lightning.metrics.features.lite0 import Lite0
-from mad_lightning.metrics.features.plain import Pixels
+from mad_lightning.metrics.features.plain import Identity, Pixels
 from mad_lightning.metrics.features.vgg16 import VGG16
 from mad_lightning.metrics.neighbours import Neighbours
 from mad_lightning.refusal import Refused
@@ -78,9 +82,9 @@ __all__ = ["build_parser", "measure", "run"]
 
 _FETCHED = {"inception": Inception, "vgg16": VGG16, "dinov2": DINOv2}
 """Extractors whose weights do not come with a package."""
-_EXTRACTORS = {"lite0": Lite0, **_FETCHED, "pixels": Pixels}
+_EXTRACTORS = {"lite0": Lite0, **_FETCHED, "pixels": Pixels, "identity": Identity}
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def again_parser() -> PlainParser:
@@ -118,7 +122,7 @@ def run(args: Sequence[str]) -> None:
     given = build_parser().parse_args(args)
     for name in ("metrics", "name"):
         if getattr(given, name) is not None:
-            raise Refused(f"--{name}", "two folders have none", "leave it out")
+            raise Refused(f"--{name}", "two sets of samples have none", "leave it out")
     for name in ("k", "batch_size", "resolution"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             raise Refused(f"--{name}", f"{getattr(given, name)}", "take at least 1")
@@ -174,21 +178,21 @@ def measure(
     device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measures synthetic pictures against real ones.
+    """Measures synthetic samples against real ones.
 
     Args:
-        real: Folder or zip of real pictures.
-        synthetic: Folder or zip of the others.
+        real: Folder or zip of real pictures, arrays, a shard, or ``LINEAGE@T``.
+        synthetic: The others.
         extractor: Makes the features.
         framing: What the pictures of both sides are made into.
         k: Neighbour that sets the radius of a ball.
-        n: Pictures of each side; None takes as many as the smaller side has.
-        batch_size: Pictures that pass the network together.
+        n: Samples of each side; None takes as many as the smaller side has.
+        batch_size: Samples that pass the network together.
         device: Where the network runs.
-        seed: Decides which pictures are taken where there are more.
+        seed: Decides which samples are taken where there are more.
 
     Returns:
-        Values by name; ``floor``, the same values of other real pictures, or None where there are
+        Values by name; ``floor``, the same values of other real samples, or None where there are
         fewer than 2n; counts, split and protocol. All of it is plain, as JSON wants it.
 
     Raises:
@@ -196,33 +200,32 @@ def measure(
             if the extractor lacks its weights.
     """
     sides = {"REAL": _open("REAL", real, k, n), "SYNTHETIC": _open("SYNTHETIC", synthetic, k, n)}
-    counts = {side: len(pictures.names) for side, pictures in sides.items()}
+    counts = {side: samples.count for side, samples in sides.items()}
     n = min(counts.values()) if n is None else n
     n_floor = n if counts["REAL"] >= 2 * n else 0
-    for pictures, taken in zip(sides.values(), (n + n_floor, n), strict=True):
-        order = permutation(len(pictures.names), seed, "measure")[:taken]
-        pictures.names = [pictures.names[place] for place in order]
+    taken = {"REAL": n + n_floor, "SYNTHETIC": n}
+    rows = {side: permutation(counts[side], seed, "measure")[:m] for side, m in taken.items()}
 
-    shape, streams = _alike(sides, framing)
-    with _told_as({"": "--extractor", "weights_path": "--weights"}):  # before pictures are decoded
+    shape, streams = _alike(sides, {side: order.tolist() for side, order in rows.items()}, framing)
+    with _told_as({"": "--extractor", "weights_path": "--weights"}):  # before samples are decoded
         extractor.prepare(_nothing, SampleSpec(shape), "", Path())
     extractor.to(device)
     features = {}
-    for side, pixels in streams.items():
+    for side, samples in streams.items():
         with _told_as({"root": side}):
-            features[side] = _features(pixels, extractor, batch_size, device)
+            features[side] = _features(samples, extractor, batch_size, device)
 
     evaluator = Evaluator(extractor, [Neighbours(k), Frechet(), Kernel()])
-    rows = (features["REAL"][:n], features["REAL"][n:], features["SYNTHETIC"])
-    reference, others, measured = (View(chosen, extractor.name) for chosen in rows)
+    chosen = (features["REAL"][:n], features["REAL"][n:], features["SYNTHETIC"])
+    reference, others, measured = (View(each, extractor.name) for each in chosen)
     return {
         **evaluator.compare(reference, measured),
         "floor": evaluator.compare(reference, others) if n_floor else None,
-        "real": {"root": real, "pictures": counts["REAL"], "reference": n, "floor": n_floor},
-        "synthetic": {"root": synthetic, "pictures": counts["SYNTHETIC"], "measured": n},
+        "real": {"root": real, "samples": counts["REAL"], "reference": n, "floor": n_floor},
+        "synthetic": {"root": synthetic, "samples": counts["SYNTHETIC"], "measured": n},
         "protocol": {
             **evaluator.protocol(n),
-            "pictures": _text(shape)
+            "samples": _text(shape)
             + (f", centre cut, {framing.filter}" if framing.resolution else ", as stored"),
             "split": f"drawn without replacement, seed {seed}; "
             + ("the floor's after the reference's" if n_floor else f"a floor needs {2 * n} real"),
@@ -230,53 +233,64 @@ def measure(
     }
 
 
-def _open(side: str, root: str, k: int, n: int | None) -> Pictures:
-    """The pictures of a side, each of which must have a k-th neighbour there."""
-    with _told_as({"root": side}):
-        pictures = Pictures.at(root)
-        count = len(pictures.names)
+def _open(side: str, root: str, k: int, n: int | None) -> Found:
+    """The samples of a side, each of which must have a k-th neighbour there."""
+    with _told_as({"root": side, "lineage": side, "generation": side}):
+        place = re.fullmatch(r"(.+)@(\d{1,9})", root)
+        if place and not Path(root).exists():
+            lineage = LineageDirectory(place[1])
+            samples: Found = FoundSamples(
+                drawn_by(lineage, finished(lineage, int(place[2]))).samples
+            )
+        else:
+            samples = found(root)
+        count = samples.count
     if n is not None and n <= k:
-        raise Refused("--n", f"of {n} pictures none has a {k}-th neighbour", f"take more than {k}")
+        raise Refused("--n", f"of {n} samples none has a {k}-th neighbour", f"take more than {k}")
     if count <= k:
         raise Refused(
-            side, f"of {count} pictures none has a {k}-th neighbour", f"give more than k = {k}"
+            side, f"of {count} samples none has a {k}-th neighbour", f"give more than k = {k}"
         )
     if n is not None and count < n:
-        raise Refused(side, f"{count} pictures, where n = {n}", f"take --n {count} at most")
-    return pictures
+        raise Refused(side, f"{count} samples, where n = {n}", f"take --n {count} at most")
+    return samples
 
 
 def _alike(
-    sides: Mapping[str, Pictures], framing: Framing
-) -> tuple[Shape, dict[str, Iterator[NDArray[np.uint8]]]]:
-    """The shape of all pictures, and each side's pixels, decoded as they are asked for."""
+    sides: Mapping[str, Found], rows: Mapping[str, Sequence[int]], framing: Framing
+) -> tuple[Shape, dict[str, Iterator[NDArray[Any]]]]:
+    """The shape of all samples, and each side's, decoded as they are asked for."""
     shapes, streams = {}, {}
-    for side, pictures in sides.items():
+    for side, samples in sides.items():
         with _told_as({"root": side}):
-            shapes[side], streams[side] = stream(pictures, framing, "measuring")
+            shapes[side], streams[side] = samples.stream(rows[side], framing)
     if shapes["SYNTHETIC"] != shapes["REAL"]:
         ours, theirs = _text(shapes["SYNTHETIC"]), _text(shapes["REAL"])
         raise Refused(
             "SYNTHETIC",
-            f"its pictures are {ours}, the real ones {theirs}",
-            "make them alike, e.g. --resolution 64 --channels 3",
+            f"its samples are {ours}, the real ones {theirs}",
+            "make them alike, e.g. --resolution 64 --channels 3"
+            if len(shapes["REAL"]) == len(shapes["SYNTHETIC"]) == 3
+            else "give two sets of one kind",
         )
     return shapes["REAL"], streams
 
 
 def _features(
-    pixels: Iterator[NDArray[np.uint8]], extractor: FeatureExtractor, batch_size: int, device: str
+    samples: Iterator[NDArray[Any]], extractor: FeatureExtractor, batch_size: int, device: str
 ) -> Tensor:
-    """Features (N, D) of pictures that are decoded as they are needed."""
+    """Features (N, D) of samples that are decoded as they are needed."""
     features = []
     with torch.inference_mode():
-        while batch := list(islice(pixels, batch_size)):
-            images = torch.from_numpy(np.stack(batch)).to(device)
-            features.append(extractor(Samples(images)).cpu())
+        while batch := list(islice(samples, batch_size)):
+            values = torch.from_numpy(np.stack(batch)).to(device)
+            features.append(extractor(Samples(values)).cpu())
     return torch.cat(features)
 
 
 def _text(shape: Shape) -> str:
+    if len(shape) != 3:
+        return f"vectors of {shape[0]}"
     channels, height, width = shape
     return f"{width} x {height} px {'in colour' if channels == 3 else 'grey'}"
 
@@ -315,8 +329,8 @@ def _extractor(name: str, weights: str | None, download: bool) -> FeatureExtract
     if name == "lite0":
         return Lite0(weights)
     if weights is not None:
-        raise Refused("--weights", "pixels has no weights", "leave it out")
-    return Pixels()
+        raise Refused("--weights", f"{name} has no weights", "leave it out")
+    return _EXTRACTORS[name]()
 
 
 def _device(name: str) -> str:

@@ -47,7 +47,16 @@ from mad_lightning.files import Damaged, make_once
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples
 
-__all__ = ["Filter", "Framing", "Pictures", "StoredSamples", "decode", "load_once", "stream"]
+__all__ = [
+    "Filter",
+    "Framing",
+    "Pictures",
+    "StoredSamples",
+    "decode",
+    "framed",
+    "load_once",
+    "stream",
+]
 
 Filter = Literal["lanczos", "box", "bilinear", "bicubic"]
 T = TypeVar("T")
@@ -306,6 +315,11 @@ def decode(file: IO[bytes], framing: Framing) -> NDArray[np.uint8]:
     with Image.open(file) as stored:
         upright = stored if _orientation(stored) == 1 else ImageOps.exif_transpose(stored)
         image = _flat(upright, stored.format)
+    return framed(image, framing)
+
+
+def framed(image: Image.Image, framing: Framing) -> NDArray[np.uint8]:
+    """Makes pixels (C, H, W), contiguous, of a flat picture."""
     if framing.channels is not None:
         image = image.convert("L" if framing.channels == 1 else "RGB")
     if framing.resolution is not None:
