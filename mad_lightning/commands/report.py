@@ -14,12 +14,19 @@ Options:
   --markdown           print all that is known as Markdown, not for a terminal
   --figure PATH        curves (default: precision and recall), .svg, .pdf or .png
   --plane PATH         fidelity against diversity, .svg, .pdf or .png
+  --phase PATH         what is lost against the share of real data, .svg, .pdf or .png
   --html HTML          all metrics and samples on one page
   --json JSON          all numbers and verdicts, for programs
   --csv CSV            all that was measured, a row a lineage, generation and metric
   --wandb PROJECT      a report in W&B, from the lineages' runs; or ENTITY/PROJECT
   --wandb_view         and a saved view of the project's workspace
   --wandb_json JSON    what the report in W&B shows: run sets, keys, panels
+
+Lineages that differ in their share of real data also say how much of it is enough:
+  --answer METRIC      to keep what? (default: recall, else the distance that is judged)
+  --margin M           how well? of a share, in its units (default: 0.05); of others, in parts of
+                       what generation 1 has (default: 0.25)
+  --last N             average the last N generations (default: 1)
 
 Without an API key, or with WANDB_MODE=offline, --wandb prints what would be sent.
 """
@@ -30,7 +37,9 @@ import csv
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +47,12 @@ from mad_lightning.commands.explain import PlainParser
 from mad_lightning.drawing import painted
 from mad_lightning.files import write, write_json
 from mad_lightning.refusal import Refused
+from mad_lightning.report.answers import Question, answers
 from mad_lightning.report.figures import figure, plane
 from mad_lightning.report.groups import load, metrics_of
 from mad_lightning.report.judged import judgements
 from mad_lightning.report.page import page
+from mad_lightning.report.phase import phase
 from mad_lightning.report.plan import Plan, plan
 from mad_lightning.report.tables import measurements, summary, table, verdicts
 from mad_lightning.report.terminal import report, screen
@@ -63,19 +74,49 @@ def build_parser() -> PlainParser:
     add("--markdown", action="store_true")
     add("--figure", type=Path, metavar="PATH")
     add("--plane", type=Path, metavar="PATH")
+    add("--phase", type=Path, metavar="PATH")
     add("--html", type=Path, metavar="HTML")
     add("--json", type=Path, metavar="JSON")
     add("--csv", type=Path, metavar="CSV")
+    add_question(parser)
     add("--wandb", metavar="PROJECT")
     add("--wandb_view", action="store_true")
     add("--wandb_json", type=Path, metavar="JSON")
     return parser
 
 
+def add_question(parser: PlainParser) -> None:
+    """What may be asked of lineages with several shares of real data."""
+    parser.add_argument("--answer", metavar="METRIC")
+    parser.add_argument("--margin", type=float, metavar="M")
+    parser.add_argument("--last", type=int, default=1, metavar="N")
+
+
+def question_of(given: Namespace, looks: Sequence[int] = ()) -> Question:
+    """What was asked.
+
+    Raises:
+        Refused: If a number lies outside its range.
+    """
+    with asked():
+        return Question(given.answer, given.margin, given.last, looks=tuple(looks))
+
+
+@contextmanager
+def asked() -> Iterator[None]:
+    """Says what a question's fields are called here."""
+    try:
+        yield
+    except Refused as refused:
+        names = {"metric": "--answer", "": "--phase"}
+        raise refused.renamed(lambda name: names.get(name, f"--{name}")) from refused.__cause__
+
+
 def run(args: Sequence[str]) -> None:
     """Writes what was asked for, and prints what it says; who reads may stop before its end."""
     given = build_parser().parse_args(args)
-    for option, path in (("--figure", given.figure), ("--plane", given.plane)):
+    for option in ("--figure", "--plane", "--phase"):
+        path = getattr(given, option[2:])
         if path and path.suffix not in _KINDS:
             problem = f"{path} is neither SVG nor PDF nor PNG"
             raise Refused(option, problem, f"name it *{', *'.join(_KINDS)}")
@@ -83,40 +124,48 @@ def run(args: Sequence[str]) -> None:
         raise Refused("--wandb", f"{given.wandb!r} is no project", "say PROJECT or ENTITY/PROJECT")
     if given.wandb_view and not given.wandb:
         raise Refused("--wandb_view", "a view of which project?", "add --wandb PROJECT")
+    question = question_of(given)
     groups = load(given.lineages)
     known = metrics_of(groups)
+    with asked():
+        told = answers(groups, question)
     curves = [name for name in ("precision", "recall") if name in known] or known
     shown, judged = given.metrics or known, judgements(groups)
     if given.figure:
-        _draw(given.figure, figure(groups, given.metrics or curves))
+        draw(given.figure, figure(groups, given.metrics or curves))
     if given.plane:
-        _draw(given.plane, plane(groups))
+        draw(given.plane, plane(groups))
+    if given.phase:
+        with asked():
+            draw(given.phase, phase(told, answers(groups, question, apart=False)))
     if given.html:
-        write(given.html, page(groups))
+        write(given.html, page(groups, told))
     if given.json:
-        write_json(given.json, summary(groups), seal=False)
+        write_json(given.json, summary(groups, told), seal=False)
     if given.csv:
-        write(given.csv, _csv(measurements(groups)))
+        write_csv(given.csv, measurements(groups))
     if given.markdown:
-        said = "\n\n".join(headline(groups, judged))
+        said = "\n\n".join([*map(str, told), *headline(groups, judged)])
         print(said, table(groups, shown), verdicts(groups), sep="\n\n", end="")
     else:
         console = screen()
-        for part in report(groups, judged, shown, console.width):
+        for part in report(groups, judged, shown, console.width, told):
             console.print(part)
     if given.wandb or given.wandb_json:
         to_wandb(plan(groups), given.wandb, given.wandb_view, given.wandb_json)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows of the same columns as a table."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return text.getvalue()
+    write(path, text.getvalue())
 
 
-def _draw(path: Path, drawing: str) -> None:
+def draw(path: Path, drawing: str) -> None:
+    """Writes a drawing in the format that its name asks for."""
     write(path, drawing if path.suffix == ".svg" else painted(drawing, path.suffix[1:]))
 
 

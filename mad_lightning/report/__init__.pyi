@@ -1,3 +1,5 @@
+from .answers import Answer as Answer
+from .answers import Question as Question
 from .figures import figure as figure
 from .figures import plane as plane
 from .groups import Group as Group

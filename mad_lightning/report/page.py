@@ -23,6 +23,7 @@ from markupsafe import Markup
 from mad_lightning.drawing import PALETTE
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.report import figures
+from mad_lightning.report.answers import Answer as Asked
 from mad_lightning.report.groups import Group, Value
 from mad_lightning.report.plan import Answer, Chart, Curve, Plan, Range, plan
 
@@ -35,13 +36,17 @@ _SIDES = (344, 256, 192, 128, 96, 64, 32)
 """Pixels to which pictures are shrunk that do not fit otherwise, the first that does."""
 
 
-def page(groups: Sequence[Group]) -> str:
+def page(groups: Sequence[Group], told: Sequence[Asked] | None = None) -> str:
     """All that is known of groups, as one HTML file.
+
+    Args:
+        groups: Groups.
+        told: What they say about the share of real data; None asks for it.
 
     Raises:
         Refused: If values were not measured alike, or a picture is damaged.
     """
-    return render(plan(groups))
+    return render(plan(groups, told))
 
 
 def render(report: Plan) -> str:

@@ -15,6 +15,8 @@ from itertools import chain
 from typing import Any
 
 from mad_lightning.lineage.configuration import decisive
+from mad_lightning.report.answers import Answer as Asked
+from mad_lightning.report.answers import answers
 from mad_lightning.report.groups import (
     Group,
     floor_of,
@@ -252,17 +254,22 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(groups: Sequence[Group]) -> Plan:
+def plan(groups: Sequence[Group], told: Sequence[Asked] | None = None) -> Plan:
     """What a report of these groups shows.
+
+    Args:
+        groups: Groups.
+        told: What they say about the share of real data; None asks for it.
 
     Raises:
         Refused: If values were not measured alike, or a picture is damaged.
     """
+    told = answers(groups) if told is None else told
     metrics, judged = metrics_of(groups), judgements(groups)
     members = [(group, lineage) for group in groups for lineage in group.lineages]
     return Plan(
         title=_title(groups),
-        headline=tuple(headline(groups, judged)),
+        headline=(*map(str, told), *headline(groups, judged)),
         groups=tuple(map(_group, groups, judged)),
         questions=_questions(groups, judged),
         charts=tuple(chart_of(groups, metric) for metric in metrics),

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
+from mad_lightning.lineage.configuration import decisive
 from mad_lightning.lineage.quantities import UNKNOWN
+from mad_lightning.report.answers import Answer, answers
 from mad_lightning.report.groups import Group, floor_of, meanings_of, metrics_of, protocol_of
-from mad_lightning.report.judged import judgements, safe_shares
+from mad_lightning.report.judged import judgements
 from mad_lightning.report.words import (
     answer,
     between,
@@ -153,16 +155,12 @@ def criteria_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
 
 
 def verdict_notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> list[str]:
-    """Which share of fresh data is safe, and how to read the verdicts."""
+    """How to read the verdicts."""
     verdict = judged[0].verdict
     alike: dict[str, list[str]] = {}
     for group, judgement in zip(groups, judged, strict=True):
         alike.setdefault(sources(judgement), []).append(group.name)
     return [
-        *(
-            f"Safe share of fresh data, from {', '.join(names)}: {share}."
-            for names, share in safe_shares(groups, judged)
-        ),
         *(f"{', '.join(names)}: {told}." for told, names in alike.items()),
         *_TERMS.format(alpha=verdict.alpha, margin=verdict.margin).splitlines(),
     ]
@@ -179,7 +177,7 @@ def verdicts(groups: Sequence[Group]) -> str:
 # for programs
 
 
-def summary(groups: Sequence[Group]) -> dict[str, Any]:
+def summary(groups: Sequence[Group], told: Sequence[Answer] | None = None) -> dict[str, Any]:
     """All numbers of a report, as plain values for JSON."""
     judged = judgements(groups)
     return {
@@ -190,18 +188,21 @@ def summary(groups: Sequence[Group]) -> dict[str, Any]:
             {"sentence": answer(group, judgement)} | _group_summary(group) | asdict(judgement)
             for group, judgement in zip(groups, judged, strict=True)
         ],
-        "safe_shares": [
-            {"groups": names, **asdict(share)} for names, share in safe_shares(groups, judged)
-        ],
+        "answers": [each.plain() for each in (answers(groups) if told is None else told)],
     }
 
 
 def measurements(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """All that was measured, one row a lineage, generation and metric, as data frames have it."""
+    """All that was measured, one row a lineage, generation and metric, as data frames have it.
+
+    What groups differ in has a column each, named as mad train's flags are.
+    """
+    arms = _arms(groups)
     return [
         {
             "group": group.name,
             "lineage": lineage.directory.name,
+            **arm,
             "seed": lineage.seed,
             "policy": record.policy,
             "sampling_bias": record.sampling_bias,
@@ -211,11 +212,27 @@ def measurements(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "error": record.errors[metric].both if metric in record.errors else None,
             "floor": lineage.records[0].floor.get(metric),
         }
-        for group in groups
+        for group, arm in zip(groups, arms, strict=True)
         for lineage in group.lineages
         for record in lineage.records
         for metric, value in record.metrics.items()
     ]
+
+
+def _arms(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Single values of the configuration in which groups differ, by dotted field."""
+    settings = [
+        {
+            key.replace(".init_args", ""): value
+            for key, value in decisive(group.lineages[0].config).items()
+            if not key.endswith("class_path") and not isinstance(value, list)
+        }
+        for group in groups
+    ]
+    fields = dict.fromkeys(key for each in settings for key in each)
+    varied = [key for key in fields if len({repr(each.get(key)) for each in settings}) > 1]
+    told = ("sampling_bias", "name")  # in columns of their own
+    return [{key: each.get(key) for key in varied if key not in told} for each in settings]
 
 
 def _group_summary(group: Group) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mad_lightning.report.answers import Answer
 from mad_lightning.report.groups import Group, floor_of, meanings_of, protocol_of
-from mad_lightning.report.judged import safe_shares
 from mad_lightning.report.words import change, generation_left, headline, number
 from mad_lightning.verdict.judgement import Judgement
 
@@ -37,15 +37,26 @@ def screen() -> Console:
 
 
 def report(
-    groups: Sequence[Group], judged: Sequence[Judgement], metrics: Sequence[str], width: int
+    groups: Sequence[Group],
+    judged: Sequence[Judgement],
+    metrics: Sequence[str],
+    width: int,
+    told: Sequence[Answer] = (),
 ) -> Iterator[RenderableType]:
     """All of it, part by part, for a console of that width.
+
+    Args:
+        groups: Groups.
+        judged: What the seeds of each allow to conclude.
+        metrics: What to show.
+        width: Columns.
+        told: What they say about the share of real data.
 
     Raises:
         Refused: If a metric is in no ledger, or values were not measured alike.
     """
     protocol = protocol_of(groups, metrics)
-    yield from (Text(sentence, _HEAD) for sentence in headline(groups, judged))
+    yield from (Text(sentence, _HEAD) for sentence in [*map(str, told), *headline(groups, judged)])
     yield _title("Verdict", "growth of the distance, between its bounds")
     yield _verdicts(groups, judged)
     yield _title("Values", "± over seeds; of one lineage and of real vs real, ± of measuring")
@@ -172,8 +183,6 @@ def _notes(groups: Sequence[Group], judged: Sequence[Judgement]) -> Iterator[str
     ]
     if missing:
         yield f"Not measured: {', '.join(missing)}."
-    for names, share in safe_shares(groups, judged):
-        yield f"Safe share of fresh data, from {', '.join(names)}: {share}."
     verdict = judged[0].verdict
     yield (
         f"Each bound and answer is wrong in {verdict.alpha:.0%} of cases at most. Off floor: since "

@@ -9,5 +9,6 @@ from .intervals import Interval as Interval
 from .judgement import Judgement as Judgement
 from .judgement import judge as judge
 from .lineages import judge_lineages as judge_lineages
-from .shares import SafeShare as SafeShare
-from .shares import safe_share as safe_share
+from .shares import Border as Border
+from .shares import Excess as Excess
+from .shares import border as border

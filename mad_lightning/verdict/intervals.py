@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from mad_lightning.refusal import Refused
 
@@ -20,6 +21,7 @@ __all__ = [
     "Array",
     "Interval",
     "check_levels",
+    "level_of_looks",
     "matrix",
     "ratio",
     "shared_error",
@@ -145,3 +147,32 @@ def check_levels(alpha: float, **positive: float) -> None:
     for name, value in positive.items():
         if not value > 0.0:
             raise Refused(name, f"{value}", "take a number above 0")
+
+
+_TRIALS = 400_000
+
+
+@lru_cache(maxsize=64)
+def level_of_looks(alpha: float, looks: tuple[int, ...] = ()) -> float:
+    """The level of each of several looks at growing numbers of seeds that errs alpha in all.
+
+    Whoever looks after each seed and stops when something is shown errs more often than one who
+    looks once: at 3 to 8 seeds, 15 times in 100 where each bound errs 5 times. All looks get the
+    same level (Pocock, 1977), found for Student's t by drawing seeds, always the same ones; it is
+    right within 2 %.
+
+    Args:
+        alpha: Error probability of a one-sided bound over all looks.
+        looks: Numbers of seeds, at least 2 each; with one or none of them the level is alpha.
+    """
+    if len(looks) < 2:
+        return alpha
+    rng, worst = np.random.default_rng(0), np.ones(_TRIALS)
+    total, squares = np.zeros(_TRIALS), np.zeros(_TRIALS)
+    for n in range(1, max(looks) + 1):
+        seed = rng.standard_normal(_TRIALS)
+        total, squares = total + seed, squares + seed**2
+        if n in looks:
+            variance = (squares - total**2 / n) / (n - 1)
+            worst = np.minimum(worst, stdtr(n - 1, -total / np.sqrt(n * variance)))
+    return float(np.quantile(worst, alpha))

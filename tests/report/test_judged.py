@@ -4,7 +4,7 @@ import pytest
 
 from mad_lightning.lineage import Quantity
 from mad_lightning.policies import FreshData, FullySynthetic, LoopPolicy, Mix, Part, shard_name
-from mad_lightning.report import judgements, load, verdicts
+from mad_lightning.report import judgements, load
 from mad_lightning.verdict import judge
 
 from .ledgers import FLOOR, GENERATIONS, fed, lineage, measured
@@ -113,24 +113,3 @@ def test_the_same_mixes_give_the_same_verdict_by_any_policy(tmp_path, ours, hand
     assert other.closed == group.closed
     assert other.fresh_share == group.fresh_share
     assert judgements([other]) == judgements([group])
-
-
-# fresh data
-
-
-def test_groups_that_differ_in_their_mix_alone_say_which_share_is_safe(tmp_path):
-    runs = [
-        *fed(tmp_path, "full", FullySynthetic(9, 10), 1.3),
-        *fed(tmp_path, "few", FreshData(9, 5, 5), 1.3),
-        *fed(tmp_path, "half", FreshData(9, 6, 4), 1.0),
-        *fed(tmp_path, "most", FreshData(9, 8, 2), 1.0),
-        *fed(tmp_path, "biased", FreshData(9, 9, 1), 1.3, sampling_bias=0.5),
-    ]
-    groups = load(runs)
-    assert [group.fresh_share for group in groups] == [0.0, 0.5, 0.6, 0.8, 0.9]
-    assert [group.closed for group in groups] == [True, False, False, False, False]
-    answers = [judgement.verdict.answer for judgement in judgements(groups)]
-    assert answers == ["MAD", "MAD", "settled", "settled", "MAD"]
-    text = verdicts(groups)
-    assert "0.6 is the smallest share shown to be safe (needed: between 0.5 and 0.6)" in text
-    assert text.count("Safe share") == 1  # the biased one stands alone
