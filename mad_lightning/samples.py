@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -96,19 +96,22 @@ class Samples:
     Attributes:
         values: Images (N, C, H, W), uint8, or vectors (N, D), float32.
         labels: Classes (N,), int64, or None.
+        weights: How often each is to be seen beside one of weight 1 (N,), float32, none below 0;
+            None: all alike. A treatment may give them; what a generator draws has none.
     """
 
     values: Tensor
     labels: Tensor | None = None
+    weights: Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: slice | Tensor) -> Samples:
         if isinstance(index, slice):
-            return Samples(self.values[index], None if self.labels is None else self.labels[index])
-        labels = None if self.labels is None else self.labels.index_select(0, index)
-        return Samples(self.values.index_select(0, index), labels)  # x[index] takes thrice as long
+            return Samples(**{name: tensor[index] for name, tensor in self.tensors().items()})
+        # x[index] takes thrice as long
+        return Samples(**{k: x.index_select(0, index) for k, x in self.tensors().items()})
 
     @property
     def nbytes(self) -> int:
@@ -141,19 +144,18 @@ class Samples:
 
     @classmethod
     def joined(cls, sets: Sequence[Samples]) -> Samples:
-        """One set after the other, in memory; with classes if all have some."""
+        """One set after the other, in memory; with classes if all have some, without weights."""
         labels = [samples.labels for samples in sets if samples.labels is not None]
         values = torch.cat([samples.values for samples in sets])
         return cls(values, torch.cat(labels) if len(labels) == len(sets) else None)
 
     def to(self, *args: Any, **kwargs: Any) -> Samples:
         """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch."""
-        labels = None if self.labels is None else self.labels.to(*args, **kwargs)
-        return Samples(self.values.to(*args, **kwargs), labels)
+        return Samples(**{name: x.to(*args, **kwargs) for name, x in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, without labels where there are none: ``Samples(**samples.tensors())``."""
-        tensors = {"values": self.values, "labels": self.labels}
+        """By name, what there is of them: ``Samples(**samples.tensors())``."""
+        tensors = {"values": self.values, "labels": self.labels, "weights": self.weights}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def pieces(self) -> Iterator[Samples]:
@@ -161,20 +163,22 @@ class Samples:
         yield self
 
     def digest(self, hand_on: Callable[[memoryview], object] = lambda values: None) -> str:
-        """SHA-256 of shape, values and labels: two sets are the same if and only if it is.
+        """SHA-256 of shape, values, labels, weights: sets are the same if and only if it is.
 
         Args:
             hand_on: Called with the bytes of all values, piece by piece, which are read once.
         """
         one, labels = self[:0].values, self.labels
         head = f"{(len(self), *one.shape[1:])} {one.dtype} {labels is not None}"
+        head += "" if self.weights is None else " weighted"
         digest = sha256(head.encode())
         for piece in self.pieces():
             values = _bytes(piece.values)
             digest.update(values)
             hand_on(values)
-        if labels is not None:
-            digest.update(_bytes(labels))
+        for beside in (labels, self.weights):
+            if beside is not None:
+                digest.update(_bytes(beside))
         return digest.hexdigest()
 
 
@@ -182,7 +186,8 @@ class Parts(Samples):
     """Samples that stay where they are, in memory or in mapped files, until somebody takes some.
 
     It is sets one after the other, or a choice of their samples, and costs eight bytes a sample at
-    most. Any index gathers what it names, and no more; parts may be parts of others.
+    most. Any index gathers what it names, and no more; parts may be parts of others. Weights are
+    not handed on.
 
     Args:
         sets: At least one. Labels are handed on if all have some.
@@ -221,7 +226,7 @@ class Parts(Samples):
         return self._handed_on(Samples.joined(taken)[back])
 
     def _handed_on(self, samples: Samples) -> Samples:
-        return samples if self._labelled else Samples(samples.values)
+        return Samples(samples.values, samples.labels if self._labelled else None)
 
     @property
     def values(self) -> Tensor:  # type: ignore[override] # of others they are an attribute

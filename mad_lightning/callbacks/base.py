@@ -39,7 +39,7 @@ class LineageInfo:
         generations: How many it shall have.
         seed: The lineage's seed.
         policy: Token of the loop policy.
-        sampling_bias: λ.
+        sampling_bias: λ, or its schedule.
         floor: Real-against-real values of its metrics.
         protocol: What the values depend on.
         quantities: What each metric's name means.
@@ -54,7 +54,7 @@ class LineageInfo:
     generations: int
     seed: int
     policy: str
-    sampling_bias: float
+    sampling_bias: float | str
     floor: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     quantities: dict[str, Quantity] = field(default_factory=dict)

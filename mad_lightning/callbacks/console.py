@@ -20,13 +20,15 @@ import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mad_lightning.callbacks.base import LineageCallback, LineageInfo
-from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.ledger import GenerationRecord, is_closed
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.policies import Mix
+from mad_lightning.schedules import spelled
 
 __all__ = ["Console", "say"]
 
 _COUNTS = ("n_real", "n_fresh", "n_synthetic")
+_OUTSIDE = "n_external"  # a column where samples come from outside
 _REDRAW_EVERY = 0.1
 """Seconds; batches can be a thousand times shorter."""
 _INDENT = 2
@@ -52,10 +54,13 @@ class Console(LineageCallback):
         """The heading, the floor, and the rows of the generations that are finished."""
         self._lineage = lineage
         self._metrics: tuple[str, ...] = ()
+        policy = lineage.config.get("policy")
+        told = (policy.get("init_args") or {}) if isinstance(policy, Mapping) else {}
+        self._counts = (*_COUNTS, *([_OUTSIDE] if told.get(_OUTSIDE) else []))
         self._seconds: list[float] = []
         start = "" if lineage.start == "scratch" else f"start {lineage.start}, "
         say(
-            f"{lineage.name}: policy {lineage.policy}, λ = {lineage.sampling_bias:g}, {start}"
+            f"{lineage.name}: policy {lineage.policy}, λ = {spelled(lineage.sampling_bias)}, {start}"
             f"{lineage.generations} generations, seed {lineage.seed}",
             "bold",
         )
@@ -155,15 +160,15 @@ class Console(LineageCallback):
         facts += ["floor: real samples against other real samples", "arrows: which way is worse"]
         say(", ".join(facts))
         say(self._sections(quantities), "bold")
-        say(self._line("gen", _COUNTS, self._metrics, "seconds"), "bold")
+        say(self._line("gen", self._counts, self._metrics, "seconds"), "bold")
         values = [_number(floor[name]) if name in floor else "" for name in self._metrics]
-        say(self._line("floor", [""] * len(_COUNTS), values, ""), "cyan")
+        say(self._line("floor", [""] * len(self._counts), values, ""), "cyan")
 
     def _sections(self, quantities: Mapping[str, Quantity]) -> str:
         """The section of the columns below, and the way that is worse where it is one."""
         widths = self._widths()
-        line = " " * len("  ".join(" " * width for width in widths[: 1 + len(_COUNTS)]))
-        columns = zip(self._metrics, widths[1 + len(_COUNTS) :], strict=False)
+        line = " " * len("  ".join(" " * width for width in widths[: 1 + len(self._counts)]))
+        columns = zip(self._metrics, widths[1 + len(self._counts) :], strict=False)
         for section, inside in groupby(columns, key=lambda column: quantities[column[0]].section):
             names, room = zip(*inside, strict=True)
             ways = {quantities[name].worse for name in names}
@@ -172,20 +177,22 @@ class Console(LineageCallback):
         return line[_INDENT:].rstrip()
 
     def _row(self, record: GenerationRecord, live: bool = False) -> None:
-        """One generation; other metrics than before get a new head."""
-        if set(record.metrics) != set(self._metrics):
+        """One generation; other metrics than before, or another origin, get a new head."""
+        is_new = record.n_external > 0 and _OUTSIDE not in self._counts
+        self._counts = (*self._counts, *([_OUTSIDE] if is_new else []))
+        if is_new or set(record.metrics) != set(self._metrics):
             self._head(record, record.metrics)
         self._seconds.append(sum(record.seconds.values()))
         line = self._line(
             str(record.generation),
-            [str(getattr(record, name)) for name in _COUNTS],
+            [str(getattr(record, name)) for name in self._counts],
             [_number(record.metrics[name]) for name in self._metrics],
             f"{self._seconds[-1]:.1f}",
         )
         say(f"{line}  {self._left(record.generation)}".rstrip() if live else line)
 
     def _widths(self) -> list[int]:
-        return [max(7, len(name)) for name in ("", *_COUNTS, *self._metrics, "seconds")]
+        return [max(7, len(name)) for name in ("", *self._counts, *self._metrics, "seconds")]
 
     def _line(
         self, generation: str, counts: Sequence[str], values: Sequence[str], seconds: str
@@ -198,7 +205,7 @@ def _outcome(records: Sequence[GenerationRecord]) -> str:
     """What a report would say about this lineage alone, in a sentence."""
     from mad_lightning.verdict.lineages import judge_lineages  # where scipy is imported
 
-    closed = all(record.closed for record in records[1:])
+    closed = is_closed([record.closed for record in records])
     alone = judge_lineages([records], closed=closed, n=records[0].protocol.get("n"))
     return f"{alone.verdict.answer}, {alone.verdict.reason}"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from mad_lightning.files import write_json
 from mad_lightning.lineage.ledger import GenerationRecord
-from mad_lightning.policies import Mix, Part, shard_name
+from mad_lightning.policies import EXTERNAL, Mix, Part, shard_name
 
 __all__ = ["Artifact", "Step", "draw", "steps"]
 
@@ -63,6 +63,7 @@ def steps(lineage: str, records: Sequence[GenerationRecord], t: int, mix: Mix) -
         "settings": record.digests.get("settings"),
         "images": record.images,
         **{name: getattr(record, name) for name in ("n_real", "n_fresh", "n_synthetic")},
+        **({"n_external": record.n_external} if record.n_external else {}),
     }
     generator = _artifact(lineage, f"generator-{t:03d}", "generator", made)
     eaten = [_shard(lineage, records, name) for name in mix.shards]
@@ -79,6 +80,8 @@ def steps(lineage: str, records: Sequence[GenerationRecord], t: int, mix: Mix) -
 def _shard(lineage: str, records: Sequence[GenerationRecord], name: str) -> Artifact:
     t = Part("synthetic", name, 0, 1).generation
     facts: dict[str, Any] = {"shard": name}
+    if name == EXTERNAL:
+        facts["sha256"] = records[-1].digests.get("external")
     if t is not None:
         record = records[t - 1]
         digest = "shard" if name == (record.drawn or shard_name(t)) else "published"

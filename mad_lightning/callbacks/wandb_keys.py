@@ -22,7 +22,8 @@ from typing import Any
 
 from mad_lightning.files import finite
 from mad_lightning.lineage.configuration import settings_digest
-from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.ledger import GenerationRecord, is_closed
+from mad_lightning.schedules import spelled
 
 __all__ = [
     "AXIS",
@@ -57,12 +58,13 @@ def history_row(record: GenerationRecord) -> dict[str, Any]:
         **{metric_key(name, sections[name]): value for name, value in record.metrics.items()},
         **{floor_key(name, sections[name]): value for name, value in record.floor.items()},
         **{f"data/{name}": getattr(record, name) for name in ("n_real", "n_fresh", "n_synthetic")},
+        **({"data/n_external": record.n_external} if record.n_external else {}),
         **{f"seconds/{name}": value for name, value in record.seconds.items()},
     }
 
 
 def settings(
-    config: Mapping[str, Any], policy: str, sampling_bias: float, seed: int | None
+    config: Mapping[str, Any], policy: str, sampling_bias: float | str, seed: int | None
 ) -> dict[str, Any]:
     """How a lineage was made, in short words, as far as its configuration tells."""
     data = _arguments(config.get("data"))
@@ -81,7 +83,7 @@ def settings(
 def arm(
     config: Mapping[str, Any],
     policy: str,
-    sampling_bias: float,
+    sampling_bias: float | str,
     *,
     name: str,
     data: str,
@@ -92,7 +94,7 @@ def arm(
     Args:
         config: Its configuration; without one, the lineage's name stands in, less its seed.
         policy: Token of its loop policy.
-        sampling_bias: λ.
+        sampling_bias: λ, or its schedule.
         name: Name of the lineage.
         data: Digest of its real samples.
         records: Its finished generations, of which a branch has some from its parent.
@@ -102,7 +104,7 @@ def arm(
     digest = sha256(json.dumps([policy, made, data, branched]).encode()).hexdigest()
     fresh = {k: v for k, v in _counts(config).items() if k in ("n_real", "n_fresh")}
     words = [f"{key} {value}" for key, value in fresh.items()]
-    return " ".join([policy, f"λ {sampling_bias:g}", *words, digest[:8]])
+    return " ".join([policy, f"λ {spelled(sampling_bias)}", *words, digest[:8]])
 
 
 def outcome(records: Sequence[GenerationRecord]) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def outcome(records: Sequence[GenerationRecord]) -> dict[str, Any]:
     from mad_lightning.verdict.lineages import judge_lineages
 
     first, last = records[0], records[-1]
-    closed = all(record.closed for record in records[1:])
+    closed = is_closed([record.closed for record in records])
     judgement = judge_lineages([records], closed=closed, n=first.protocol.get("n"))
     verdict = judgement.verdict
     told = {

@@ -167,10 +167,10 @@ def card(lineage: LineageDirectory, record: GenerationRecord, kind: str = "folde
 
 
 def _of(record: GenerationRecord) -> str:
-    total = record.n_real + record.n_fresh + record.n_synthetic
-    counts = {"real": record.n_real, "fresh real": record.n_fresh, "synthetic": record.n_synthetic}
+    made = {"synthetic": record.n_synthetic, "external synthetic": record.n_external}
+    counts = {"real": record.n_real, "fresh real": record.n_fresh, **made}
     told = " + ".join(f"{n} {what}" for what, n in counts.items() if n)
-    return f"{told} samples ({record.n_synthetic / total:.0%} synthetic)"
+    return f"{told} samples ({sum(made.values()) / sum(counts.values()):.0%} synthetic)"
 
 
 def _ancestry(record: GenerationRecord) -> list[str]:

@@ -15,7 +15,8 @@ Groups of options:
   --seed_everything N   the lineage's seed
   --sampling_bias λ     bias of every synthetic sample, in (0, 1]; 1 is unbiased
   --lineage.*           name, root directory, number of generations
-  --policy.*            the loop: FullySynthetic, SyntheticAugmentation, FreshData; counts
+  --policy.*            the loop: FullySynthetic, SyntheticAugmentation, FreshData, Combined,
+                        AccumulateSubsample; counts
   --data.*              real data by name (--data.source Digits), reference, batches
   --generator.*         the family: Diffusion, Gaussian, Glow, Mixture, StyleGAN2, WGAN
   --evaluator.*         feature extractor and metrics
@@ -138,7 +139,10 @@ class LineageCLI(LightningCLI):
         """Declares the groups of options."""
         parser.add_class_arguments(LineageSettings, "lineage")
         parser.add_argument(
-            "--sampling_bias", type=float, default=1.0, help="λ in (0, 1]; 1 is unbiased."
+            "--sampling_bias",
+            type=float | str,
+            default=1.0,
+            help="λ in (0, 1], or a schedule of it in t; 1 is unbiased.",
         )
         parser.add_subclass_arguments(LoopPolicy, "policy", required=True)
         parser.add_lightning_class_args(GenerationDataModule, "data")

@@ -69,7 +69,7 @@ def rebuild(lineage: LineageDirectory) -> None:
         len(records),
         config.get("seed_everything", 0),
         first.policy,
-        first.sampling_bias,
+        bias if isinstance(bias := config.get("sampling_bias"), str) else first.sampling_bias,
         first.floor,
         first.protocol,
         first.quantities,

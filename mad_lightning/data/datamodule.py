@@ -5,6 +5,10 @@ resident or memory-mapped, as bytes; a batch is a gather. The order of the sampl
 permutations, one a pass, addressed by (lineage seed, generation, pass): where a batch lies in the
 stream is arithmetic, so resuming at an epoch needs no stored position, and budgets are counted in
 images seen whatever the number of devices.
+
+Where samples have weights, a pass of n places meets each as often as its weight asks for: n w / W
+times on average, and never more than one off that (systematic sampling, Madow and Madow, 1944).
+With equal weights that is each sample once, which is the permutation.
 """
 
 from __future__ import annotations
@@ -21,15 +25,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from mad_lightning.data.external import read_external
 from mad_lightning.data.laws import LawSource
 from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
 from mad_lightning.data.sources import Source
 from mad_lightning.identity import Described
-from mad_lightning.policies import Mix, Part
-from mad_lightning.refusal import check_memory, check_within
+from mad_lightning.policies import EXTERNAL, Mix, Part
+from mad_lightning.refusal import Refused, at, check_memory, check_within
 from mad_lightning.samples import Batches, Parts, Samples
-from mad_lightning.seeds import permutation
+from mad_lightning.seeds import permutation, sample_seeds, uniform
 
 __all__ = ["GenerationDataModule", "MixLoader"]
 
@@ -70,6 +75,9 @@ class MixLoader:
             estimate in closed form. (Gradient families need equal batches on all processes.)
         at_once: Batches of a training step. More than one come as
             :class:`~mad_lightning.samples.Batches`, as far as an epoch has them.
+        weights: How often each sample is to be seen, beside others (N,), float64; None: alike.
+        weighs: Whether batches carry the weights, each sample once a pass, for families that weigh
+            samples themselves.
     """
 
     def __init__(
@@ -83,6 +91,8 @@ class MixLoader:
         epoch: Callable[[], int] = lambda: 0,
         exact: bool = False,
         at_once: int = 1,
+        weights: Tensor | None = None,
+        weighs: bool = False,
     ) -> None:
         self.parts = _joined(parts)
         self.samples = Parts(self.parts)
@@ -95,6 +105,8 @@ class MixLoader:
         self.address, self.rank, self.world_size, self.epoch = address, rank, world_size, epoch
         self._lap = -1
         self._order = torch.empty(0, dtype=torch.int64)
+        self._weights = weights.float() if weighs and weights is not None else None
+        self._ends = None if weighs or weights is None else weights.cumsum(0)
 
     def __len__(self) -> int:
         return math.ceil(self.images / (self.batch_size * self.at_once))
@@ -102,8 +114,17 @@ class MixLoader:
     def order(self, lap: int) -> Tensor:
         """The permutation of one pass; the last one made is kept."""
         if self._lap != lap:
-            self._lap, self._order = lap, permutation(self.n, *self.address, lap)
+            order = permutation(self.n, *self.address, lap)
+            if self._ends is not None:
+                order = self._met(self._ends, lap)[order]
+            self._lap, self._order = lap, order
         return self._order
+
+    def _met(self, ends: Tensor, lap: int) -> Tensor:
+        """The samples (N,) that one pass meets, as often as their weights ask for, in order."""
+        shift = uniform(sample_seeds(lap, 1, *self.address, "weights"), 1).squeeze()
+        at = torch.arange(self.n) + shift
+        return torch.searchsorted(ends * (self.n / ends[-1]), at, right=True).clamp(max=self.n - 1)
 
     def indices(self, start: int, stop: int) -> Tensor:
         """Places start .. stop-1 of the endless stream of permutations."""
@@ -115,7 +136,10 @@ class MixLoader:
 
     def gather(self, index: Tensor) -> Samples:
         """Samples by their place in the concatenated parts, of which it touches those it needs."""
-        return self.samples[index]
+        samples = self.samples[index]
+        if self._weights is not None:
+            samples.weights = self._weights[index]
+        return samples
 
     def __iter__(self) -> Iterator[Samples]:
         begin, end = (epoch * self.images for epoch in (self.epoch(), self.epoch() + 1))
@@ -130,8 +154,38 @@ class MixLoader:
             samples = self.gather(index)
             if self.at_once > 1:
                 first = start // self.batch_size
-                samples = Batches(samples.values, samples.labels, size, first)
+                samples = Batches(**samples.tensors(), size=size, first=first)
             yield samples
+
+
+def _choice(part: Part, t: int, seed: int) -> Tensor:
+    """Which samples of its run a part takes (count,), in order, by the generation's address."""
+    assert part.among is not None
+    address = (seed, t, "choice", part.shard or part.origin, part.start)
+    return permutation(part.among, *address)[: part.count].sort().values
+
+
+def _places_outside(samples: Samples, seed: int) -> Tensor:
+    """The order (N,) in which a lineage takes samples from outside: folders lie class by class."""
+    return permutation(len(samples), seed, "external")
+
+
+def _weights(parts: Sequence[Part], samples: Sequence[Samples]) -> Tensor | None:
+    """Weights (N,), float64, of all samples of a mix; None if they are all alike.
+
+    Raises:
+        Refused: If some are no weights, or all are 0.
+    """
+    if all(one.weights is None for one in samples) and len({part.weight for part in parts}) < 2:
+        return None
+    own = [torch.ones(len(one)) if one.weights is None else one.weights for one in samples]
+    together = [part.weight * each.double() for part, each in zip(parts, own, strict=True)]
+    weights = torch.cat(together)
+    if not bool((weights.isfinite() & (weights >= 0.0)).all()) or not bool(weights.sum() > 0.0):
+        names = ", ".join(sorted({part.shard for part in parts if part.shard is not None}))
+        problem = f"samples of {names} have weights that are negative, not finite, or all 0"
+        raise Refused("", problem, "let what wrote them give numbers from 0 on, some above it")
+    return None if bool((weights == weights[0]).all()) else weights
 
 
 class _TrainingSet(NamedTuple):
@@ -140,6 +194,8 @@ class _TrainingSet(NamedTuple):
     parts: tuple[Samples, ...]
     address: tuple[int | str, ...]
     exact: bool
+    weights: Tensor | None = None
+    weighs: bool = False
 
 
 class GenerationDataModule(Described, L.LightningDataModule):
@@ -161,6 +217,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
             say together holds for more than one reference.
         cache: Directory for decoded data sets, classifiers and reference features; lineages on
             the same data share it.
+        external: Samples that somebody else's generator drew, of the kind that real ones are;
+            policies take ``n_external`` of them.
     """
 
     def __init__(
@@ -171,6 +229,7 @@ class GenerationDataModule(Described, L.LightningDataModule):
         n_reference: int = 1000,
         split_seed: int | None = 0,
         cache: str = "runs/cache",
+        external: Source | None = None,
     ) -> None:
         super().__init__()
         check_within("[1, inf)", "e.g. 64", batch_size=batch_size)
@@ -182,6 +241,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
         self.n_reference = n_reference
         self.split_seed = split_seed
         self.cache = Path(cache)
+        self.external = external
+        self._external: Samples | None = None
         self._real: dict[int, RealData] = {}
         self._fed: _TrainingSet | None = None
 
@@ -199,8 +260,31 @@ class GenerationDataModule(Described, L.LightningDataModule):
             self._real[seed] = real
         return self._real[seed]
 
+    def outside(self, seed: int) -> Samples:
+        """What somebody else's generator drew, all of it, in its own order; loaded once and kept.
+
+        Raises:
+            Refused: If nothing is given, or it is not there, or no samples as the real ones.
+        """
+        if self.external is None:
+            problem = "there is none, and the policy takes samples from outside"
+            remedy = "name a folder, an archive or an array, e.g. Images; or take `n_external: 0`"
+            raise Refused("external", problem, remedy)
+        if self._external is None:
+            real = self.real(seed)
+            with at("external"):
+                self._external = read_external(
+                    self.external, self.cache, real.spec, real.class_names
+                )
+        return self._external
+
     def feed(
-        self, mix: Mix, seed: int, shards: Mapping[str, Shard] = {}, exact: bool = False
+        self,
+        mix: Mix,
+        seed: int,
+        shards: Mapping[str, Shard] = {},
+        exact: bool = False,
+        weighs: bool = False,
     ) -> GenerationDataModule:
         """Another data module that trains on a mix; this one stays as it is.
 
@@ -209,25 +293,36 @@ class GenerationDataModule(Described, L.LightningDataModule):
             seed: The lineage's seed.
             shards: Shards by name.
             exact: Whether an epoch is one exact pass (families with a closed form).
+            weighs: Whether the family weighs samples itself; else one of twice the weight is met
+                twice as often.
 
         Raises:
             OSError: If a shard is too small for the mix, or damaged.
+            Refused: If weights are none, as a treatment may have written them.
         """
-        parts = tuple(self._part(part, seed, shards) for part in mix.parts)
+        parts = tuple(self._part(part, mix.generation, seed, shards) for part in mix.parts)
         fed = copy(self)
-        fed._fed = _TrainingSet(parts, (seed, mix.generation, "order"), exact)
+        address, weights = (seed, mix.generation, "order"), _weights(mix.parts, parts)
+        fed._fed = _TrainingSet(parts, address, exact, weights, weighs and exact)
         return fed
 
-    def _part(self, part: Part, seed: int, shards: Mapping[str, Shard]) -> Samples:
+    def _part(self, part: Part, t: int, seed: int, shards: Mapping[str, Shard]) -> Samples:
+        n = part.stop - part.start
         if part.shard is None:
-            samples = self.real(seed).read(part.start, part.count)
+            samples = self.real(seed).read(part.start, n)
+        elif part.shard == EXTERNAL:
+            samples = shards[part.shard].samples
+            samples = Parts([samples], _places_outside(samples, seed)[part.start : part.stop])
         else:
             samples = shards[part.shard].samples
-            if part.start or part.count < len(samples):  # there may be hundreds, most of them whole
+            if part.start or n < len(samples):  # there may be hundreds, most of them whole
                 samples = samples[part.start : part.stop]
-        if len(samples) != part.count:
+        if len(samples) != n:
             raise OSError(f"{part} holds only {len(samples)} samples")
-        return samples
+        if part.among is None:
+            return samples
+        chosen = _choice(part, t, seed)
+        return Parts([samples], chosen) if samples.weights is None else samples[chosen]
 
     def _pool(self, exact: bool) -> _TrainingSet:
         """What it trains on by itself."""
@@ -241,14 +336,31 @@ class GenerationDataModule(Described, L.LightningDataModule):
 
     def labels(self, mix: Mix, seed: int, shards: Mapping[str, Shard] = {}) -> Tensor | None:
         """Classes (N,) of all samples of a mix; None where some have none. Reads no values."""
-        labels = [
-            self.real(seed).labels(part.start, part.count)
-            if part.shard is None
-            else shards[part.shard].samples[part.start : part.stop].labels
-            for part in mix.parts
-        ]
+
+        def of(part: Part) -> Tensor | None:
+            if part.shard is None:
+                labels = self.real(seed).labels(part.start, part.stop - part.start)
+            else:
+                samples = shards[part.shard].samples
+                places: slice | Tensor = slice(part.start, part.stop)
+                if part.shard == EXTERNAL:
+                    places = _places_outside(samples, seed)[places]
+                labels = None if samples.labels is None else samples.labels[places]
+            if labels is None or part.among is None:
+                return labels
+            return labels[_choice(part, mix.generation, seed)]
+
+        labels = list(map(of, mix.parts))
         known = [some for some in labels if some is not None]
         return torch.cat(known) if len(known) == len(labels) else None
+
+    def weights(self, mix: Mix, seed: int, shards: Mapping[str, Shard] = {}) -> Tensor | None:
+        """Weights (N,), float64, of all samples of a mix; None if they are all alike."""
+        is_plain = len({part.weight for part in mix.parts}) < 2
+        if is_plain and all(shards[name].samples.weights is None for name in mix.shards):
+            return None
+        parts = [self._part(part, mix.generation, seed, shards) for part in mix.parts]
+        return _weights(mix.parts, parts)
 
     def loader(
         self,
@@ -269,6 +381,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
             epoch,
             fed.exact,
             at_once,
+            fed.weights,
+            fed.weighs,
         )
 
     def train_dataloader(self) -> MixLoader:

@@ -75,15 +75,20 @@ def save_samples(path: Path, samples: Samples, lasting: bool = True) -> str:
     Raises:
         OSError: If it cannot be written.
     """
-    one, labels = samples[:0].values, samples.labels
-    tensors = {"values": (one.dtype, (len(samples), *one.shape[1:]))}
-    if labels is not None:  # first, as safetensors puts wider numbers first
-        tensors = {"labels": (labels.dtype, (len(labels),)), **tensors}
+    one = samples[:0].values
+    kinds = {"values": (one.dtype, (len(samples), *one.shape[1:]))}
+    beside = {"labels": samples.labels, "weights": samples.weights}
+    kinds |= {k: (x.dtype, tuple(x.shape)) for k, x in beside.items() if x is not None}
+    # As safetensors does: wider numbers first, then by name.
+    order = sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name))
+    digest = ""
     with appearing(path, lasting) as temporary, temporary.open("wb") as file:
-        file.write(opening(tensors))
-        if labels is not None:
-            file.write(labels.detach().cpu().contiguous().numpy().data)
-        digest = samples.digest(hand_on=file.write)
+        file.write(opening({name: kinds[name] for name in order}))
+        for name in order:
+            if name == "values":
+                digest = samples.digest(hand_on=file.write)
+            elif (tensor := beside[name]) is not None:
+                file.write(tensor.detach().cpu().contiguous().numpy().data)
         file.flush()
     return digest
 
@@ -236,7 +241,7 @@ class Shard:
         if self.is_evicted:
             raise FileNotFoundError(f"{self.values_file} was evicted")
         tensors, metadata = load_tensors(self.values_file)
-        if not metadata and {"values"} <= tensors.keys() <= {"values", "labels"}:
+        if not metadata and {"values"} <= tensors.keys() <= {"values", "labels", "weights"}:
             samples = Samples(**tensors)
             if samples.digest() == manifest.sha256:
                 return samples
@@ -288,6 +293,7 @@ class Shard:
 
         Args:
             samples: All of them; :class:`~mad_lightning.samples.Parts` are written part by part.
+                Weights, if they have some, are stored beside the values.
             manifest: Where they come from; count and digest are filled in.
             lasting: Whether to wait until both would survive a power cut.
         """

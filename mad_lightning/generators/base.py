@@ -53,6 +53,10 @@ class Generator(Described, L.LightningModule, ABC):
 
     spec: SampleSpec
 
+    weighs: bool = False
+    """Whether it weighs samples itself, by ``batch.weights``, where an epoch is one exact pass. To
+    all others, samples of twice the weight are shown twice as often."""
+
     exact_pass: bool = False
     """Whether an epoch must be one exact pass over the mix (families with a closed form)."""
 

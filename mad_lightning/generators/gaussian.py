@@ -4,6 +4,9 @@ Trained by taking moments, :math:`\mu_t` and :math:`\Sigma_t` (Alemohammad et al
 3.1), in one pass, whatever the number of batches and processes: partial moments merge exactly
 (Chan et al., 1983). Sampled from :math:`\mathcal N(\mu_t, \lambda\Sigma_t)`. Even this family,
 with no optimiser to blame, goes MAD.
+
+Samples that have weights are weighed in the moments. They count as :math:`(\sum w)^2 / \sum w^2`
+samples do (Kish, 1965), and so the unbiased covariance stays unbiased.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class Gaussian(ClosedForm):
         torch.Size([5, 2])
     """
 
-    is_one_pass = needs_float64 = True
+    is_one_pass = needs_float64 = weighs = True
 
     n: Tensor
     mean: Tensor
@@ -67,6 +70,7 @@ class Gaussian(ClosedForm):
         dim = math.prod(spec.shape)
         what = f"covariances of {groups:,} Gaussians in {dim:,} dimensions"
         check_memory("", 8.0 * groups * dim**2, what, "take smaller samples, or another family")
+        self._squares = torch.zeros(groups).double()  # sums of squared weights
         self.register_buffer("n", torch.zeros(groups).double())
         self.register_buffer("mean", torch.zeros(groups, dim).double())
         self.register_buffer("scatter", torch.zeros(groups, dim, dim).double())
@@ -92,6 +96,7 @@ class Gaussian(ClosedForm):
     def on_train_epoch_start(self) -> None:
         """Every epoch estimates anew."""
         self._factors.clear()
+        self._squares = torch.zeros_like(self.n)
         for moment in (self.n, self.mean, self.scatter):
             moment.zero_()
 
@@ -106,9 +111,24 @@ class Gaussian(ClosedForm):
         if len(self.n) > 1 and batch.labels is not None:
             groups = {k: x[batch.labels == k] for k in batch.labels.unique().tolist()}
         for k, rows in groups.items():
+            if batch.weights is not None:
+                weights = batch.weights if len(groups) < 2 else batch.weights[batch.labels == k]
+                self._weigh(k, rows, weights.double())
+                continue
             mean = rows.mean(dim=0)
             centred = rows.sub_(mean)
+            self._squares[k] += len(rows)
             self._merge(k, float(len(rows)), mean, centred.T @ centred)
+
+    def _weigh(self, k: int, rows: Tensor, weights: Tensor) -> None:
+        """Adds rows (N, D) that count by weights (N,) to the moments of group k."""
+        total = weights.sum()
+        if total == 0.0:
+            return
+        mean = weights @ rows / total
+        centred = rows.sub_(mean)
+        self._squares[k] += weights.square().sum()
+        self._merge(k, total, mean, centred.T @ (centred * weights[:, None]))
 
     def _merge(self, k: int, n: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
         """Adds partial moments to those of group k (Chan et al., 1983, equation 2.1)."""
@@ -120,18 +140,26 @@ class Gaussian(ClosedForm):
         self.n[k] = total
 
     def on_train_epoch_end(self) -> None:
-        """Merges the moments of all processes, in the order of their ranks."""
+        """Merges the moments of all processes, in the order of their ranks.
+
+        Weights are brought to a scale on which their sum is that of their squares.
+        """
         team = Team.of()
-        if team.size == 1:
-            return
-        moments = (self.n, self.mean, self.scatter)
-        gathered = [team.gathered(moment) for moment in moments]
-        for moment in moments:
-            moment.zero_()
-        for n, mean, scatter in zip(*gathered, strict=True):
-            for k in range(len(n)):
-                if n[k] > 0:
-                    self._merge(k, n[k], mean[k], scatter[k])
+        if team.size > 1:
+            moments = (self.n, self.mean, self.scatter)
+            gathered = [team.gathered(moment) for moment in moments]
+            self._squares = sum(team.gathered(self._squares))
+            for moment in moments:
+                moment.zero_()
+            for n, mean, scatter in zip(*gathered, strict=True):
+                for k in range(len(n)):
+                    if n[k] > 0:
+                        self._merge(k, n[k], mean[k], scatter[k])
+        scale = self.n / self._squares
+        for k in (self._squares > 0.0).nonzero().flatten().tolist():
+            if scale[k] != 1.0:
+                self.n[k] *= scale[k]
+                self.scatter[k] *= scale[k]
 
     def covariance(self) -> Tensor:
         """Covariances with shape (K, D, D), float64."""

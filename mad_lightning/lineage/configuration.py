@@ -24,7 +24,8 @@ _MAY_CHANGE = (
     "lineage.threads",
     "callbacks",
     "data.cache",
-    "data.source",  # known by the content of its samples
+    "data.external",  # known by the content of its samples
+    "data.source",  # likewise
     "evaluator.n_errors",  # no value depends on it
     "evaluator.extractor.init_args.download",
     "evaluator.extractor.init_args.weights_path",  # the protocol has a digest of the weights

@@ -187,7 +187,7 @@ class LineageDirectory(Places):
         with suppress(Damaged):
             if self.mix(mix.generation) == mix:
                 return
-        parts = [vars(part) for part in mix.parts]  # there may be thousands: no deep copies
+        parts = [part.facts for part in mix.parts]
         kept = {"generation": mix.generation, "parts": parts}
         write_json(self.mix_file(mix.generation), kept, lasting=False)
 

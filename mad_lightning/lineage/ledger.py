@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +21,15 @@ from mad_lightning.files import as_json, with_nan
 from mad_lightning.lineage.quantities import UNKNOWN, MeasurementError, Quantity, quantities_of
 from mad_lightning.refusal import Refused
 
-__all__ = ["GenerationRecord", "Ledger", "Start", "meanings", "now", "values_digest"]
+__all__ = [
+    "GenerationRecord",
+    "Ledger",
+    "Start",
+    "is_closed",
+    "meanings",
+    "now",
+    "values_digest",
+]
 
 Start = Literal["scratch", "base", "previous"]
 
@@ -52,6 +60,7 @@ class GenerationRecord:
         n_real: Samples of the fixed real set in its training mix.
         n_fresh: Real samples used for the first time.
         n_synthetic: Samples of earlier generators.
+        n_external: Samples of somebody else's generator.
         sampling_bias: λ that its own shard was drawn with.
         metrics: Measured values by name; each name states its extractor where it matters.
         errors: How far each value may lie from what other samples of this generator, and another
@@ -67,7 +76,8 @@ class GenerationRecord:
         seconds: Wall seconds by phase.
         digests: SHA-256 by artefact (``generator``, ``shard``, ``metrics``), and of what made them:
             ``data`` (the real samples), ``settings`` (what of the configuration decides numbers,
-            without the seed), ``base`` (the weights that training starts from, if it is told any).
+            without the seed), ``base`` (the weights that training starts from, if it is told any),
+            ``external`` (somebody else's samples, if it takes any).
         seed: The lineage's seed; None in ledgers that were begun before ledgers told.
         changed: What changed before it that no number depends on: devices, where the data lie, who
             watches. Lines ``key: old -> new``.
@@ -112,6 +122,7 @@ class GenerationRecord:
     environment: dict[str, str] = field(default_factory=dict)
     branched_from: dict[str, str] | None = None
     time: str = field(default_factory=now, compare=False)
+    n_external: int = 0
 
     def __post_init__(self) -> None:
         """Names that the record does not explain are read as this package's own metrics."""
@@ -120,7 +131,10 @@ class GenerationRecord:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing real came in, neither as data nor in weights, as far as it tells."""
+        """Whether nothing real came in, neither as data nor in weights, as far as it tells.
+
+        What comes from outside is no real data, whoever drew it.
+        """
         own = self.n_synthetic if self.ages is None else sum(self.ages.values())
         total = self.n_real + self.n_fresh + self.n_synthetic
         return self.start == "scratch" and own == total
@@ -172,6 +186,18 @@ def meanings(records: Iterable[GenerationRecord]) -> dict[str, Quantity]:
             if stated.get(name, UNKNOWN) == UNKNOWN:
                 stated[name] = record.quantities[name]
     return stated
+
+
+def is_closed(closed: Sequence[bool]) -> bool:
+    """Whether nothing real comes into a lineage any more that could pull it back.
+
+    A share of real data that vanishes leaves a closed loop behind: what counts is the later half of
+    the lineage, without generation 1, where growth is judged.
+
+    Args:
+        closed: Of each generation, from the first on, whether nothing real came in.
+    """
+    return all(closed[max(1, len(closed) // 2) :])
 
 
 class Ledger:

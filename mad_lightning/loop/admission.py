@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
 from mad_lightning.loop.machine import memory, nearest, sample_bytes, weight_bytes
 from mad_lightning.loop.measuring import Measuring
+from mad_lightning.loop.outside import check_outside
 from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.sampling import Sampling
@@ -37,7 +38,7 @@ from mad_lightning.loop.trainers import Trainers
 from mad_lightning.magnitudes import size
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
-from mad_lightning.refusal import Diverged, Refused, at, check_sampling_bias
+from mad_lightning.refusal import Diverged, Refused, at
 from mad_lightning.samples import SampleSpec
 
 __all__ = ["Candidate", "admit"]
@@ -52,7 +53,7 @@ class Candidate(Protocol):
     settings: LineageSettings
     policy: LoopPolicy
     treatment: str
-    sampling_bias: float
+    bias: Callable[[int], float]
     seed: int
     data: GenerationDataModule
     evaluator: Evaluator
@@ -88,7 +89,7 @@ def admit(meta: Candidate) -> bool:
     Raises:
         Refused: With the field, what is wrong with it, and the remedy.
     """
-    check_sampling_bias(meta.sampling_bias)
+    biases = {meta.bias(t) for t in _all(meta)}
     with at("trainer"):
         meta.trainers.check()
     check_places(meta)
@@ -103,9 +104,10 @@ def admit(meta: Candidate) -> bool:
     check_memory(meta, meta.real.spec)
     check_begun(meta)
     check_pool(meta)
+    check_outside(meta.policy, meta.settings.generations, meta.data, meta.seed, meta.lineage)
     check_counts(meta)
     meta.observers.check(meta.evaluator.quantities())
-    generator = check_generator(meta)
+    generator = check_generator(meta, biases)
     check_epochs(meta, generator)
     check_stopping(meta)
     check_disk(meta, generator)
@@ -130,7 +132,7 @@ def check_begun(meta: Candidate) -> None:
         now = {
             "policy": meta.policy.token,
             **meta.policy.summary(t),
-            "sampling_bias": meta.sampling_bias,
+            "sampling_bias": meta.bias(t),
             "start": meta.settings.start,
             "seed": meta.seed,
         }
@@ -327,10 +329,11 @@ def check_counts(meta: Candidate) -> None:
         ) from None
 
 
-def check_generator(meta: Candidate) -> Generator:
+def check_generator(meta: Candidate, biases: Collection[float]) -> Generator:
     """The family must fit the data, λ, the Trainer's flags and the weights to start from."""
     generator = meta.fresh_generator(1)
-    generator.check_bias(meta.sampling_bias)
+    for sampling_bias in sorted(biases):
+        generator.check_bias(sampling_bias)
     with at("trainer"):
         generator.check_precision(meta.trainers.precision)
         generator.check_device(meta.trainers.kind, meta.trainers.precision)
@@ -340,7 +343,7 @@ def check_generator(meta: Candidate) -> Generator:
         generator.check_training(counts, meta.data.batch_size // meta.trainers.world_size)
     if not generator.automatic_optimization:
         check_steps_by_hand(meta, generator)
-    check_draw(generator, meta.sampling_bias)
+    check_draw(generator, meta.bias(1))
     family, settings = type(generator).__name__, meta.settings
     if generator.is_alone and meta.trainers.world_size > 1:
         raise Refused(
@@ -427,13 +430,14 @@ def check_places(meta: Candidate) -> None:
 def check_memory(meta: Candidate, spec: SampleSpec) -> None:
     """What must be in memory at once must find room there."""
     policy, data = meta.policy, meta.data
-    first, later = policy.mix(1), policy.mix(2)
+    first, *later = map(policy.mix, (1, 2, meta.settings.generations))
+    most_real = max(mix.n_real + mix.n_fresh for mix in later)
     sample, most = sample_bytes(spec), memory()
     for field, count in (
         ("data.n_reference", data.n_reference),
         ("data.batch_size", data.batch_size),
         (_of(policy, "n_initial"), first.n_real + first.n_fresh),
-        (_of(policy, policy.pool_field), later.n_real + later.n_fresh),
+        (_of(policy, policy.pool_field), most_real),
         (_of(policy, "n_synthetic"), max(map(policy.n_draw, _all(meta)))),
         ("evaluator.n_drawn", meta.evaluator.n_measured(data.n_reference)),
     ):

@@ -23,7 +23,22 @@ from mad_lightning.data.real import in_shares
 from mad_lightning.samples import SeedBlock
 from mad_lightning.seeds import sample_seeds
 
-__all__ = ["in_turn", "one_round", "seed_block"]
+__all__ = ["counted", "in_turn", "one_round", "seed_block"]
+
+
+def counted(labels: Tensor, weights: Tensor | None, k: int) -> Tensor:
+    """How often training meets each class (K,), int64, in as many samples as there are.
+
+    Args:
+        labels: Classes (N,) of what is trained on.
+        weights: How often each sample is met, beside others (N,); None: alike.
+        k: How many classes there are.
+    """
+    if weights is None:
+        return labels.bincount(minlength=k)
+    met = labels.bincount(weights, minlength=k)
+    whole = (met * (len(labels) / met.sum())).round().long()
+    return torch.where(met > 0.0, whole.clamp(min=1), 0)
 
 
 def one_round(counts: Tensor) -> Tensor:

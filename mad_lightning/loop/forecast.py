@@ -30,7 +30,8 @@ class Forecast:
     Attributes:
         name: The lineage.
         finished: Generations that stand.
-        mixes: Of each generation that comes: its number, real, fresh and synthetic samples.
+        mixes: Of each generation that comes: its number, real, fresh, synthetic and external
+            samples.
         trained: Images (or vectors) that it is trained on, counted as often as they are seen.
         drawn: Samples that it draws.
         samples_bytes: What of them is on disk at once, at most.
@@ -40,7 +41,7 @@ class Forecast:
 
     name: str
     finished: int
-    mixes: list[tuple[int, int, int, int]]
+    mixes: list[tuple[int, int, int, int, int]]
     trained: list[int]
     drawn: list[int]
     samples_bytes: int
@@ -48,19 +49,21 @@ class Forecast:
     seconds: float | None
 
     def __str__(self) -> str:
+        from_outside = any(mix[-1] for mix in self.mixes)
         head = f"{'generation':>10} {'real':>9} {'fresh':>9} {'synthetic':>10}"
+        head += f" {'external':>9}" if from_outside else ""
         lines = [
             f"{self.name}: {len(self.mixes)} generations to come, {self.finished} finished",
             f"{head} {'trained on':>12} {'drawn':>9}",
         ]
         rows = zip(self.mixes, self.trained, self.drawn, strict=True)
-        for place, ((t, real, fresh, synthetic), trained, drawn) in enumerate(rows):
+        for place, ((t, real, fresh, synthetic, external), trained, drawn) in enumerate(rows):
             if 10 <= place < len(self.mixes) - 1:
                 lines += [f"{'...':>10}"] if place == 10 else []
                 continue
-            lines.append(
-                f"{t:>10} {real:>9,} {fresh:>9,} {synthetic:>10,} {trained:>12,} {drawn:>9,}"
-            )
+            counts = f"{t:>10} {real:>9,} {fresh:>9,} {synthetic:>10,}"
+            counts += f" {external:>9,}" if from_outside else ""
+            lines.append(f"{counts} {trained:>12,} {drawn:>9,}")
         time = "known after generation 1"
         if self.seconds is not None:
             time = f"about {duration(self.seconds)}, as the same settings took before"
@@ -86,7 +89,10 @@ def forecast(meta: MetaTrainer) -> Forecast:
     return Forecast(
         meta.lineage.name,
         finished,
-        [(mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic) for mix in mixes],
+        [
+            (mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic, mix.n_external)
+            for mix in mixes
+        ],
         [_trained(meta, generator, len(mix)) for mix in mixes],
         drawn,
         meta.retention.most(sizes.__getitem__, coming.start) * sample_bytes(generator.spec),

@@ -52,6 +52,7 @@ from mad_lightning.loop.inside import (
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.mending import Mending
 from mad_lightning.loop.one_pass import OnePass
+from mad_lightning.loop.outside import bring
 from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.sampling import Sampling
 from mad_lightning.loop.store import Store
@@ -61,6 +62,7 @@ from mad_lightning.policies import LoopPolicy, Mix, shard_name
 from mad_lightning.precision import keeping_kinds
 from mad_lightning.processes import from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
+from mad_lightning.schedules import bias_schedule
 from mad_lightning.seeds import reseed
 
 __all__ = ["MetaTrainer"]
@@ -78,7 +80,7 @@ class MetaTrainer:
         evaluator: Measures shards.
         build_generator: Makes a fresh, unbuilt generator; called once a generation.
         build_trainer_arguments: Makes fresh arguments for Lightning's Trainer, callbacks included.
-        sampling_bias: λ in (0, 1] of every shard.
+        sampling_bias: λ in (0, 1] of every shard, or a schedule: ``"max(0.5, 1 - 0.1*t)"``.
         callbacks: Observers.
         seed: The lineage's seed.
         config: The resolved configuration as plain values, kept beside the lineage; None: what
@@ -96,12 +98,13 @@ class MetaTrainer:
         evaluator: Evaluator,
         build_generator: Callable[[], Generator],
         build_trainer_arguments: Callable[[], Mapping[str, Any]] = dict,
-        sampling_bias: float = 1.0,
+        sampling_bias: float | str = 1.0,
         callbacks: Sequence[LineageCallback] = (),
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings, self.policy, self.sampling_bias = settings, policy, sampling_bias
+        self.settings, self.policy = settings, policy.seeded(seed)
+        self.sampling_bias, self.bias = sampling_bias, bias_schedule(sampling_bias)
         self.data, self.evaluator, self.seed = data, evaluator, seed
         self.build_generator = build_generator
         self._config = config
@@ -111,7 +114,7 @@ class MetaTrainer:
         self.store = Store(self.lineage)
         self.measuring = Measuring(
             evaluator,
-            policy,
+            self.policy,
             data,
             seed,
             self.store,
@@ -124,7 +127,7 @@ class MetaTrainer:
             settings,
             data,
             seed,
-            sampling_bias,
+            self.bias,
             self.store,
             self.trainers,
             self.observers,
@@ -132,7 +135,7 @@ class MetaTrainer:
             self.measuring.n_drawn,
             self.mending.mend,
         )
-        self.retention = Retention(settings.keep, policy, settings.generations, self.store)
+        self.retention = Retention(settings.keep, self.policy, settings.generations, self.store)
         self.changes: list[str] = []  # since the last generation, and the ledger does not know yet
 
     # the loop
@@ -192,7 +195,8 @@ class MetaTrainer:
             load_weights(generator, awaited(final))
             return generator
         with on_first(self.lineage.timed(t, "train")) as tick:
-            data = self.data.feed(mix, self.seed, self.store, exact=generator.exact_pass)
+            kinds = {"exact": generator.exact_pass, "weighs": generator.weighs}
+            data = self.data.feed(mix, self.seed, self.store, **kinds)
             trainer = self.trainer(t, generator, made_of, resumes, tick)
             if not resumes:
                 if is_first():
@@ -239,7 +243,8 @@ class MetaTrainer:
             n_real=mix.n_real,
             n_fresh=mix.n_fresh,
             n_synthetic=mix.n_synthetic,
-            sampling_bias=self.sampling_bias,
+            n_external=mix.n_external,
+            sampling_bias=self.bias(t),
             metrics=with_nan(measured["values"]),
             errors={k: MeasurementError(*v) for k, v in measured.get("errors", {}).items()},
             floor=with_nan(measured["floor"]),
@@ -281,6 +286,8 @@ class MetaTrainer:
         }
         if published is not drawn:
             digests["published"] = published.manifest.sha256
+        if self.outside:
+            digests["external"] = self.outside
         return digests if self.base is None else {**digests, "base": self.base}
 
     # what they are made of
@@ -290,6 +297,7 @@ class MetaTrainer:
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         check_shared({"lineage.root": self.lineage.path, "data.cache": self.data.cache})
+        _ = self.outside
         if from_first(self.is_unfinished):
             self.measuring.prepare()
             self.measuring.check_protocol()
@@ -377,6 +385,12 @@ class MetaTrainer:
         """Pool and reference."""
         return self.data.real(self.seed)
 
+    @cached_property
+    def outside(self) -> str:
+        """Digest of somebody else's samples, which are brought here if the policy takes some."""
+        is_taken = self.policy.n_foreign(self.settings.generations)
+        return bring(self.data, self.seed, self.store) if is_taken else ""
+
     def published_mix(self, t: int) -> Mix:
         """What the policy prescribes for generation ``t``, as a treatment publishes it."""
         return self.policy.mix(t).treated(self.treatment)
@@ -400,7 +414,7 @@ class MetaTrainer:
             self.seed,
             self.real.digest,
             self.real.content,
-            {"generation": mix.generation, "parts": tuple(map(vars, mix.parts))},  # may be many
+            {"generation": mix.generation, "parts": tuple(part.facts for part in mix.parts)},
             [self.store[name].manifest.sha256 for name in mix.shards],
             self.settings_digest,
             *([] if self.base is None else [self.base]),

@@ -23,7 +23,7 @@ def rehearse(generator: Generator, data: GenerationDataModule, mix: Mix, seed: i
     """
     small = copy(data)
     small.batch_size, small.images_per_epoch = min(8, data.batch_size), None
-    fed = small.feed(mix, seed, exact=generator.exact_pass)
+    fed = small.feed(mix, seed, exact=generator.exact_pass, weighs=generator.weighs)
     reseed(seed, 1, "rehearsal")
     generator.initialise(next(iter(fed.loader())))
     trainer = L.Trainer(

@@ -22,7 +22,7 @@ from mad_lightning.files import Damaged
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.blocks import Blocks
-from mad_lightning.loop.classes import one_round, seed_block
+from mad_lightning.loop.classes import counted, one_round, seed_block
 from mad_lightning.loop.inside import telling_divergence
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
@@ -44,7 +44,7 @@ class Sampling:
         settings: Size of a block, shares of classes, size of the picture.
         data: The real data.
         seed: The lineage's seed.
-        sampling_bias: λ in (0, 1] of every shard.
+        bias: λ in (0, 1] of the shard of each generation.
         store: The lineage's shards.
         trainers: Make what draws.
         observers: Look at the picture.
@@ -58,7 +58,7 @@ class Sampling:
         settings: LineageSettings,
         data: GenerationDataModule,
         seed: int,
-        sampling_bias: float,
+        bias: Callable[[int], float],
         store: Store,
         trainers: Trainers,
         observers: Observers,
@@ -66,12 +66,7 @@ class Sampling:
         n_drawn: Callable[[int], int],
         mend: Callable[[str], None],
     ) -> None:
-        self.settings, self.data, self.seed, self.sampling_bias = (
-            settings,
-            data,
-            seed,
-            sampling_bias,
-        )
+        self.settings, self.data, self.seed, self.bias = settings, data, seed, bias
         self.store, self.lineage = store, store.lineage
         self.trainers, self.observers = trainers, observers
         self.mix, self.n_drawn, self.mend = mix, n_drawn, mend
@@ -98,7 +93,7 @@ class Sampling:
             size = self.settings.block_size
             blocks = Blocks(unfinished(t, "blocks") / of, manifest.count, size, passing=True)
             grid = Blocks(unfinished(t, "grid") / of, n_grid, n_grid, passing=True)
-            block_of = partial(seed_block, sampling_bias=self.sampling_bias)
+            block_of = partial(seed_block, sampling_bias=self.bias(t))
             work = {blocks: partial(block_of, manifest.seeds, asked)}
             if shown := self.observers.wants_samples(t):
                 work[grid] = partial(block_of, (self.seed, "grid"), equal)
@@ -118,7 +113,7 @@ class Sampling:
             name=shard_name(t),
             origin="synthetic",
             generation=t,
-            sampling_bias=self.sampling_bias,
+            sampling_bias=self.bias(t),
             seeds=(self.seed, t, "sample"),
             sampler=generator.sampler(),
             generator=from_first(generator.digest),
@@ -133,7 +128,7 @@ class Sampling:
         """The first samples of the shard of a generation."""
         asked, _ = self.classes(t)
         address = (self.seed, t, "sample")
-        return seed_block(address, asked, 0, slice(0, N_TRIAL), self.sampling_bias)
+        return seed_block(address, asked, 0, slice(0, N_TRIAL), self.bias(t))
 
     def is_shown(self, t: int) -> bool:
         """Whether the picture of a generation is what was written, if there is one."""
@@ -153,7 +148,9 @@ class Sampling:
         for name in mix.shards:
             self.mend(name)
         labels = self.data.labels(mix, self.seed, self.store)
-        return torch.ones(k).long() if labels is None else labels.bincount(minlength=k)
+        if labels is None:
+            return torch.ones(k).long()
+        return counted(labels, self.data.weights(mix, self.seed, self.store), k)
 
     def classes(self, t: int) -> tuple[Tensor | None, Tensor | None]:
         """Classes in turn, of the shard of generation ``t`` and of its picture; None without any.

@@ -15,7 +15,7 @@ from mad_lightning.generators.base import digest_of
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord, values_digest
 from mad_lightning.loop.checkpoints import read
-from mad_lightning.policies import shard_name
+from mad_lightning.policies import EXTERNAL, shard_name
 
 __all__ = ["CHECKS", "DRAWN_AGAIN", "damage", "damage_of_whole", "evicted"]
 
@@ -28,8 +28,7 @@ def mix(lineage: LineageDirectory, record: GenerationRecord) -> str:
     kept = lineage.mix(record.generation)
     if kept is None:
         return f"{lineage.mix_file(record.generation)} is gone"
-    told = (record.n_real, record.n_fresh, record.n_synthetic)
-    is_as_told = (kept.n_real, kept.n_fresh, kept.n_synthetic) == told
+    is_as_told = all(n == getattr(record, name) for name, n in kept.counts().items())
     if is_as_told and record.ages in (None, kept.ages()):
         return ""
     return f"{lineage.mix_file(record.generation)} has other counts than the ledger"
@@ -63,6 +62,17 @@ def published(lineage: LineageDirectory, record: GenerationRecord) -> str:
     if published.manifest.sha256 == record.digests.get("published", published.manifest.sha256):
         return ""
     return f"{published.values_file} holds other samples than the ledger tells of"
+
+
+def external(lineage: LineageDirectory, record: GenerationRecord) -> str:
+    """What somebody else's generator drew, if it was trained on that."""
+    if not record.n_external:
+        return ""
+    outside = Shard(lineage.shard(EXTERNAL))
+    _ = outside.samples
+    if outside.manifest.sha256 == record.digests.get("external"):
+        return ""
+    return f"{outside.values_file} holds other samples than the ledger tells of"
 
 
 def metrics(lineage: LineageDirectory, record: GenerationRecord) -> str:
@@ -109,6 +119,7 @@ CHECKS: tuple[Check, ...] = (
     weights,
     shard,
     published,
+    external,
     metrics,
     curves,
     picture,

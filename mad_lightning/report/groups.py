@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from mad_lightning.files import Damaged
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.lineage.ledger import GenerationRecord, meanings
+from mad_lightning.lineage.ledger import GenerationRecord, is_closed, meanings
 from mad_lightning.lineage.quantities import SECTIONS, Quantity
 from mad_lightning.refusal import Refused
 
@@ -117,9 +117,11 @@ class Lineage:
 
     def has_data_of(self, other: Lineage) -> bool:
         """Whether both have the same real samples, as far as ledgers and configurations tell."""
-        mine, theirs = (each.records[-1].digests.get("data") for each in (self, other))
-        if mine and theirs:
-            return mine == theirs
+        mine, theirs = (each.records[-1].digests for each in (self, other))
+        if mine.get("external") != theirs.get("external"):
+            return False
+        if mine.get("data") and theirs.get("data"):
+            return mine["data"] == theirs["data"]
         known = self.source is not None and other.source is not None
         return not known or not differences({"source": self.source}, {"source": other.source})
 
@@ -183,19 +185,42 @@ class Group:
 
     @property
     def fresh_share(self) -> float | None:
-        """n_fresh / (n_fresh + n_synthetic) over generations 2, 3, ...; None beside fixed data."""
+        """Of fresh samples among all, over generations 2, 3, ...
+
+        None beside fixed real data, and where fresh data came in once and do not any more: then
+        there is no share by which the loop lives.
+        """
         later = [record for lineage in self.lineages for record in lineage.records[1:]]
         fresh = sum(record.n_fresh for record in later)
-        total = fresh + sum(record.n_synthetic for record in later)
-        if not total or any(record.n_real for record in later):
+        total = fresh + sum(record.n_synthetic + record.n_external for record in later)
+        if not total or any(record.n_real for record in later) or (fresh and self.closed):
             return None
         return fresh / total
 
     @property
     def closed(self) -> bool:
-        """Whether nothing real comes in after generation 1."""
-        ts = range(2, self.generations + 1)
-        return all(lineage.closed(t) for lineage in self.lineages for t in ts)
+        """Whether nothing real comes in any more, see :func:`is_closed`."""
+        return all(is_closed(self._closed(lineage)) for lineage in self.lineages)
+
+    @property
+    def last_real(self) -> int:
+        """The last generation into which something real came."""
+        ends = (
+            max(t for t, closed in enumerate(self._closed(lineage), start=1) if not closed or t == 1)
+            for lineage in self.lineages
+        )
+        return max(ends)
+
+    def _closed(self, lineage: Lineage) -> list[bool]:
+        """Of each generation, whether nothing real came in."""
+        return [lineage.closed(t) for t in range(1, self.generations + 1)]
+
+    @property
+    def sampling_bias(self) -> float | str:
+        """λ, or its schedule."""
+        first = self.lineages[0]
+        bias = first.config.get("sampling_bias")
+        return bias if isinstance(bias, str) else first.records[0].sampling_bias
 
 
 def thinned(n: int, most: int) -> list[int]:

@@ -92,8 +92,9 @@ class GroupPlan:
         lineages: Its members.
         generations: How many all of them have.
         policy: Token of its loop policy.
-        sampling_bias: λ.
-        closed: Whether nothing real comes in after generation 1.
+        sampling_bias: λ, or its schedule.
+        closed: Whether nothing real comes in any more.
+        last_real: The last generation into which something real came.
         verdict: ``MAD``, ``settled`` or ``undecided``.
         words: The verdict in a sentence.
         because: Why.
@@ -108,8 +109,9 @@ class GroupPlan:
     lineages: tuple[LineagePlan, ...]
     generations: int
     policy: str
-    sampling_bias: float
+    sampling_bias: float | str
     closed: bool
+    last_real: int
     verdict: str
     words: str
     because: str
@@ -309,8 +311,9 @@ def _group(group: Group, judgement: Judgement) -> GroupPlan:
         ),
         generations=group.generations,
         policy=first.policy,
-        sampling_bias=first.sampling_bias,
+        sampling_bias=group.sampling_bias,
         closed=verdict.closed,
+        last_real=group.last_real,
         verdict=verdict.answer,
         words=answer(group, judgement),
         because=verdict.reason,

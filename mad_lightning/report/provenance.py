@@ -74,7 +74,8 @@ class Ancestry:
     Attributes:
         group: The group.
         generations: The columns.
-        parts: By name (``real``, ``fresh``, ``1 generation old``, ...), samples of each column.
+        parts: By name (``real``, ``fresh``, ``external``, ``1 generation old``, ...), samples of
+            each column.
     """
 
     group: str
@@ -168,7 +169,7 @@ def ancestry(group: Group) -> Ancestry:
     records = group.lineages[0].records
     shown = [records[t - 1] for t in thinned(group.generations, MOST_SHOWN)]
     columns = [_eaten(record) for record in shown]
-    order = ["real", "fresh", *(_age_words(*age) for age in _AGES), _OLDER, _ELSEWHERE, _EARLIER]
+    order = ["real", "fresh", "external", *(_age_words(*age) for age in _AGES), _OLDER, _ELSEWHERE, _EARLIER]
     met = [name for name in order if any(column.get(name) for column in columns)]
     parts = {name: tuple(column.get(name, 0) for column in columns) for name in met}
     return Ancestry(group.name, tuple(record.generation for record in shown), parts)
@@ -179,7 +180,7 @@ _OLDER, _ELSEWHERE, _EARLIER = "older", "from elsewhere", "from earlier generati
 
 def _eaten(record: GenerationRecord) -> dict[str, int]:
     """What one generation was trained on, by origin and age."""
-    eaten = {"real": record.n_real, "fresh": record.n_fresh}
+    eaten = {"real": record.n_real, "fresh": record.n_fresh, "external": record.n_external}
     if record.ages is None:
         return eaten | {_EARLIER: record.n_synthetic}
     for age, count in record.ages.items():

@@ -132,7 +132,8 @@ def verdict_rows(groups: Sequence[Group], judged: Sequence[Judgement]) -> Rows:
     rows = [[*head, *(f"{metric} left at" for metric in left), "because"]]
     for group, judgement in zip(groups, judged, strict=True):
         verdict = judgement.verdict
-        comes = "none after generation 1" if verdict.closed else "comes in"
+        none = f"none after generation {group.last_real}"
+        comes = none if verdict.closed else "comes in"
         row = [group.name, str(verdict.seeds), comes, verdict.answer, judgement.distance or "–"]
         pace = growth if verdict.relative else difference
         row += [change(judgement), between(verdict.excess), pace(verdict.pace)]

@@ -23,6 +23,7 @@ from mad_lightning.callbacks.wandb_files import carried, is_unsynced, run_id
 from mad_lightning.callbacks.wandb_keys import AXIS, PICTURE, floor_key, metric_key
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.report.plan import Chart, GroupPlan, Plan
+from mad_lightning.schedules import spelled
 
 __all__ = ["Panel", "Part", "RunSet", "Specification", "readable", "specification", "still_to_do"]
 
@@ -37,13 +38,13 @@ class RunSet:
     Attributes:
         name: Of the group.
         policy: Token of its loop policy.
-        sampling_bias: λ.
+        sampling_bias: λ, or its schedule.
         runs: Lineage and id of its run; the id is None where no run is known.
     """
 
     name: str
     policy: str
-    sampling_bias: float
+    sampling_bias: float | str
     runs: dict[str, str | None]
 
 
@@ -269,7 +270,7 @@ def readable(spec: Specification, target: str) -> str:
     """
     lines = [f"W&B report for {target}: {spec.title}", "", *textwrap.wrap(spec.description, 80), ""]
     for some in spec.run_sets:
-        lines.append(f"run set {some.name}: policy {some.policy}, λ {some.sampling_bias:g}")
+        lines.append(f"run set {some.name}: policy {some.policy}, λ {spelled(some.sampling_bias)}")
         lines += [f"  {lineage}: {name or 'no run yet'}" for lineage, name in some.runs.items()]
     for part in spec.parts:
         how = f": mean and spread over the runs of each {ARM}" if part.seeds_together else ""
