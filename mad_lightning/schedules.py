@@ -131,7 +131,7 @@ def check_count(field: str, n: object, least: int) -> None:
     """
     if isinstance(n, bool) or not isinstance(n, Integral):
         raise Refused(field, f"{n!r} is no count", f"give a whole number, at least {least}")
-    if not least <= n <= MOST:
+    if not least <= int(n) <= MOST:
         raise Refused(field, f"{n} samples", f"take at least {least}, at most 10^15")
 
 

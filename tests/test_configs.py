@@ -14,12 +14,16 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NAME = re.compile(
     r"((?P<dataset>[a-z0-9]+)_)?(?P<family>gaussian|mixture|diffusion|external|glow|wgan|stylegan)"
-    r"_(?P<loop>full_synth|synth_aug|fresh|smoke)(_(?P<variant>[a-z0-9_]+))?"
+    r"_(?P<loop>full_synth|synth_aug|fresh|combined|subsample|external|smoke)"
+    r"(_(?P<variant>[a-z0-9_]+))?"
 )
 LOOPS = {
     "full_synth": "FullySynthetic",
     "synth_aug": "SyntheticAugmentation",
     "fresh": "FreshData",
+    "combined": "Combined",
+    "external": "Combined",
+    "subsample": "AccumulateSubsample",
     "smoke": "FullySynthetic",
 }
 SOURCES = {"ffhq": "images", "emoji": "images", None: "standardnormal"}  # others: the class's name
@@ -27,6 +31,8 @@ SMALL = {
     "FullySynthetic": {"n_initial": 40, "n_synthetic": 30},
     "SyntheticAugmentation": {"n_real": 40, "n_synthetic": 30},
     "FreshData": {"n_initial": 40, "n_fresh": 20, "n_synthetic": 30},
+    "Combined": {"n_initial": 40, "n_fresh": 20, "n_synthetic": 30},
+    "AccumulateSubsample": {"n_initial": 40, "n_budget": 60, "n_synthetic": 30},
 }
 BRIEF = ["--data.batch_size", "16", "--data.images_per_epoch", "32", "--trainer.max_epochs", "1"]
 PROGRAM = f"{{python}} {ROOT / 'tests' / 'generators' / 'stand_in.py'}"
@@ -84,6 +90,21 @@ def test_the_table_of_experiments_is_complete():
     text = (ROOT / "configs" / "README.md").read_text()
     named = set(re.findall(r"`([a-z0-9_]+)`", text))
     assert {path.stem for path in CONFIGS} <= named
+
+
+def test_configurations_that_the_documents_name_exist():
+    """In backticks, by a name that a configuration could have."""
+    known = {path.stem for path in (ROOT / "configs").rglob("*.yaml")}
+    for document in [*(ROOT / "docs").glob("*.md"), ROOT / "configs" / "README.md"]:
+        text = document.read_text()
+        named = {name for name in re.findall(r"`([a-z0-9_]+)`", text) if NAME.fullmatch(name)}
+        named |= set(re.findall(r"`(?:studies|sweeps)/([a-z0-9_]+)`", text))
+        named |= {Path(name).stem for name in re.findall(r"configs/(\S+?)\.yaml", text)}
+        assert named <= known, document
+
+
+def test_each_experiment_of_the_paper_is_named():
+    text = (ROOT / "configs" / "README.md").read_text()
     for experiment in range(1, 16):
         assert re.search(rf"\bE{experiment}\b", text), f"E{experiment}"
 
@@ -111,6 +132,15 @@ def stand_in(source, directory):
     return []
 
 
+def foreign(plain, directory):
+    """Arguments that put a few made-up digits in the place of somebody else's samples."""
+    if "external" not in plain["data"]:
+        return []
+    images = np.random.default_rng(1).integers(0, 256, (100, 1, 8, 8)).astype("uint8")
+    np.savez(directory / "foreign.npz", values=images, labels=np.arange(100) % 10)
+    return ["--data.external.path", str(directory / "foreign.npz")]
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_trains_two_small_generations(path, tmp_path):
     """The file as it is, with fewer samples, steps and channels; data made here, not downloaded."""
@@ -128,6 +158,7 @@ def test_config_trains_two_small_generations(path, tmp_path):
         "--callbacks", '[{"class_path": "SampleGrids"}]',
         *TINY[family],
         *stand_in(source, tmp_path),
+        *foreign(plain, tmp_path),
     ]  # fmt: skip
     for name, count in SMALL[policy].items():
         arguments += [f"--policy.{name}", str(count)]
@@ -139,7 +170,8 @@ def test_config_trains_two_small_generations(path, tmp_path):
     meta = build(arguments)
     records = meta.fit()
     assert [r.generation for r in records] == [1, 2]
-    assert records[1].n_synthetic == 30
+    assert sum(records[1].ages.values()) == records[1].n_synthetic > 0
+    assert records[1].n_synthetic == 30 or policy == "AccumulateSubsample"
     assert records[0].sampling_bias == plain["sampling_bias"]
     assert (meta.lineage.picture(2)).exists()
 

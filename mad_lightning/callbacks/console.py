@@ -59,8 +59,9 @@ class Console(LineageCallback):
         self._counts = (*_COUNTS, *([_OUTSIDE] if told.get(_OUTSIDE) else []))
         self._seconds: list[float] = []
         start = "" if lineage.start == "scratch" else f"start {lineage.start}, "
+        bias = spelled(lineage.sampling_bias)
         say(
-            f"{lineage.name}: policy {lineage.policy}, λ = {spelled(lineage.sampling_bias)}, {start}"
+            f"{lineage.name}: policy {lineage.policy}, λ = {bias}, {start}"
             f"{lineage.generations} generations, seed {lineage.seed}",
             "bold",
         )

@@ -148,7 +148,7 @@ class Gaussian(ClosedForm):
         if team.size > 1:
             moments = (self.n, self.mean, self.scatter)
             gathered = [team.gathered(moment) for moment in moments]
-            self._squares = sum(team.gathered(self._squares))
+            self._squares = team.gathered(self._squares).sum(dim=0)
             for moment in moments:
                 moment.zero_()
             for n, mean, scatter in zip(*gathered, strict=True):

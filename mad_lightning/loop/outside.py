@@ -7,8 +7,6 @@ is compared with it at every start.
 
 from __future__ import annotations
 
-from functools import partial
-
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.shards import ShardManifest
 from mad_lightning.identity import description
@@ -39,20 +37,17 @@ def check_outside(
             problem = f"it asks for the shard {name}, which nobody brings"
             raise Refused("policy", problem, f"name samples from outside {EXTERNAL}")
         with at("data"):
-            samples = data.outside(seed)
-        if n > len(samples):
-            raise Refused(
-                "policy.n_external",
-                f"{n} samples from outside, there are {len(samples)}",
-                f"take at most {len(samples)}, or bring more",
-            )
+            there = len(data.outside(seed))
+        if n > there:
+            problem, remedy = f"{n} samples from outside, there are {there}", "or bring more"
+            with at("policy"):
+                raise Refused("n_external", problem, f"take at most {there}, {remedy}")
     told = {record.digests.get("external") for record in lineage.records()} - {None}
     if wanted and told and told != {data.outside(seed).digest()}:
-        raise Refused(
-            "data.external",
-            f"other samples than {lineage} was begun with",
-            "bring them back as they were, or give the new lineage a `lineage.name` of its own",
-        )
+        problem = f"other samples than {lineage} was begun with"
+        remedy = "bring them back as they were, or give the new lineage a name of its own"
+        with at("data"):
+            raise Refused("external", problem, remedy)
 
 
 def bring(data: GenerationDataModule, seed: int, store: Store) -> str:

@@ -11,9 +11,7 @@ from mad_lightning.refusal import Refused
 
 __all__ = ["NOTHING_TO_TRAIN_ON", "LoopPolicy"]
 
-NOTHING_TO_TRAIN_ON = (
-    "give n_initial, n_real, n_fresh or n_synthetic samples to every generation"
-)
+NOTHING_TO_TRAIN_ON = "give n_initial, n_real, n_fresh or n_synthetic samples to every generation"
 
 
 class LoopPolicy(Described, ABC):

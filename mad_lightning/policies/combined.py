@@ -134,5 +134,5 @@ def check_weight(field: str, weight: object) -> None:
     remedy = "give a positive number, 1 for what counts once"
     if isinstance(weight, bool) or not isinstance(weight, Real):
         raise Refused(field, f"{weight!r} is no number", remedy)
-    if not 0.0 < weight <= 1e6:
+    if not 0.0 < float(weight) <= 1e6:
         raise Refused(field, f"{weight} lies outside (0, 1000000]", remedy)

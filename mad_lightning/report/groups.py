@@ -205,11 +205,8 @@ class Group:
     @property
     def last_real(self) -> int:
         """The last generation into which something real came."""
-        ends = (
-            max(t for t, closed in enumerate(self._closed(lineage), start=1) if not closed or t == 1)
-            for lineage in self.lineages
-        )
-        return max(ends)
+        flags = (enumerate(self._closed(lineage), start=1) for lineage in self.lineages)
+        return max(t for row in flags for t, closed in row if t == 1 or not closed)
 
     def _closed(self, lineage: Lineage) -> list[bool]:
         """Of each generation, whether nothing real came in."""

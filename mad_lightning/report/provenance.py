@@ -169,7 +169,8 @@ def ancestry(group: Group) -> Ancestry:
     records = group.lineages[0].records
     shown = [records[t - 1] for t in thinned(group.generations, MOST_SHOWN)]
     columns = [_eaten(record) for record in shown]
-    order = ["real", "fresh", "external", *(_age_words(*age) for age in _AGES), _OLDER, _ELSEWHERE, _EARLIER]
+    ages = [_age_words(*age) for age in _AGES]
+    order = ["real", "fresh", "external", *ages, _OLDER, _ELSEWHERE, _EARLIER]
     met = [name for name in order if any(column.get(name) for column in columns)]
     parts = {name: tuple(column.get(name, 0) for column in columns) for name in met}
     return Ancestry(group.name, tuple(record.generation for record in shown), parts)
