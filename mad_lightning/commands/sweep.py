@@ -5,19 +5,26 @@ usage: mad sweep --config SWEEP [options]
 Examples:
   mad sweep --config configs/sweeps/gaussian_fresh_share.yaml
   mad sweep --config mine.yaml --parallel 2 --dry_run
-  mad sweep --config mine.yaml --engine print | xargs -P 4 -I {} sh -c {}
+  mad sweep --config mine.yaml --until decided
+  mad sweep --config mine.yaml --engine slurm --slurm time=240 partition=gpu --gpus 1
+  mad sweep --config mine.yaml --engine print | xargs -P 4 -L 1 env
 
 SWEEP names configurations of mad train (base) and what varies: grid (all combinations), zip (side
-by side), also (single ones). A lineage's name says what it has of that. State is the ledgers: the
-same command does what is missing. What is refused or diverges is told at the end and stops nobody;
-a lineage whose worker dies is gone on with, three times at most.
+by side), also (single ones), refine (shares around the border). A lineage's name says what it has
+of that. State is the ledgers: the same command does what is missing. What is refused or diverges is
+told at the end and stops nobody; anything else is tried three times, and goes on where it stood.
 
 Options:
-  --engine local|print  train here (default), or print a command a lineage
-  --parallel N          workers (default: cores / threads of a lineage, where the base tells them)
-  --gpus N              devices that workers take in turn
+  --engine NAME         local (default), ray, slurm; print: a command a lineage, for other queues
+  --parallel N          lineages at a time (default: cores / threads of a lineage, or as there are
+                        cards; a cluster: as it has room)
+  --gpus N              cards of this machine that lineages share (default: all); slurm: of a task
+  --until decided       no more seeds for arms whose verdict is known: looks after the third and
+                        each later seed, all looks together wrong in 5 %
   --root DIRECTORY      where all lineages lie (default: the base's lineage.root)
-  --dry_run             what it will cost, arm by arm; nothing is trained
+  --address ADDRESS     of a Ray cluster that stands, or auto (default: Ray on this machine)
+  --slurm KEY=VALUE ... of sbatch: time (minutes), partition, mem, account, qos, ...
+  --dry_run             what it will cost, arm by arm; nothing is trained. slurm: the job script
 
 At the end it prints what mad report says of all. Ends with exit code 1 if a lineage is missing.
 """
@@ -25,27 +32,28 @@ At the end it prints what mad report says of all. Ends with exit code 1 if a lin
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
-from collections import Counter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from typing import Any
 
 from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
+from mad_lightning.commands.watching import Watch
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
-from mad_lightning.sweeps.local import Outcome, work_off
+from mad_lightning.sweeps.engine import Engine
 from mad_lightning.sweeps.plan import Sweep
+from mad_lightning.sweeps.rounds import Asked, ask
 from mad_lightning.sweeps.worker import serve
 
-__all__ = ["build_parser", "run"]
+__all__ = ["build_parser", "run", "train"]
 
 _WORKER = [sys.executable, "-m", "mad_lightning.commands.sweep"]
+_PROGRAM = [sys.executable, "-m", "mad_lightning", "train"]
 
 
 def build_parser() -> PlainParser:
@@ -53,10 +61,13 @@ def build_parser() -> PlainParser:
     parser = PlainParser("sweep")
     add = parser.add_argument
     add("--config", type=Path, required=True, metavar="SWEEP")
-    add("--engine", choices=("local", "print"), default="local")
+    add("--engine", choices=("local", "ray", "slurm", "print"), default="local")
     add("--parallel", type=int, metavar="N")
-    add("--gpus", type=int, default=0, metavar="N")
+    add("--gpus", type=int, metavar="N")
+    add("--until", choices=("decided",))
     add("--root", type=Path, metavar="DIRECTORY")
+    add("--address", metavar="ADDRESS")
+    add("--slurm", nargs="+", default=[], metavar="KEY=VALUE")
     add("--dry_run", action="store_true")
     return parser
 
@@ -64,31 +75,87 @@ def build_parser() -> PlainParser:
 def run(args: Sequence[str]) -> None:
     """Trains, prints or estimates what the file asks for."""
     given = build_parser().parse_args(args)
+    for option, least in (("parallel", 1), ("gpus", 0)):
+        told = getattr(given, option)
+        if told is not None and told < least:
+            raise Refused(f"--{option}", f"{told}", f"take at least {least}")
+    for option in ("address", "slurm"):
+        needed = "ray" if option == "address" else option
+        if getattr(given, option) and given.engine != needed:
+            raise Refused(f"--{option}", f"not with {given.engine}", f"add --engine {needed}")
     sweep = Sweep.read(given.config, given.root)
-    cores = os.cpu_count() or 1
-    parallel = given.parallel or given.gpus or max(1, cores // (sweep.threads or cores))
-    if parallel < 1 or given.gpus < 0:
-        raise Refused("--parallel", f"{parallel}", "take at least 1")
-    if given.dry_run:
-        return estimate(sweep, parallel)
     if given.engine == "print":
         for member in sweep.members:
             print(shlex.join(["mad", "train", *member.arguments]))
         return None
-    with _Watch(sweep) as watch:
-        outcomes = work_off(sweep.members, _WORKER, parallel, given.gpus, watch.changed)
-    return conclude(outcomes)
+    if given.dry_run:
+        return estimate(sweep, given)
+    with engine_of(sweep, given) as engine, Watch(sweep) as watch:
+        asked = ask(
+            sweep,
+            lambda members: engine.work_off(members, watch.changed),
+            until_decided=given.until is not None,
+        )
+    return conclude(asked)
 
 
-def estimate(sweep: Sweep, workers: int) -> None:
-    """Prints what each arm will cost."""
+def engine_of(sweep: Sweep, given: Namespace) -> Engine:
+    """The engine that was asked for."""
+    from mad_lightning.sweeps import Local, Ray, Slurm
+
+    devices = max(member.devices for member in sweep.members)
+    threads = max(member.threads or 0 for member in sweep.members)
+    gpus = given.gpus or 0
+    try:
+        if given.engine == "slurm":
+            folder = sweep.members[0].directory.path.parent / "slurm"
+            return Slurm(train, folder, given.parallel, gpus, threads or 1, _pairs(given.slurm))
+        if given.engine == "ray":
+            places = (given.parallel, gpus, threads or 1, devices)
+            return Ray(train, _PROGRAM, *places, given.address)
+        cards = _cards() if given.gpus is None else gpus
+        return Local(_WORKER, _PROGRAM, _parallel(sweep, given, cards), cards, devices)
+    except Refused as refused:
+        raise refused.renamed(lambda name: f"--{name}") from None
+
+
+def _parallel(sweep: Sweep, given: Namespace, cards: int) -> int:
+    """Lineages at a time on this machine."""
+    cores = os.cpu_count() or 1
+    threads = max(member.threads or cores for member in sweep.members)
+    return given.parallel or cards or max(1, cores // threads)
+
+
+def _cards() -> int:
+    """Cards of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _pairs(told: Sequence[str]) -> dict[str, Any]:
+    """Options of ``sbatch``."""
+    for pair in told:
+        if not re.fullmatch(r"\w+=.+", pair):
+            raise Refused("slurm", f"{pair!r} is no option", "give KEY=VALUE, e.g. time=240")
+    pairs = (pair.partition("=") for pair in told)
+    return {key: int(value) if value.isdecimal() else value for key, _, value in pairs}
+
+
+def estimate(sweep: Sweep, given: Namespace) -> None:
+    """Prints what each arm will cost, and the job scripts where there are some."""
     from mad_lightning.commands.train import build
     from mad_lightning.loop.forecast import forecast
 
+    workers = _parallel(sweep, given, given.gpus or 0)
     bytes_, seconds, known = 0, 0.0, True
     for arm, members in sweep.arms.items():
         for member in members:
-            told = forecast(build(member.arguments))
+            try:
+                told = forecast(build(member.arguments))
+            except Refused as refused:
+                refused.remedy += f" (arm {arm})"
+                raise
             bytes_ += told.samples_bytes + told.weights_bytes
             seconds += told.seconds or 0.0
             known = known and (told.seconds is not None or not told.mixes)
@@ -100,74 +167,27 @@ def estimate(sweep: Sweep, workers: int) -> None:
     print(time if known else "time: known once a generation of each arm was trained")
 
 
-def conclude(outcomes: Sequence[Outcome]) -> None:
+def conclude(asked: Asked) -> None:
     """Says what is missing and why, and what all that stands says together."""
     from mad_lightning.commands.report import run as report
 
-    for outcome in outcomes:
-        if outcome.state != "finished":
-            print(f"{outcome.state}: {outcome.member.name} (see {outcome.log})")
-            print("\n".join(f"  {line}" for line in outcome.last_words.splitlines()))
-    reached = [str(one.member.directory) for one in outcomes if one.member.reached]
+    missing = [outcome for outcome in asked.outcomes if outcome.state != "finished"]
+    for outcome in missing:
+        print(f"{outcome.state}: {outcome.member.name} (see {outcome.log})")
+        print("\n".join(f"  {line}" for line in outcome.last_words.splitlines()))
+    for arm, (answer, seeds, level) in asked.answers.items():
+        print(f"{answer} after {seeds} seeds, looked at with {level:.3g}: {arm}")
+    reached = [str(one.member.directory) for one in asked.outcomes if one.member.reached]
     if reached:
         report(reached)
-    if any(outcome.state != "finished" for outcome in outcomes):
+    if missing:
         raise SystemExit(1)
 
 
-class _Watch:
-    """Arms by seeds with the generation that each has reached; plain lines where nobody looks."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.console = sweep, Console()
-        self.outcomes: Sequence[Outcome] = ()
-        self.live: Live | None = None
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1)
-
-    def __enter__(self) -> _Watch:
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-    def changed(self, outcome: Outcome, outcomes: Sequence[Outcome]) -> None:
-        """Shows it."""
-        self.outcomes = outcomes
-        if self.live is None:
-            n = Counter(one.state for one in outcomes)["finished"]
-            took = f" in {outcome.seconds:.0f} s" if outcome.state != "runs" else ""
-            words = (
-                f"{outcome.state}: {outcome.member.name}{took} ({n} of {len(outcomes)} finished)"
-            )
-            print(words, flush=True)
-
-    def table(self) -> Table:
-        """All lineages as they are now."""
-        states = {outcome.member.name: outcome.state for outcome in self.outcomes}
-        arms = self.sweep.arms
-        seeds = sorted({member.seed for member in self.sweep.members})
-        table = Table("arm", *(f"seed {seed}" for seed in seeds), box=None)
-        for arm, members in arms.items():
-            by_seed = {member.seed: member for member in members}
-            cells = []
-            for seed in seeds:
-                member = by_seed.get(seed)
-                state = "" if member is None else states.get(member.name, "waits")
-                if member is not None and state == "runs":
-                    state = f"{member.reached} of {member.generations}"
-                cells.append(state)
-            table.add_row(arm, *cells)
-        return table
-
-
-def _train(arguments: list[str]) -> None:
+def train(arguments: list[str]) -> None:
     """Trains as the command does, errors and exit codes included."""
     main(["train", *arguments])
 
 
 if __name__ == "__main__":  # as a worker
-    serve(_train, sys.stdin, os.fdopen(os.dup(sys.stdout.fileno()), "w"))
+    serve(train, sys.stdin, os.fdopen(os.dup(sys.stdout.fileno()), "w"))

@@ -42,6 +42,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -55,6 +56,9 @@ from mad_lightning.commands.faults import in_own_code
 from mad_lightning.commands.reading import Unreadable, read_strictly
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.generators.base import Generator
+from mad_lightning.lineage.configuration import differences
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.naming import dotted, label, overridden
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.forecast import forecast
 from mad_lightning.loop.meta_trainer import MetaTrainer
@@ -280,7 +284,7 @@ def build(args: Sequence[str], kind: Callable[..., MetaTrainer] = MetaTrainer) -
     if seed is None or isinstance(seed, bool) or seed < 0:
         raise Refused("seed_everything", f"{seed}", "give the lineage's seed as a number, e.g. 0")
     if config.lineage.name is None:
-        config.lineage.name = _name(config)
+        config.lineage.name = _name(config, args)
     with at("lineage"):
         settings = LineageSettings(**vars(cli.make("lineage")))
     arguments = vars(cli.make("data"))
@@ -323,8 +327,21 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", words)
 
 
-def _name(config: Namespace) -> str:
-    """A lineage's name from its configuration files and seed."""
+def _name(config: Namespace, args: Sequence[str]) -> str:
+    """A lineage's name from its configuration files, what flags say otherwise, and its seed.
+
+    Names did not always tell of flags: what was begun so goes on.
+    """
     files = [Path(str(file)) for file in config.config or [] if file]  # None: written out in place
-    stems = [re.sub(r"[^\w.-]", "_", file.stem) for file in files]
-    return f"{'+'.join(stems) or 'lineage'}_seed{config.seed_everything}"
+    base = re.sub(r"[^\w.+-]", "_", "+".join(file.stem for file in files)) or "lineage"
+    plain = f"{base}_seed{config.seed_everything}"
+    before = LineageDirectory(Path(config.lineage.root) / plain)
+    if before.is_begun and before.has_config:
+        kept = _plain(config.as_dict())
+        kept.pop("config", None)
+        if not differences(before.config(), kept):
+            return plain
+    told: dict[str, Any] = {}
+    for file in files:
+        told |= dotted(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    return f"{label(base, overridden(args, told))}_seed{config.seed_everything}"

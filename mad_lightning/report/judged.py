@@ -11,14 +11,15 @@ from mad_lightning.verdict.lineages import judge_lineages
 __all__ = ["judgements"]
 
 
-def judgements(groups: Sequence[Group]) -> list[Judgement]:
-    """What the seeds of each group allow to conclude."""
+def judgements(groups: Sequence[Group], alpha: float = 0.05) -> list[Judgement]:
+    """What the seeds of each group allow to conclude, each claim at this error probability."""
     n = protocol_of(groups).get("n")
     return [
         judge_lineages(
             [lineage.records[: group.generations] for lineage in group.lineages],
             closed=group.closed,
             n=n,
+            alpha=alpha,
         )
         for group in groups
     ]

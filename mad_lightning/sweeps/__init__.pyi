@@ -1,4 +1,9 @@
-from .local import Outcome as Outcome
-from .local import work_off as work_off
+from .engine import Engine as Engine
+from .engine import Outcome as Outcome
+from .local import Local as Local
 from .plan import Member as Member
 from .plan import Sweep as Sweep
+from .ray import Ray as Ray
+from .rounds import Asked as Asked
+from .rounds import ask as ask
+from .slurm import Slurm as Slurm

@@ -1,8 +1,8 @@
 """The engine of one machine: warm workers, each with its CPU threads and perhaps a GPU.
 
-A lineage is its command, and its ledger is all that is kept of it. So what a dead worker leaves
-behind is given to another one, which goes on with it; and to run the sweep again does what is
-missing.
+A worker imports once and trains one lineage after another. A lineage that takes several devices
+starts processes of its own, which repeat the command they are part of: so it is a program of its
+own, with the cards of its place to itself.
 """
 
 from __future__ import annotations
@@ -11,137 +11,93 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from threading import Event, Lock
 
-from mad_lightning.sweeps.plan import Member
+from mad_lightning.refusal import Refused
+from mad_lightning.sweeps.engine import Engine, Outcome
+from mad_lightning.sweeps.worker import Program
 
-__all__ = ["Outcome", "work_off"]
-
-_FINAL = (0, 1, 2)
-"""Exit codes that another try would not change: finished, diverged, refused."""
-_TRIES = 3
+__all__ = ["Local", "cards"]
 
 
-@dataclass
-class Outcome:
-    """How far a lineage of a sweep is.
-
-    Attributes:
-        member: The lineage.
-        state: ``waits``, ``runs``, ``finished``, ``refused``, ``diverged`` or ``failed``.
-        log: What it printed.
-        tries: How often it was begun.
-        seconds: How long, all tries together.
-    """
-
-    member: Member
-    state: str
-    log: Path
-    tries: int = 0
-    seconds: float = 0.0
-
-    @property
-    def last_words(self) -> str:
-        """The error that its log ends with, if it does."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        starts = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-        return "\n".join(lines[starts[-1] :][:6]) if starts else "\n".join(lines[-3:])
-
-
-def work_off(
-    members: Sequence[Member],
-    worker_command: Sequence[str],
-    parallel: int = 1,
-    gpus: int = 0,
-    changed: Callable[[Outcome, Sequence[Outcome]], None] = lambda one, all: None,
-) -> list[Outcome]:
-    """Trains what is not finished, on several workers.
+class Local(Engine):
+    """Workers of this machine.
 
     Args:
-        members: The lineages, in the order in which they are begun.
         worker_command: Starts a process that serves (:func:`~mad_lightning.sweeps.worker.serve`).
+        program: Starts ``mad train``; its arguments follow.
         parallel: Workers.
-        gpus: Devices that workers share in turn; 0 leaves that to each lineage.
-        changed: Called, by one thread at a time, with an outcome that has changed, and with all.
-
-    Returns:
-        An outcome each.
+        gpus: Cards that they share; 0 leaves that to each lineage.
+        devices: The most that a lineage takes.
 
     Raises:
-        KeyboardInterrupt: If somebody pressed Ctrl-C; every lineage can be gone on with.
+        Refused: If there are too few cards for a lineage.
     """
-    outcomes = [
-        Outcome(member, "finished" if member.is_finished else "waits", _log_of(member))
-        for member in members
-    ]
-    waiting = deque(outcome for outcome in outcomes if outcome.state == "waits")
-    lock, stopped = Lock(), Event()
 
-    def tell(outcome: Outcome) -> None:
-        with lock:
-            changed(outcome, outcomes)
+    def __init__(
+        self,
+        worker_command: Sequence[str],
+        program: Sequence[str],
+        parallel: int = 1,
+        gpus: int = 0,
+        devices: int = 1,
+    ) -> None:
+        self.worker_command, self.program = worker_command, program
+        self.cards = cards(parallel, gpus, devices)
+        super().__init__(len(self.cards))
+        self._workers: dict[int, _Worker] = {}
+        self._programs: dict[int, Program] = {}
 
-    def work(place: int) -> None:
-        worker: _Worker | None = None
-        while not stopped.is_set():
-            try:
-                outcome = waiting.popleft()
-            except IndexError:
-                break
-            outcome.state, outcome.tries = "runs", outcome.tries + 1
-            tell(outcome)
-            worker = worker or _Worker(worker_command, place % gpus if gpus else None)
-            workers.add(worker)
-            started = time.monotonic()
-            code = worker.train(outcome)
-            outcome.seconds += time.monotonic() - started
-            if code is None or code not in _FINAL:  # it died, or something else did
-                workers.discard(worker)
-                worker.end()
-                worker = None
-            outcome.state = _state(code, outcome.tries)
-            if outcome.state == "waits":
-                waiting.append(outcome)
-            tell(outcome)
-        if worker is not None:
-            worker.end()
+    def train(self, outcome: Outcome, place: int) -> int | None:
+        """In the worker of its place, or as a program of its own."""
+        environment = os.environ | self.cards[place]
+        arguments = outcome.member.arguments
+        if outcome.member.devices > 1:
+            self._programs[place] = Program([*self.program, *arguments], outcome.log, environment)
+            return self._programs[place].wait()
+        if place not in self._workers:
+            self._workers[place] = _Worker(self.worker_command, environment)
+        code = self._workers[place].train(arguments, str(outcome.log))
+        if code not in (0, 1, 2):  # it died, or something broke that may have spoilt it
+            self._workers.pop(place).end()
+        return code
 
-    workers: set[_Worker] = set()
-    with ThreadPoolExecutor(max(1, min(parallel, len(waiting)))) as pool:
-        try:
-            for done in [pool.submit(work, place) for place in range(min(parallel, len(waiting)))]:
-                done.result()
-        except BaseException:
-            stopped.set()
-            for worker in [*workers]:
-                worker.interrupt()
-            raise
-    return outcomes
+    def interrupt(self) -> None:
+        """As Ctrl-C would; whoever stays for 30 s is ended."""
+        for worker in [*self._workers.values()]:
+            worker.interrupt()
+        for program in [*self._programs.values()]:
+            program.end()
+
+    def close(self) -> None:
+        """Lets workers go."""
+        while self._workers:
+            self._workers.popitem()[1].end()
 
 
-def _state(code: int | None, tries: int) -> str:
-    known = {0: "finished", 1: "diverged", 2: "refused"}
-    if code in known:
-        return known[code]
-    return "waits" if tries < _TRIES else "failed"
+def cards(parallel: int, gpus: int, devices: int = 1) -> list[dict[str, str]]:
+    """What each place sees of the cards, as environment.
 
+    Lineages of one device share cards in turn; where a lineage takes several, each place has as
+    many to itself, and there are no more places than that.
 
-def _log_of(member: Member) -> Path:
-    return member.directory.path.with_name(f"{member.name}.log")
+    Raises:
+        Refused: If there are too few cards for a lineage.
+    """
+    if gpus == 0:
+        return [{} for _ in range(parallel)]
+    if devices > gpus:
+        raise Refused("gpus", f"{gpus}, and a lineage takes {devices}", "name more, or none")
+    places = parallel if devices == 1 else min(parallel, gpus // devices)
+    mine = ([(place * devices + n) % gpus for n in range(devices)] for place in range(places))
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(map(str, each))} for each in mine]
 
 
 class _Worker:
     """A process that trains lineages, one at a time."""
 
-    def __init__(self, command: Sequence[str], gpu: int | None) -> None:
-        environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
             [*command],
             stdin=subprocess.PIPE,
@@ -152,13 +108,12 @@ class _Worker:
         )
         self._answer()  # that it is ready
 
-    def train(self, outcome: Outcome) -> int | None:
+    def train(self, arguments: Sequence[str], log: str) -> int | None:
         """Trains one lineage -> its exit code; None if the worker died."""
-        outcome.log.parent.mkdir(parents=True, exist_ok=True)
-        job = {"arguments": outcome.member.arguments, "log": str(outcome.log)}
         assert self.process.stdin is not None
         try:
-            print(json.dumps(job), file=self.process.stdin, flush=True)
+            job = json.dumps({"arguments": [*arguments], "log": log})
+            print(job, file=self.process.stdin, flush=True)
         except OSError:
             return None
         return self._answer()

@@ -10,18 +10,19 @@
     also:                              # single ones besides
       - {sampling_bias: 0.5, seed_everything: 0}
 
-Seeds vary slowest, so that all arms are known from one seed before any is known from two.
+    refine: 0.05                       # halve what lies between a safe share and the next smaller
+
+A field ``config`` names a further configuration, so that families can stand side by side. Seeds
+vary slowest, so that all arms are known from one seed before any is known from two.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,16 @@ import yaml
 from mad_lightning.files import Damaged
 from mad_lightning.lineage.configuration import decisive
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.naming import dotted, label, named, word
+from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.refusal import Refused
 
 __all__ = ["Member", "Sweep"]
 
-_SEED = "seed_everything"
-_FIELDS = ("base", "grid", "zip", "also")
+_SEED, _CONFIG = "seed_everything", "config"
+_FIELDS = ("base", "grid", "zip", "also", "refine")
+_FRESH, _SYNTHETIC = "policy.n_fresh", "policy.n_synthetic"
+_GENERATIONS = LineageSettings.generations
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class Member:
         arguments: Of the command ``mad train``.
         directory: Where it lies.
         generations: How many it shall have.
+        devices: Processes that train it, each with a device of its own. More than one must be
+            started together, as a program of their own.
+        threads: CPU threads of each; None if nobody told.
         wanted: What its configuration must say, as far as the sweep and its base do.
     """
 
@@ -56,6 +64,8 @@ class Member:
     arguments: list[str]
     directory: LineageDirectory
     generations: int
+    devices: int
+    threads: int | None
     wanted: dict[str, str]
 
     @property
@@ -92,6 +102,9 @@ class Sweep:
         grid: Values by dotted field; all combinations.
         zip: Values by dotted field, as many each; one after the other.
         also: Settings of single lineages besides.
+        refine: Arms that differ in ``policy.n_fresh`` and ``policy.n_synthetic`` alone get another
+            one halfway between the smallest share of fresh samples that keeps a loop sane and the
+            next smaller one, until they are no farther apart than this.
         root: Directory of all lineages; None takes the base's.
 
     Raises:
@@ -104,11 +117,10 @@ class Sweep:
         grid: Mapping[str, Sequence[Any]] | None = None,
         zip: Mapping[str, Sequence[Any]] | None = None,
         also: Sequence[Mapping[str, Any]] = (),
+        refine: float | None = None,
         root: Path | None = None,
     ) -> None:
-        self.base, self.root = [*base], root
-        if not self.base:
-            raise Refused("base", "there is none", "name a configuration of mad train")
+        self.base, self.root, self.refine = [*base], root, refine
         for field, values in (("grid", grid), ("zip", zip)):
             _check_values(field, values or {})
         lengths = {len(values) for values in (zip or {}).values()}
@@ -116,15 +128,14 @@ class Sweep:
             raise Refused("zip", f"its fields have {sorted(lengths)} values", "give all as many")
         if not isinstance(also, Sequence) or not all(isinstance(one, Mapping) for one in also):
             raise Refused("also", f"{also!r} are no settings", "give a list of {field: value}")
-        self._common = self._read()
-        settings = [*_product(grid or {}, zip or {}), *map(dict, also)]
-        fields = dict.fromkeys(key for one in settings for key in one)
-        self._named = [key for key in decisive(fields) if key != _SEED]  # the rest may change
-        made = [self._member(one) for one in settings]
+        self.settings = [_plain(one) for one in (*_product(grid or {}, zip or {}), *also)] or [{}]
+        made = [self._member(one) for one in self.settings]
         self.members = sorted(made, key=lambda member: member.seed)
         twice = [name for name, n in Counter(member.name for member in made).items() if n > 1]
         if twice:
             raise Refused("also", f"{twice[0]} is there twice", "leave one of them out")
+        if refine is not None:
+            self._check_refining()
 
     @classmethod
     def read(cls, path: Path, root: Path | None = None) -> Sweep:
@@ -146,8 +157,15 @@ class Sweep:
             )
         base = plain.get("base") or []
         names = base if isinstance(base, list) else [base]
+        for part in ("grid", "zip"):
+            if isinstance(plain.get(part), dict) and isinstance(plain[part].get(_CONFIG), list):
+                plain[part][_CONFIG] = [str(path.parent / str(x)) for x in plain[part][_CONFIG]]
+        for one in plain.get("also") or ():
+            if isinstance(one, dict) and _CONFIG in one:
+                one[_CONFIG] = str(path.parent / str(one[_CONFIG]))
         files = [path.parent / str(name) for name in names]
-        return cls(files, plain.get("grid"), plain.get("zip"), plain.get("also") or (), root)
+        parts = (plain.get("grid"), plain.get("zip"), plain.get("also") or ())
+        return cls(files, *parts, plain.get("refine"), root)
 
     @property
     def arms(self) -> dict[str, list[Member]]:
@@ -157,45 +175,131 @@ class Sweep:
             arms.setdefault(member.arm, []).append(member)
         return arms
 
-    @property
-    def threads(self) -> int | None:
-        """CPU threads of each lineage, where the base says."""
-        told = self._common.get("lineage.threads")
-        return told if isinstance(told, int) else None
+    def refined(self, answers: Mapping[str, str]) -> dict[str, list[Member]]:
+        """Adds an arm halfway to where the border may lie, for all that differ in their share.
 
-    def _read(self) -> dict[str, Any]:
-        """What the base says, by dotted field."""
-        common: dict[str, Any] = {}
-        for file in self.base:
-            try:
-                plain = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-                problem = f"{file} cannot be read: {reason}"
-                raise Refused("base", problem, "name configurations of mad train") from None
-            common |= _dotted(plain)
-        return common
+        Args:
+            answers: What was concluded, by arm; only *settled* is safe.
+
+        Returns:
+            The arms that are new; none where the border is known well enough, or there is none.
+        """
+        if self.refine is None:
+            return {}
+        new: dict[str, list[Member]] = {}
+        for settings in self._families():
+            safe: dict[str, Any] | None = None
+            for one in sorted(settings, key=_share, reverse=True):  # the largest share first
+                if answers.get(self._member(one).arm) != "settled":
+                    break
+                safe = one
+            else:
+                continue  # all are safe
+            if safe is None or _share(safe) - _share(one) <= self.refine:
+                continue
+            fresh, n = (safe[_FRESH] + one[_FRESH]) // 2, safe[_FRESH] + safe[_SYNTHETIC]
+            if fresh in (safe[_FRESH], one[_FRESH]):
+                continue
+            seeds = [each[_SEED] for each in self.settings if _but_share(each) == _but_share(safe)
+                     and each[_FRESH] == safe[_FRESH]]  # fmt: skip
+            halfway = {**safe, _FRESH: fresh, _SYNTHETIC: n - fresh}
+            self.settings += (made := [{**halfway, _SEED: seed} for seed in seeds])
+            new |= {self._member(made[0]).arm: [self._member(each) for each in made]}
+        self.members += [member for members in new.values() for member in members]
+        return new
+
+    def _families(self) -> list[list[dict[str, Any]]]:
+        """Settings of one seed that differ in their share alone."""
+        families: dict[str, dict[int, dict[str, Any]]] = {}
+        for one in self.settings:
+            families.setdefault(_but_share(one), {}).setdefault(one[_FRESH], one)
+        return [[*family.values()] for family in families.values()]
+
+    def _check_refining(self) -> None:
+        if isinstance(self.refine, bool) or not isinstance(self.refine, int | float) or not (
+            0 < self.refine < 1
+        ):  # fmt: skip
+            raise Refused("refine", f"{self.refine!r}", "give a share within (0, 1), e.g. 0.05")
+        whole = (_FRESH, _SYNTHETIC, _SEED)
+        if any(type(one.get(key)) is not int for one in self.settings for key in whole):
+            problem = f"not all arms have numbers of {', '.join(whole)}"
+            raise Refused("refine", problem, "give them under `grid` or `zip`")
+        for family in self._families():
+            if len({one[_FRESH] + one[_SYNTHETIC] for one in family}) > 1:
+                problem = "arms differ in how many samples a generation has"
+                raise Refused("refine", problem, "let fresh and synthetic ones add up to as many")
 
     def _member(self, settings: Mapping[str, Any]) -> Member:
-        known = self._common | dict(settings)
-        seed = settings.get(_SEED, self._common.get(_SEED, 0))
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise Refused(_SEED, f"{seed!r} is no seed", "give whole numbers")
-        parts = ["+".join(file.stem for file in self.base)]
-        parts += [
-            f"{key.rpartition('.')[2]}={_word(settings[key])}"
-            for key in self._named
-            if key in settings
-        ]
-        arm = re.sub(r"[^\w.+=,-]", "-", ",".join(parts))
+        files = [*self.base, *map(Path, [settings[_CONFIG]] if _CONFIG in settings else [])]
+        if not files:
+            raise Refused("base", "there is none", "name a configuration of mad train")
+        told = {key: value for key, value in settings.items() if key != _CONFIG}
+        known = _read(files) | told
+        seed, generations = known.get(_SEED, 0), known.get("lineage.generations", _GENERATIONS)
+        for field, number, least in ((_SEED, seed, 0), ("generations", generations, 1)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise Refused(field, f"{number!r} is none", f"give whole numbers from {least} on")
+        arm = label("+".join(file.stem for file in files), named(told))
         root = self.root or Path(str(known.get("lineage.root", "runs")))
-        generations = known.get("lineage.generations", 10)
         name = f"{arm}_seed{seed}"
-        arguments = [f"--config={file}" for file in self.base]
-        arguments += [f"--{key}={_text(value)}" for key, value in settings.items()]
+        arguments = [f"--config={file}" for file in files]
+        arguments += [f"--{key}={_text(value)}" for key, value in told.items()]
         arguments += [f"--lineage.name={name}", *([f"--lineage.root={root}"] if self.root else [])]
-        place = LineageDirectory(root / name)
-        return Member(arm, seed, arguments, place, generations, _words(known))
+        threads = known.get("lineage.threads")
+        return Member(
+            arm,
+            seed,
+            arguments,
+            LineageDirectory(root / name),
+            generations,
+            _devices(known),
+            threads if isinstance(threads, int) else None,
+            _words(known),
+        )
+
+
+def _read(files: Sequence[Path]) -> dict[str, Any]:
+    """What configurations say together, by dotted field; later ones win."""
+    common: dict[str, Any] = {}
+    for file in files:
+        try:
+            plain = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            problem = f"{file} cannot be read: {reason}"
+            raise Refused("base", problem, "name configurations of mad train") from None
+        if not isinstance(plain, Mapping):
+            raise Refused("base", f"{file} is no configuration", "name one of mad train")
+        common |= dotted(plain)
+    return common
+
+
+def _share(settings: Mapping[str, Any]) -> float:
+    """Of fresh samples."""
+    return settings[_FRESH] / (settings[_FRESH] + settings[_SYNTHETIC])
+
+
+def _but_share(settings: Mapping[str, Any]) -> str:
+    """All else that an arm has of its own."""
+    rest = {k: v for k, v in settings.items() if k not in (_FRESH, _SYNTHETIC, _SEED)}
+    return json.dumps(rest, sort_keys=True, default=str)
+
+
+def _devices(known: Mapping[str, Any]) -> int:
+    """Processes of a lineage; where nobody says, one."""
+    told, nodes = known.get("trainer.devices", "auto"), known.get("trainer.num_nodes") or 1
+    if isinstance(told, list):
+        return len(told)
+    if isinstance(told, str) and told.isdecimal():
+        told = int(told)
+    several = str(known.get("trainer.strategy", "auto")).startswith("ddp")
+    one = told if isinstance(told, int) and told > 0 else 2 if several else 1
+    return one * (nodes if isinstance(nodes, int) else 1)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as flags spell them."""
+    return {str(key).replace(".init_args.", "."): value for key, value in settings.items()}
 
 
 def _check_values(field: str, values: Any) -> None:
@@ -218,30 +322,10 @@ def _product(
         yield dict(zip(grid, values, strict=True)) | row
 
 
-def _dotted(plain: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted field; ``class_path`` and ``init_args`` as mad train's flags spell them."""
-    fields: dict[str, Any] = {}
-    if not isinstance(plain, Mapping):
-        return {prefix: plain}
-    for key, value in plain.items():
-        inner = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}".lstrip(".")
-        fields |= _dotted(value, inner)
-    return fields
-
-
 def _words(config: Mapping[str, Any]) -> dict[str, str]:
     """Single values that decide a lineage's numbers, by dotted field."""
-    fields = decisive({k: v for k, v in _dotted(config).items() if not isinstance(v, list | tuple)})
-    return {key: _word(value) for key, value in fields.items()}
-
-
-def _word(value: Any) -> str:
-    """A value as part of a name."""
-    if isinstance(value, str) and value:
-        return value.rpartition(".")[2] if re.fullmatch(r"[\w.]+", value) else value
-    if isinstance(value, bool | int | float) or value is None:
-        return str(value).lower() if isinstance(value, bool) or value is None else f"{value:g}"
-    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    fields = decisive({k: v for k, v in dotted(config).items() if not isinstance(v, list | tuple)})
+    return {key: word(value) for key, value in fields.items()}
 
 
 def _text(value: Any) -> str:

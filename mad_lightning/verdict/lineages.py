@@ -14,7 +14,11 @@ __all__ = ["judge_lineages"]
 
 
 def judge_lineages(
-    lineages: Sequence[Sequence[GenerationRecord]], *, closed: bool, n: int | None = None
+    lineages: Sequence[Sequence[GenerationRecord]],
+    *,
+    closed: bool,
+    n: int | None = None,
+    alpha: float = 0.05,
 ) -> Judgement:
     """What lineages of one configuration say, by all that was measured of them.
 
@@ -22,6 +26,7 @@ def judge_lineages(
         lineages: A row of records a seed, all equally long, from generation 1 on.
         closed: Whether nothing real comes in after generation 1.
         n: Samples behind a floor whose error no ledger tells.
+        alpha: Error probability of each claim, by itself.
     """
     meaning, firsts = meanings(chain.from_iterable(lineages)), [records[0] for records in lineages]
     floor_errors = {
@@ -42,4 +47,5 @@ def judge_lineages(
         quantities=meaning,
         closed=closed,
         n=n,
+        alpha=alpha,
     )

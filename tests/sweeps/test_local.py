@@ -3,16 +3,20 @@
 import json
 import os
 import signal
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from mad_lightning.commands import main
-from mad_lightning.commands.sweep import _WORKER
+from mad_lightning.commands.sweep import _PROGRAM, _WORKER
 from mad_lightning.commands.train import build
-from mad_lightning.lineage import LineageDirectory
-from mad_lightning.sweeps.local import _Worker, work_off
-from mad_lightning.sweeps.plan import Sweep
+from mad_lightning.refusal import Refused
+from mad_lightning.sweeps import Local, Sweep
+from mad_lightning.sweeps.local import _Worker, cards
 
 from .test_plan import BASE
 
@@ -40,26 +44,25 @@ def swept(file):
     """A sweep whose worker was killed when it had begun its second lineage."""
     killed, train = [], _Worker.train
 
-    def killing(worker, outcome):
-        if not killed and outcome.member.name.endswith("=0.5_seed0"):
-            killed.append(outcome.member.name)
+    def killing(worker, arguments, log):
+        if not killed and "0.5_seed0" in log:
+            killed.append(log)
             os.kill(worker.process.pid, signal.SIGKILL)
             worker.process.wait()
-        return train(worker, outcome)
+        return train(worker, arguments, log)
 
     sweep = Sweep.read(file, root=file.parent / "runs")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, Local(_WORKER, _PROGRAM) as engine:
         patch.setattr(_Worker, "train", killing)
-        return work_off(sweep.members, _WORKER, parallel=1), killed
+        return engine.work_off(sweep.members)
 
 
 def test_ledgers_are_those_of_separate_commands_though_a_worker_is_killed(file, swept):
-    outcomes, killed = swept
-    states = {outcome.member.name: (outcome.state, outcome.tries) for outcome in outcomes}
+    states = {outcome.member.name: (outcome.state, outcome.tries) for outcome in swept}
     assert states.pop("base,n_initial=0_seed0") == ("refused", 1)
-    assert states.pop(killed[0]) == ("finished", 2)
+    assert states.pop("base,sampling_bias=0.5_seed0") == ("finished", 2)
     assert set(states.values()) == {("finished", 1)}
-    for outcome in outcomes:
+    for outcome in swept:
         if outcome.state == "refused":
             assert "policy.n_initial" in outcome.last_words
         elif outcome.member.seed == 0:
@@ -83,29 +86,121 @@ def test_again_it_does_what_is_missing_and_reports_all(file, swept, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in root.glob("*/*")}
 
 
-def test_printed_commands_train_the_same_lineages(file, capsys):
-    main(["sweep", "--config", str(file), "--engine", "print", "--root", str(file.parent / "p")])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert all(line.startswith("mad train --config=") for line in lines)
-    assert not LineageDirectory(file.parent / "p").path.exists()
-
-
 def test_a_dry_run_says_what_it_will_cost(file, capsys):
     kept = yaml.safe_load(file.read_text())
     kept.pop("also")
     (file.parent / "dry.yaml").write_text(yaml.safe_dump(kept))
-    main(
-        [
-            "sweep",
-            "--config",
-            str(file.parent / "dry.yaml"),
-            "--dry_run",
-            "--root",
-            str(file.parent / "d"),
-        ]
-    )
+    root = str(file.parent / "d")
+    main(["sweep", "--config", str(file.parent / "dry.yaml"), "--dry_run", "--root", root])
     text = capsys.readouterr().out
     assert "4 lineages, " in text
-    assert "known once" in text
     assert not (file.parent / "d").exists()
+    with pytest.raises(SystemExit):
+        main(["sweep", "--config", str(file), "--dry_run", "--root", root])
+    assert "base,n_initial=0" in capsys.readouterr().err  # whose arm cannot be trained
+
+
+# --- what engines do alike, with a stand-in for training -----------------------------------------
+
+
+@pytest.fixture
+def stand_in(file, tmp_path):
+    """An engine whose worker and program run a few lines, and a sweep of two lineages."""
+    kind = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
+
+    def make(also=(), **given):
+        grid = {"seed_everything": [0, 1]}
+        sweep = Sweep([file.parent / "base.yaml"], grid, None, also, root=tmp_path / "runs")
+        return sweep, Local([*kind, "worker"], [*kind, "program"], **given)
+
+    return make
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_breaks_is_tried_three_times_and_stops_nobody(stand_in, tmp_path, devices):
+    also = [{"code": code, "seed_everything": 5} for code in (70, 2, 1)]
+    also = [{**one, "trainer.devices": devices} for one in also]
+    sweep, engine = stand_in(also)
+    told = []
+    with engine:
+        outcomes = engine.work_off(sweep.members, lambda one: told.append(one.state))
+    states = {one.member.arm: (one.state, one.tries) for one in outcomes}
+    assert states == {
+        "base": ("finished", 1),
+        "base,code=70": ("failed", 3),
+        "base,code=2": ("refused", 1),
+        "base,code=1": ("diverged", 1),
+    }
+    tries = {path.stem: len(path.read_text()) for path in tmp_path.glob("runs/*.tries")}
+    assert tries == {one.member.name: one.tries for one in outcomes}
+    assert {one.last_words for one in outcomes} == {"error: because"}
+    assert told.count("runs") == 7
+    assert told.count("waits") == 2
+
+
+def test_ctrl_c_ends_workers_and_programs(stand_in):
+    also = [{"code": "sleep", "seed_everything": 5}]
+    also += [{"code": "sleep", "trainer.devices": 2, "seed_everything": 6}]
+    sweep, engine = stand_in(also, parallel=2)
+    begun = threading.Event()
+
+    def changed(outcome):
+        if outcome.member.seed == 6 and outcome.state == "runs":
+            begun.set()
+
+    def press():
+        begun.wait(60)
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), engine:
+        engine.work_off(sweep.members, changed)
+    assert time.monotonic() - started < 50
+    assert [each._process.poll() is None for each in engine._programs.values()] == [False]
+    assert not engine._workers
+
+
+def test_cards_are_shared_in_turn_and_several_belong_to_one_place():
+    name = "CUDA_VISIBLE_DEVICES"
+    assert cards(2, 0) == [{}, {}]
+    assert [place[name] for place in cards(3, 2)] == ["0", "1", "0"]
+    assert [place[name] for place in cards(4, 8, devices=3)] == ["0,1,2", "3,4,5"]
+    with pytest.raises(Refused) as caught:
+        cards(1, 1, devices=2)
+    assert caught.value.field == "gpus"
+
+
+def test_the_worker_of_a_place_sees_its_card(stand_in, monkeypatch):
+    seen, popen = [], _Worker.__init__
+
+    def watch(worker, command, environment):
+        seen.append(environment.get("CUDA_VISIBLE_DEVICES"))
+        popen(worker, command, environment)
+
+    monkeypatch.setattr(_Worker, "__init__", watch)
+    sweep, engine = stand_in(parallel=2, gpus=2)
+    with engine:
+        engine.work_off(sweep.members)
+    assert {*seen} <= {"0", "1"}
+    assert seen
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (["--parallel", "0"], "--parallel"),
+        (["--gpus", "-1"], "--gpus"),
+        (["--address", "auto"], "--address"),
+        (["--slurm", "time=3"], "--slurm"),
+        (["--engine", "slurm", "--slurm", "time"], "--slurm"),
+        (["--engine", "cloud"], "--engine"),
+        (["--until", "monday"], "--until"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_by_name(file, options, field, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["sweep", "--config", str(file), *options])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {field}")

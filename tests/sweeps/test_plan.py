@@ -16,6 +16,11 @@ BASE = {
     "callbacks": [],
     "trainer": {"accelerator": "cpu"},
 }
+SHARE = {"policy.n_synthetic": 10, "sampling_bias": 1.0, "seed_everything": 0}
+SHARES = {
+    "zip": {"policy.n_fresh": [10, 30, 90], "policy.n_synthetic": [90, 70, 10]},
+    "grid": {"sampling_bias": [1.0, 0.5], "seed_everything": [0, 1]},
+}
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_product_pairs_and_single_ones_with_seeds_outermost(sweep):
     names = [member.name for member in made.members]
     assert len(names) == 9
     assert [member.seed for member in made.members] == [0] * 5 + [1] * 4
-    assert names[0] == "base,sampling_bias=1,n_initial=50,n_reference=60_seed0"
+    assert names[0] == "base,sampling_bias=1,n_initial=50,data.n_reference=60_seed0"
     assert "base,n_initial=80_seed0" in names
     assert [len(members) for members in made.arms.values()] == [2, 2, 2, 2, 1]
 
@@ -75,6 +80,70 @@ def test_finished_is_what_stands_under_these_settings(sweep):
     assert not other.is_finished  # its own command will refuse it, in words
 
 
+def test_families_stand_side_by_side(sweep, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text("sampling_bias: 0.5")
+    made = sweep(
+        zip={"config": ["one.yaml", "two.yaml"], "policy.n_initial": [50, 60]},
+        also=[{"config": "one.yaml", "lineage.generations": 3}],
+    )
+    names = [member.name for member in made.members]
+    assert names == ["base+one,n_initial=50_seed0", "base+two,n_initial=60_seed0", "base+one_seed0"]
+    assert build(made.members[0].arguments).sampling_bias == 0.5
+
+
+@pytest.mark.parametrize(
+    ("trainer", "devices"),
+    [
+        ({}, 1),
+        ({"trainer.devices": 3}, 3),
+        ({"trainer.devices": "3"}, 3),
+        ({"trainer.devices": [0, 2]}, 2),
+        ({"trainer.devices": "auto"}, 1),
+        ({"trainer.strategy": "ddp"}, 2),
+        ({"trainer.devices": 1, "trainer.strategy": "ddp"}, 1),
+        ({"trainer.devices": 4, "trainer.num_nodes": 2}, 8),
+    ],
+)
+def test_who_takes_several_devices(sweep, trainer, devices):
+    (member,) = sweep(also=[trainer]).members
+    assert member.devices == devices
+
+
+def shares(made):
+    return sorted({(s["policy.n_fresh"], s["sampling_bias"]) for s in made.settings})
+
+
+def test_shares_are_halved_around_the_border_of_each_family_until_it_is_known(sweep):
+    made = sweep(**SHARES, refine=0.1)
+    border = {1.0: 40, 0.5: 25}  # samples of 100 that must be fresh; more than 10 apart
+    for _ in range(10):
+        answers = {
+            member.arm: "settled" if s["policy.n_fresh"] >= border[s["sampling_bias"]] else "MAD"
+            for s in made.settings
+            for member in [made._member(s)]
+        }
+        new = made.refined(answers)
+        if not new:
+            break
+        for members in new.values():
+            assert [member.seed for member in members] == [0, 1]
+    at_one = [fresh for fresh, bias in shares(made) if bias == 1.0]
+    at_half = [fresh for fresh, bias in shares(made) if bias == 0.5]
+    assert at_one == [10, 30, 37, 45, 60, 90]  # 60, 45 safe; 37 is not: 8 apart
+    assert at_half == [10, 20, 30, 90]  # 30 safe, 20 is not: 10 apart
+    assert all(s["policy.n_fresh"] + s["policy.n_synthetic"] == 100 for s in made.settings)
+    assert len({member.name for member in made.members}) == len(made.members) == 20
+
+
+def test_nothing_is_refined_where_there_is_no_border(sweep):
+    made = sweep(**SHARES, refine=0.1)
+    arms = [member.arm for member in made.members]
+    for answer in ("settled", "MAD", "undecided"):
+        assert made.refined(dict.fromkeys(arms, answer)) == {}
+    assert made.refined({}) == {}
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
@@ -86,7 +155,14 @@ def test_finished_is_what_stands_under_these_settings(sweep):
         ({"gird": {}}, "gird", "no such field"),
         ({"base": "nowhere.yaml"}, "base", "cannot be read"),
         ({"base": []}, "base", "none"),
-        ({"grid": {"seed_everything": ["a"]}}, "seed_everything", "no seed"),
+        ({"grid": {"seed_everything": ["a"]}}, "seed_everything", "none"),
+        ({"grid": {"seed_everything": [-1]}}, "seed_everything", "none"),
+        ({"grid": {"seed_everything": [True]}}, "seed_everything", "none"),
+        ({"grid": {"lineage.generations": [2.5]}}, "generations", "none"),
+        ({"grid": {"policy.n_initial": [50]}, "refine": 0.1}, "refine", "numbers"),
+        ({**SHARES, "refine": 2}, "refine", "2"),
+        ({**SHARES, "refine": "a"}, "refine", "a"),
+        ({**SHARES, "also": [{**SHARE, "policy.n_fresh": 7}], "refine": 0.1}, "refine", "differ"),
         ({"grid": {"sampling_bias": [1, 1.0]}}, "also", "twice"),
     ],
 )
