@@ -42,12 +42,12 @@ from typing import Any
 
 from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
-from mad_lightning.commands.watching import Watch
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
 from mad_lightning.sweeps.engine import Engine
 from mad_lightning.sweeps.plan import Sweep
 from mad_lightning.sweeps.rounds import Asked, ask
+from mad_lightning.sweeps.watching import Watch
 from mad_lightning.sweeps.worker import serve
 
 __all__ = ["build_parser", "run", "train"]

@@ -58,7 +58,8 @@ class Ray(Engine):
             remedy = "pip install 'mad-lightning[ray]', or take another engine"
             raise Refused("engine", "Ray is not installed", remedy) from None
         self._ray, self.command, self.program = ray, command, program
-        self.threads, self._at_work = threads, {}
+        self.threads = threads
+        self._at_work: dict[int, object] = {}
         settings: dict[str, object] = {
             "log_to_driver": False,
             "logging_level": "ERROR",
@@ -76,7 +77,9 @@ class Ray(Engine):
                 ray.init(address=address, **settings)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 problem = f"no cluster answers at {address}: {str(error).splitlines()[0]}"
-                raise Refused("address", problem, "start one with ray start --head") from None
+                raise Refused(
+                    "address", problem, "say where a cluster stands, or leave it out"
+                ) from None
         there = int(ray.cluster_resources().get("CPU", 1))
         super().__init__(parallel or max(1, there // threads))
         self.gpus = gpus / self.parallel if gpus else 0.0
