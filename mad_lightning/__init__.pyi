@@ -5,13 +5,13 @@ from .callbacks.grids import SampleGrids as SampleGrids
 from .callbacks.stopping import StopWhenMAD as StopWhenMAD
 from .callbacks.wandb import WandB as WandB
 from .commands.export import load as load
+from .data.cifar import CIFAR10 as CIFAR10
 from .data.datamodule import GenerationDataModule as GenerationDataModule
 from .data.laws import Grid25 as Grid25
 from .data.laws import LawSource as LawSource
 from .data.laws import Rosenbrock as Rosenbrock
 from .data.laws import StandardNormal as StandardNormal
 from .data.shards import Shard as Shard
-from .data.sources import CIFAR10 as CIFAR10
 from .data.sources import MNIST as MNIST
 from .data.sources import Arrays as Arrays
 from .data.sources import Digits as Digits

@@ -120,6 +120,14 @@ def stand_in(source, directory):
             "--data.source.path", str(directory / "stand_in.npz"),
             "--data.source.labels", "labels",
         ]  # fmt: skip
+    if source == "CIFAR10":
+        images = rng.integers(0, 256, (150, 3, 32, 32)).astype("uint8")
+        np.savez(directory / "stand_in.npz", images=images, labels=np.arange(150) % 10)
+        return [
+            "--data.source", "Arrays",
+            "--data.source.path", str(directory / "stand_in.npz"),
+            "--data.source.labels", "labels",
+        ]  # fmt: skip
     if source == "Images":
         (directory / "pictures").mkdir()
         for place in range(150):

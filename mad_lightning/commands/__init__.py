@@ -33,9 +33,11 @@ VERBS = (
     "measure",
     "verify",
     "export",
+    "base",
     "wandb",
     "configs",
     "doctor",
+    "completion",
 )
 _ALONE = ("configs", "doctor")
 """Verbs that need no arguments."""
@@ -123,7 +125,7 @@ def overview() -> str:
             "",
             "usage: mad VERB [options]",
             "",
-            *(f"  {name:<13}{what.rstrip('.')}" for name, _, what in lines),
+            *(f"  {name:<16}{what.rstrip('.')}" for name, _, what in lines),
             "",
             "mad VERB --help shows a verb's page, --debug the traceback of what is refused.",
         ]

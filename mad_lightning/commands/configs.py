@@ -25,7 +25,7 @@ from pathlib import Path
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.refusal import Refused
 
-__all__ = ["CONFIGS", "build_parser", "run"]
+__all__ = ["CONFIGS", "build_parser", "names", "run"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 """Where they lie, in a clone and in an installed package."""
@@ -45,10 +45,7 @@ def build_parser() -> PlainParser:
 def run(args: Sequence[str]) -> None:
     """Lists, shows or copies."""
     given = build_parser().parse_args(args)
-    files = {
-        str(file.relative_to(CONFIGS).with_suffix("")): file
-        for file in sorted(CONFIGS.rglob("*.yaml"))
-    }
+    files = names()
     if name := given.show or given.copy:
         text = _file(files, name).read_text(encoding="utf-8")
         if given.show:
@@ -69,6 +66,12 @@ def run(args: Sequence[str]) -> None:
                 sep="\n",
             )
     return None
+
+
+def names() -> dict[str, Path]:
+    """The configurations, by name."""
+    files = sorted(CONFIGS.rglob("*.yaml"))
+    return {str(file.relative_to(CONFIGS).with_suffix("")): file for file in files}
 
 
 def _file(files: dict[str, Path], name: str) -> Path:

@@ -3,8 +3,8 @@
 usage: mad doctor [--root DIRECTORY]
 
 Versions, devices, memory, disk and locks of the directory that lineages go to (default: runs),
-weights of feature extractors, W&B. Nothing is downloaded, trained or kept. Ends with exit code 1 if
-lineages cannot be trained here.
+weights of feature extractors, W&B, and environment variables that decide something. Nothing is
+downloaded, trained or kept. Ends with exit code 1 if lineages cannot be trained here.
 
 Options:
   --root DIRECTORY   where lineages shall lie
@@ -57,7 +57,8 @@ def run(args: Sequence[str]) -> None:
     """Prints a line a fact; what is missing is marked and has its remedy."""
     root: Path = build_parser().parse_args(args).root
     place = [*_place(root)]
-    for name, words, remedy in [*_programs(), *_devices(), *place, *_weights(), *_wandb()]:
+    facts = [*_programs(), *_devices(), *place, *_weights(), *_wandb(), *_variables()]
+    for name, words, remedy in facts:
         print(f"{'!' if remedy else ' '} {name:<13} {words}")
         if remedy:
             print(f"{'':16}{remedy}")
@@ -131,3 +132,26 @@ def _wandb() -> Iterator[Fact]:
         yield "wandb", "runs are online: there is an API key", ""
     else:
         yield "wandb", "runs are offline: there is no API key", "wandb login, to see runs online"
+
+
+_VARIABLES = {
+    "PL_GLOBAL_SEED": "is the seed of lineages that are told none",
+    "CUDA_VISIBLE_DEVICES": "says which GPUs there are",
+    "OMP_NUM_THREADS": "says how many threads torch takes, unless lineage.threads does",
+    "TORCH_HOME": "is where weights of extractors lie",
+    "WANDB_PROJECT": "is the project of W&B runs that are told none",
+    "WANDB_ENTITY": "owns W&B runs that are told no other",
+    "WANDB_RUN_GROUP": "is their group",
+    "WANDB_NAME": "is their name",
+    "WANDB_TAGS": "are their tags",
+    "WANDB_DIR": "is not taken: the W&B run of a lineage lies in the lineage's directory",
+    "PL_TRAINER__MAX_EPOCHS": "is not taken: give --trainer.max_epochs",
+}
+"""Variables that Lightning's, torch's and W&B's users set, and what they do here."""
+
+
+def _variables() -> Iterator[Fact]:
+    """Those that are set."""
+    for name, what in _VARIABLES.items():
+        if (value := os.environ.get(name)) is not None:
+            yield "environment", f"{name}={value} {what}", ""

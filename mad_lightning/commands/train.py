@@ -32,6 +32,7 @@ Groups of options:
 from __future__ import annotations
 
 import logging
+import os
 import pkgutil
 import re
 import warnings
@@ -134,7 +135,7 @@ class LineageCLI(LightningCLI):
             },
             run=False,
             args=list(args),
-            seed_everything_default=0,
+            seed_everything_default=_seed(),
             auto_configure_optimizers=False,
             trainer_defaults=_TRAINER,
         )
@@ -318,6 +319,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _seed() -> int:
+    """The seed of a lineage that is told none: ``PL_GLOBAL_SEED``, as Lightning has it, or 0."""
+    told = os.environ.get("PL_GLOBAL_SEED", "0")
+    if not told.isdecimal():
+        remedy = "let it be a number, or unset it and give --seed_everything"
+        raise Refused("seed_everything", f"PL_GLOBAL_SEED is {told!r}", remedy)
+    return int(told)
 
 
 def _quieten() -> None:

@@ -1,3 +1,4 @@
+from .cifar import CIFAR10 as CIFAR10
 from .datamodule import GenerationDataModule as GenerationDataModule
 from .datamodule import MixLoader as MixLoader
 from .glyphs import Glyphs as Glyphs
@@ -8,7 +9,6 @@ from .laws import StandardNormal as StandardNormal
 from .real import RealData as RealData
 from .shards import Shard as Shard
 from .shards import ShardManifest as ShardManifest
-from .sources import CIFAR10 as CIFAR10
 from .sources import MNIST as MNIST
 from .sources import Arrays as Arrays
 from .sources import Digits as Digits

@@ -36,7 +36,6 @@ from mad_lightning.samples import Samples, SampleSpec
 from mad_lightning.seeds import sample_seeds, uniform
 
 __all__ = [
-    "CIFAR10",
     "MNIST",
     "Arrays",
     "Digits",
@@ -45,6 +44,7 @@ __all__ = [
     "Photos",
     "RealSet",
     "Source",
+    "download",
 ]
 
 
@@ -154,7 +154,7 @@ class Photos(Source):
 # --- data sets that torchvision knows -----------------------------------------------------------
 
 
-def _download(dataset: str, root: Path) -> None:
+def download(dataset: str, root: Path) -> None:
     """Lets torchvision fetch a data set; of several processes, the first does."""
     from torchvision import datasets
 
@@ -227,7 +227,7 @@ class _Idx(Source):
         folder = root / self.folder / "raw"
         files = self._find(folder)
         if not files and self.download:
-            _download(self.folder, root)
+            download(self.folder, root)
             files = self._find(folder)
         if not files:
             have = len(self._files(folder))
@@ -282,46 +282,6 @@ class FashionMNIST(_Idx):
     name = "fashion_mnist"
     folder = "FashionMNIST"
     elsewhere = "/usr/share/datasets/fashion-mnist"
-
-
-class CIFAR10(Source):
-    """Small photographs (Krizhevsky, 2009): 50,000 + 10,000 of 3 x 32 x 32, ten classes.
-
-    Args:
-        root: Folder that holds ``cifar-10-batches-py/``.
-        download: Whether torchvision may fetch what is missing.
-        labels: Whether samples carry their class.
-    """
-
-    name = "cifar10"
-
-    def __init__(self, root: str = "data", download: bool = False, labels: bool = True) -> None:
-        self.root, self.download, self.labels = root, download, labels
-
-    def load(self, cache: Path) -> RealSet:
-        """Reads the batches, after torchvision has compared each with its published MD5.
-
-        They are pickles, the only ones that are ever opened here: files of known content.
-        """
-        from torchvision import datasets
-
-        root = Path(self.root).expanduser()
-        if self.download:
-            _download("CIFAR10", root)
-        try:
-            train, test = (datasets.CIFAR10(str(root), train=train) for train in (True, False))
-        except RuntimeError as error:
-            raise Refused(
-                "root",
-                f"{root / 'cifar-10-batches-py'} does not hold CIFAR-10, or is damaged",
-                f"unpack cifar-10-python.tar.gz into {root}, or let torchvision fetch it: "
-                "`download: true`",
-            ) from error
-        return RealSet(self._split(train), self._split(test), 10 if self.labels else None)
-
-    def _split(self, split: Any) -> Samples:
-        values = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()
-        return Samples(values, torch.tensor(split.targets) if self.labels else None)
 
 
 # --- the user's own data ------------------------------------------------------------------------

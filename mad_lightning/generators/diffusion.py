@@ -31,9 +31,9 @@ from mad_lightning.generators.base import (
     try_network,
     warmed_adamw,
 )
-from mad_lightning.generators.solvers import SOLVERS, Solver
+from mad_lightning.generators.solvers import BETAS, SOLVERS, Solver
 from mad_lightning.nets.ema import EMA
-from mad_lightning.nets.unet import UNet
+from mad_lightning.nets.unet import UNet, UNet2D
 from mad_lightning.refusal import Refused, at, check_one_of, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
 from mad_lightning.seeds import normal
@@ -41,6 +41,8 @@ from mad_lightning.seeds import normal
 __all__ = ["Diffusion"]
 
 _SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+_PREDICTIONS = {"epsilon": "epsilon", "velocity": "v_prediction", "sample": "sample"}
+"""What a network's output can be, and what diffusers calls it."""
 
 
 class Diffusion(Generator):
@@ -58,8 +60,11 @@ class Diffusion(Generator):
             ``squaredcos_cap_v2`` or ``sigmoid``.
         prediction: What the network's output is: the noise ``epsilon``, or the ``velocity``
             :math:`\sqrt{\bar\alpha_t}\epsilon - \sqrt{1-\bar\alpha_t}x_0` (Salimans & Ho, 2022),
-            from which the same noise follows without dividing by a vanishing signal.
-        sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2); in a few steps,
+            from which the same noise follows without dividing by a vanishing signal; or the clean
+            image itself, ``sample``.
+        sampler: ``ddpm`` draws ancestral samples (Ho et al., 2020, algorithm 2), ``ddpm_large``
+            with the larger of the two variances there; ``ddim`` (Song et al., 2021) without any
+            noise but the first; in a few steps,
             ``sde_dpm_solver`` solves the reverse stochastic equation (SDE-DPM-Solver++ 2M, Lu et
             al., 2022), ``dpm_solver`` (DPM-Solver++ 2M) and ``unipc`` (Zhao et al., 2023) the
             probability-flow equation, without further noise.
@@ -72,6 +77,8 @@ class Diffusion(Generator):
         warmup: Steps until the peak.
         weight_decay: AdamW's.
         ema_decay: Decay of the averaged weights; they, not the trained ones, are sampled from.
+        beta_start: First β of the schedules ``linear``, ``scaled_linear`` and ``sigmoid``.
+        beta_end: Their last β.
 
     Example:
         >>> x, y = 2.0 * torch.rand(64, 1, 8, 8) - 1.0, torch.arange(64) % 10
@@ -87,8 +94,10 @@ class Diffusion(Generator):
         network: Callable[[SampleSpec], nn.Module] = UNet,
         timesteps: int = 1000,
         beta_schedule: str = "linear",
-        prediction: Literal["epsilon", "velocity"] = "epsilon",
-        sampler: Literal["ddpm", "dpm_solver", "sde_dpm_solver", "unipc"] = "sde_dpm_solver",
+        prediction: Literal["epsilon", "velocity", "sample"] = "epsilon",
+        sampler: Literal[
+            "ddpm", "ddpm_large", "ddim", "dpm_solver", "sde_dpm_solver", "unipc"
+        ] = "sde_dpm_solver",
         sampling_steps: int | None = 15,
         clip: bool = True,
         condition_drop: float = 0.1,
@@ -96,17 +105,21 @@ class Diffusion(Generator):
         warmup: int = 50,
         weight_decay: float = 0.0,
         ema_decay: float = 0.995,
+        beta_start: float = BETAS[0],
+        beta_end: float = BETAS[1],
     ) -> None:
         super().__init__()
         check_one_of(SOLVERS, sampler=sampler)
         check_one_of(_SCHEDULES, beta_schedule=beta_schedule)
-        check_one_of(("epsilon", "velocity"), prediction=prediction)
+        check_one_of(_PREDICTIONS, prediction=prediction)
         check_within("[1, 100000]", "the paper takes 500", timesteps=timesteps)
         check_within("[0, 1)", "the paper takes 0.1", condition_drop=condition_drop)
         check_within("(0, inf)", "e.g. 1e-3", lr=lr)
         check_within("[0, 1000000]", warmup=warmup)
         check_within("[0, 10]", weight_decay=weight_decay)
         check_within("[0, 1)", "e.g. 0.995", ema_decay=ema_decay)
+        check_within("(0, 1)", "e.g. 1e-4", beta_start=beta_start)
+        check_within("(0, 1)", "e.g. 0.02", beta_end=beta_end)
         if sampling_steps is not None and not 1 <= sampling_steps <= timesteps:
             raise Refused(
                 "sampling_steps",
@@ -120,6 +133,7 @@ class Diffusion(Generator):
         self.condition_drop = condition_drop
         self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
         self.ema_decay = ema_decay
+        self.beta_start, self.beta_end = beta_start, beta_end
 
     def build(self, spec: SampleSpec) -> Self:
         """Makes the network, its average and the noise schedule."""
@@ -127,7 +141,13 @@ class Diffusion(Generator):
         self.spec = spec
         steps = self.sampling_steps or self.timesteps
         self.solver = Solver(
-            self.sampler_name, self.beta_schedule, self.timesteps, steps, self.clip
+            self.sampler_name,
+            self.beta_schedule,
+            self.timesteps,
+            steps,
+            self.clip,
+            self.beta_start,
+            self.beta_end,
         )
         self._check_schedule()
         with at("network"):
@@ -198,6 +218,8 @@ class Diffusion(Generator):
         target = noise
         if self.prediction == "velocity":
             target = alpha_bar.sqrt() * noise - (1.0 - alpha_bar).sqrt() * x_0
+        elif self.prediction == "sample":
+            target = x_0
         loss = F.mse_loss(self.net(x_t, t, labels), target)
         self.note(loss=loss)
         return loss
@@ -241,7 +263,9 @@ class Diffusion(Generator):
             out = without + (given - without) / sampling_bias
         if self.prediction == "epsilon":
             return out
-        alpha_bar = self.alphas_cumprod[t]  # guidance commutes with this affine map
+        alpha_bar = self.alphas_cumprod[t]  # guidance commutes with these affine maps
+        if self.prediction == "sample":
+            return (x - alpha_bar.sqrt() * out) / (1.0 - alpha_bar).sqrt()
         return alpha_bar.sqrt() * out + (1.0 - alpha_bar).sqrt() * x
 
     def save_pretrained(self, path: Path, sampling_bias: float = 1.0) -> None:
@@ -257,12 +281,12 @@ class Diffusion(Generator):
         from mad_lightning.nets import pipeline  # imports diffusers
 
         net, (_, height, width) = self.ema.net, self.spec.shape
-        if not isinstance(net, UNet) or height % net.multiple or width % net.multiple:
-            what = "pads its images" if isinstance(net, UNet) else f"is a {type(net).__name__}"
+        known = (UNet, UNet2D)
+        if not isinstance(net, known) or height % net.multiple or width % net.multiple:
+            what = "pads its images" if isinstance(net, known) else f"is a {type(net).__name__}"
             remedy = "export the samples instead, e.g. as a folder"
             raise Refused("network", f"diffusers has no such network: it {what}", remedy)
-        kind = "epsilon" if self.prediction == "epsilon" else "v_prediction"
-        scheduler = self.solver.scheduler(prediction_type=kind)
+        scheduler = self.solver.scheduler(prediction_type=_PREDICTIONS[self.prediction])
         times = " ".join(map(str, self.solver.times))
         pipeline.ClassPipeline(
             net.unet, scheduler, times, height, width, 1.0 / sampling_bias

@@ -3,9 +3,9 @@ r"""Solvers: how pure noise becomes a sample, given an estimate of the noise in 
 The forward process :math:`x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon` can be
 undone in three ways. *Ancestral* sampling draws each earlier :math:`x` from its conditional law
 (Ho et al., 2020, algorithm 2) and is exact in the limit of many steps. The *probability-flow
-equation* leads from noise to a sample without further noise and allows few, long steps, but keeps
-the error of each. The *reverse stochastic equation* takes such steps, too, and adds new noise, in
-which errors of earlier steps fade.
+equation* (DDIM is its plainest solver) leads from noise to a sample without further noise and
+allows few, long steps, but keeps the error of each. The *reverse stochastic equation* takes such
+steps, too, and adds new noise, in which errors of earlier steps fade.
 
 A solver is a bias that a loop feeds back into itself: steps that are even in time end with a long
 one, which returns means of images rather than images. From the exact score of N(0.3, 0.2²), 15 of
@@ -24,21 +24,29 @@ from torch import Tensor, nn
 
 from mad_lightning.refusal import Refused, check_one_of
 
-__all__ = ["SOLVERS", "Solver"]
+__all__ = ["BETAS", "SOLVERS", "Solver"]
 
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm": ("", {}),
+    "ddpm_large": ("", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "dpm_solver": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "sde_dpm_solver": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""Names of the solvers, and diffusers' schedulers that know their steps; those of ``ddpm`` are
-here. The first two go evenly through time, the others evenly through the log of signal to noise."""
+"""Names of the solvers, and diffusers' schedulers that know their steps; ancestral ones are here.
+Some go evenly through time, the others evenly through the log of signal to noise."""
 
-_EVEN_IN_TIME = ("ddpm", "dpm_solver")
+_ANCESTRAL = ("ddpm", "ddpm_large")
+"""With the variance of the posterior of a point, or with that of the forward step, β_t: the least
+and the most that a reverse step can have (Ho et al., 2020, section 3.2)."""
+_EVEN_IN_TIME = (*_ANCESTRAL, "ddim", "dpm_solver")
 _LEAST_LOG_SNR = -5.1
 """Half the log of signal to noise at which few-step solvers start. A cosine schedule ends in purer
 noise; dividing by its last signals, 5e-5, would make an image of the network's error."""
+
+BETAS = (1e-4, 0.02)
+"""The first and the last β that Ho et al. took, and diffusers takes."""
 
 NoiseEstimate = Callable[[Tensor, int], Tensor]
 """From noisy images (N, C, H, W) and their time to the noise in them."""
@@ -56,6 +64,8 @@ class Solver(nn.Module):
         timesteps: T of the forward process.
         steps: Calls of the network, 1 to T.
         clip: Clip the estimate of x_0 to [-1, 1] at every step.
+        beta_start: First β of the schedule, where it depends on one.
+        beta_end: Last β.
 
     Raises:
         Refused: If the solver does not find back to a finite sample, whatever the network.
@@ -64,18 +74,26 @@ class Solver(nn.Module):
     alphas_cumprod: Tensor
 
     def __init__(
-        self, name: str, beta_schedule: str, timesteps: int, steps: int, clip: bool
+        self,
+        name: str,
+        beta_schedule: str,
+        timesteps: int,
+        steps: int,
+        clip: bool,
+        beta_start: float = BETAS[0],
+        beta_end: float = BETAS[1],
     ) -> None:
         from diffusers import DDPMScheduler  # costs seconds
 
         super().__init__()
         check_one_of(SOLVERS, sampler=name)
         self.name, self.beta_schedule, self.steps, self.clip = name, beta_schedule, steps, clip
-        schedule = DDPMScheduler(timesteps, beta_schedule=beta_schedule)
+        schedule = DDPMScheduler(timesteps, beta_start, beta_end, beta_schedule)
+        self.ends = (beta_start, beta_end)
         self.betas = schedule.betas
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod, persistent=False)
         self.first = timesteps - 1
-        if name == "ddpm":
+        if name in _ANCESTRAL or name == "ddim":
             return
         if name not in _EVEN_IN_TIME or beta_schedule == "squaredcos_cap_v2":
             log_snr = 0.5 * (self.alphas_cumprod.log() - (1.0 - self.alphas_cumprod).log())
@@ -110,11 +128,12 @@ class Solver(nn.Module):
             "first_alpha_bar": float(self.alphas_cumprod[self.first]),
             "last_alpha_bar": float(self.alphas_cumprod[-1]),
             "clip": self.clip,
+            **({} if self.ends == BETAS else {"betas": list(self.ends)}),
         }
 
     def forward(self, x: Tensor, noise_estimate: NoiseEstimate, new_noise: NewNoise) -> Tensor:
         """From standard normal noise ``x`` (N, C, H, W) to samples, in [-1, 1] where clipped."""
-        if self.name == "ddpm":
+        if self.name in _ANCESTRAL:
             return self._ancestral(x, noise_estimate, new_noise)
         return self._few_steps(x, noise_estimate, new_noise)
 
@@ -135,10 +154,15 @@ class Solver(nn.Module):
         """The same solver as diffusers has it."""
         import diffusers
 
-        if self.name == "ddpm":
+        if self.name in _ANCESTRAL:
             betas = self.betas.tolist()
+            variance = "fixed_small" if self.name == "ddpm" else "fixed_large"
             return diffusers.DDPMScheduler(
-                len(betas), trained_betas=betas, clip_sample=self.clip, **options
+                len(betas),
+                trained_betas=betas,
+                clip_sample=self.clip,
+                variance_type=variance,
+                **options,
             )
         scheduler, known = SOLVERS[self.name]
         return getattr(diffusers, scheduler)(
@@ -153,7 +177,7 @@ class Solver(nn.Module):
     @property
     def times(self) -> list[int]:
         """Times at which the network is asked, the noisiest first."""
-        if self.name == "ddpm":
+        if self.name in _ANCESTRAL:
             return torch.linspace(self.first, 0, self.steps).round().long().tolist()
         if self.name not in _EVEN_IN_TIME:
             return self.even_in_log_snr()[0]
@@ -191,6 +215,8 @@ class Solver(nn.Module):
                 + alpha.sqrt() * (1.0 - alpha_bar_before) * x
             ) / (1.0 - alpha_bar)
             if before >= 0:
-                variance = (1.0 - alpha) * (1.0 - alpha_bar_before) / (1.0 - alpha_bar)
+                variance = 1.0 - alpha
+                if self.name == "ddpm":
+                    variance = (1.0 - alpha) * (1.0 - alpha_bar_before) / (1.0 - alpha_bar)
                 x = x + variance.sqrt() * new_noise(step)
         return x

@@ -39,7 +39,12 @@ _MAY_CHANGE = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
-_LIKE_ABSENT = (("evaluator.preset", "held_out"), ("evaluator.n_drawn", None))
+_LIKE_ABSENT = (
+    ("evaluator.preset", "held_out"),
+    ("evaluator.n_drawn", None),
+    ("generator.init_args.beta_start", 1e-4),
+    ("generator.init_args.beta_end", 0.02),
+)
 """Values of keys that configurations did not always have, and of what there was until then."""
 _NO_CIRCUMSTANCES = ("lineage.generations", "lineage.keep")
 

@@ -182,12 +182,34 @@ class Evaluator(Described):
 
     def _compare(self, metric: Metric, real: View, synthetic: View) -> dict[str, float]:
         with _mounted(metric):
-            return metric(self._seen(real), self._seen(synthetic))
+            values = metric(self._seen(real), self._seen(synthetic))
+            return _numbers(values, type(metric).__name__, metric.quantities(self.extractor.name))
 
     def _seen(self, side: View) -> View:
         """With what the extractor says of it."""
         seen = None if side.labels is None else self.extractor.seen(side.features)
         return replace(side, extractor=self.extractor.name, seen=seen)
+
+
+def _numbers(values: Any, name: str, explained: Mapping[str, Quantity]) -> dict[str, float]:
+    """Values by name, as a metric of anybody's should give them.
+
+    Raises:
+        Refused: If they are something else, or have other names than the metric explains.
+    """
+    remedy = "let `values` return a dict of names and floats"
+    if not isinstance(values, Mapping):
+        raise Refused("", f"{name} returns a {type(values).__name__}", remedy)
+    numbers = dict[str, float]()
+    for key, value in values.items():
+        try:
+            numbers[str(key)] = value if isinstance(value, float) else float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise Refused("", f"{name} returns {key}: {value!r}"[:200], remedy) from None
+    if (unknown := numbers.keys() - explained) and (absent := explained.keys() - numbers):
+        problem = f"{name} returns {', '.join(unknown)}, and explains {', '.join(absent)}"
+        raise Refused("", problem, "let `values` and `quantities` agree on the names")
+    return numbers
 
 
 def _deviation(series: Sequence[float]) -> float:

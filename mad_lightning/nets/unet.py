@@ -1,6 +1,8 @@
-"""The U-Net of the diffusion family: diffusers' ``UNet2DModel`` behind a three-argument call."""
+"""U-Nets of the diffusion family: diffusers' ``UNet2DModel`` behind a three-argument call."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import SampleSpec
 
-__all__ = ["UNet"]
+__all__ = ["UNet", "UNet2D"]
 
 
 class UNet(Described, nn.Module):
@@ -87,3 +89,41 @@ class UNet(Described, nn.Module):
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         out = self.unet(F.pad(x, padding), t, class_labels=labels).sample
         return out[..., :height, :width]
+
+
+class UNet2D(Described, nn.Module):
+    """A ``UNet2DModel`` by diffusers' own arguments, as ``mad base`` writes them down.
+
+    Args:
+        spec: The images, (C, H, W).
+        options: What ``UNet2DModel`` is made with, see its ``config.json``. The last of
+            ``num_class_embeds`` classes means "no class".
+    """
+
+    multiple = 1  # it pads nothing
+
+    def __init__(self, spec: SampleSpec, options: dict[str, Any]) -> None:
+        super().__init__()
+        from diffusers import UNet2DModel  # costs seconds
+
+        try:
+            self.unet = UNet2DModel(**options)
+        except Exception as error:  # whatever diffusers makes of what it does not know
+            problem = f"UNet2DModel says: {type(error).__name__}: {error}"
+            raise Refused("options", problem, "give what its config.json has") from error
+        config = self.unet.config
+        side = config.sample_size if config.sample_size is not None else spec.shape[1:]
+        size = (side, side) if isinstance(side, int) else tuple(side)
+        known = None if config.num_class_embeds is None else config.num_class_embeds - 1
+        for what, its, ours in (
+            ("channels", config.in_channels, spec.shape[0]),
+            ("pixels", size, tuple(spec.shape[1:])),
+            ("classes", known, spec.classes),
+        ):
+            if its != ours:
+                problem = f"its images have {what} {its}, the data's {ours}"
+                raise Refused("options", problem, "take data like those that it was trained on")
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """What it predicts, with the shape of ``x``; arguments as those of :class:`UNet`."""
+        return self.unet(x, t, class_labels=labels).sample

@@ -12,6 +12,8 @@ import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from mad_lightning.commands import VERBS, flag, main, page
+from mad_lightning.commands.base import build_parser as base_parser
+from mad_lightning.commands.completion import build_parser as completion_parser
 from mad_lightning.commands.configs import build_parser as configs_parser
 from mad_lightning.commands.doctor import build_parser as doctor_parser
 from mad_lightning.commands.export import build_parser as export_parser
@@ -52,6 +54,8 @@ def test_a_verb_alone_or_asked_for_help_shows_its_page(verb, capsys):
         ("measure", measure_parser()),
         ("study", study_parser()),
         ("export", export_parser()),
+        ("base", base_parser()),
+        ("completion", completion_parser()),
         ("configs", configs_parser()),
         ("doctor", doctor_parser()),
     ],

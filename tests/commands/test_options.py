@@ -25,7 +25,7 @@ from mad_lightning.generators.base import Generator
 from mad_lightning.metrics.base import Metric
 from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.nets.pairs import ConvPair, DensePair
-from mad_lightning.nets.unet import UNet
+from mad_lightning.nets.unet import UNet, UNet2D
 from mad_lightning.policies import LoopPolicy
 
 LIST = Path(__file__).with_name("options.txt")
@@ -69,7 +69,7 @@ def of_classes() -> Iterator[tuple[str, str]]:
         ("evaluator.extractor", concrete(FeatureExtractor)),
         ("evaluator.metrics", concrete(Metric)),
         ("generator", concrete(Generator)),
-        ("generator.network", [UNet]),
+        ("generator.network", [UNet, UNet2D]),
         ("generator.networks", [ConvPair, DensePair]),
         ("policy", concrete(LoopPolicy)),
     ):

@@ -1,0 +1,148 @@
+"""The pages hold together: links lead somewhere, code runs, commands exist; so does the site."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mad_lightning.commands import VERBS, page
+from mad_lightning.commands.configs import names
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "configs" / "README.md"]
+NOTEBOOK = json.loads((DOCS / "quickstart.ipynb").read_text())
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path, language):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def anchors(path):
+    """Headings as a site and a forge link to them."""
+    headings = re.findall(r"^#+ +(.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"\{download\}`.*?<(.*?)>`", text)
+    for target in targets:
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=name_of)
+def test_what_a_page_takes_from_another_is_there(path):
+    text = path.read_text()
+    for target, options in re.findall(r"```\{include\} (\S+)\n(.*?)```", text, re.DOTALL):
+        other = (path.parent / target).read_text()
+        for end in re.findall(r':(?:start-after|end-before): "(.*)"', options):
+            assert other.count(end) == 1, end
+    for entry in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
+        for name in re.sub("^:.*$", "", entry, flags=re.MULTILINE).split():
+            assert (DOCS / f"{name}.md").exists(), name
+
+
+def test_every_page_is_in_the_table_of_contents():
+    listed = (DOCS / "index.md").read_text().split()
+    assert {path.stem for path in DOCS.glob("*.md")} - {"index"} <= {*listed}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(DOCS.glob("*.md")) if blocks(path, "python")], ids=name_of
+)
+def test_code_of_a_page_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = {"__name__": "shown"}
+    for code in blocks(path, "python"):
+        exec(compile(code, name_of(path), "exec"), shown)
+
+
+def commands(path):
+    """Every ``mad`` command of a page, in words."""
+    for block in blocks(path, "(?:bash|yaml)"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words.pop(0)
+            if words and words[0] in ("mad", ".venv/bin/mad"):
+                yield words[1:]
+
+
+def test_commands_of_all_pages_exist():
+    seen = set()
+    for path in PAGES:
+        for verb, *words in commands(path):
+            assert verb in VERBS, (name_of(path), verb)
+            seen.add(verb)
+            known = {*re.findall(r"--\w+", page(verb))}
+            for word in words:
+                if word.startswith("--"):
+                    group = re.match(r"--\w+", word)[0]
+                    assert group in known or verb in ("branch", "measure"), (name_of(path), word)
+                if re.fullmatch(r"configs/[\w/]+\.yaml", word):
+                    assert (ROOT / word).exists(), (name_of(path), word)
+    assert {"train", "report", "measure", "export", "base", "sweep"} <= seen
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    """In a process of its own, without Jupyter; what a cell draws is drawn."""
+    cells = ["".join(c["source"]) for c in NOTEBOOK["cells"] if c["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in NOTEBOOK["cells"])
+    (tmp_path / "quickstart.py").write_text("\n\n".join(cells))
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "quickstart.py"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept = [line.split() for line in done.stdout.splitlines() if re.match(r"\d \{", line)]
+    assert len(kept) == 6, "the last cell trains six generations"
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_image_needs_no_compiler_and_copies_what_is_there():
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^FROM python:3\.1[12]-slim$", text, re.MULTILINE)
+    assert not re.search(r"apt-get|apk |gcc|g\+\+|build-essential|nvcc|:\d{4}", text)
+    assert text.count("RUN pip install") + text.count("&& pip install") == 2
+    assert text.count("--only-binary=:all:") == 2
+    kept = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE):
+        *sources, _ = line.split()
+        assert {*sources} <= {*kept}
+        assert all((ROOT / source).exists() for source in sources)
+    (name,) = re.findall(r"--copy (\w+)", text)
+    assert name in names()
+    assert 'ENTRYPOINT ["mad"]' in text
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_parser")
+    pytest.importorskip("furo")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", tmp_path / "trees",
+         DOCS, tmp_path / "site"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=1200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-5000:]
+    for name in ("index", "policy", "api", "configs"):
+        assert (tmp_path / "site" / f"{name}.html").exists()
+    assert "KeepAll" in (tmp_path / "site" / "policy.html").read_text()
