@@ -21,6 +21,7 @@ html_title = "mad_lightning"
 exclude_patterns = ["generated/mad_lightning.*.configs*"]
 myst_heading_anchors = 3
 suppress_warnings = [
+    "toc.not_included",
     "myst.xref_missing",
     "myst.header",
 ]  # README's words, in a page of another level

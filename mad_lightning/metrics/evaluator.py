@@ -12,7 +12,7 @@ what the value means.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean, stdev
@@ -197,18 +197,18 @@ def _numbers(values: Any, name: str, explained: Mapping[str, Quantity]) -> dict[
     Raises:
         Refused: If they are something else, or have other names than the metric explains.
     """
-    remedy = "let `values` return a dict of names and floats"
+    remedy = "let its values be a dict of names and floats"
     if not isinstance(values, Mapping):
         raise Refused("", f"{name} returns a {type(values).__name__}", remedy)
     numbers = dict[str, float]()
     for key, value in values.items():
         try:
-            numbers[str(key)] = value if isinstance(value, float) else float(value)
+            numbers[str(key)] = value if isinstance(value, int | float) else float(value)
         except (TypeError, ValueError, RuntimeError):
             raise Refused("", f"{name} returns {key}: {value!r}"[:200], remedy) from None
     if (unknown := numbers.keys() - explained) and (absent := explained.keys() - numbers):
         problem = f"{name} returns {', '.join(unknown)}, and explains {', '.join(absent)}"
-        raise Refused("", problem, "let `values` and `quantities` agree on the names")
+        raise Refused("", problem, "let its values and its quantities agree on the names")
     return numbers
 
 

@@ -78,7 +78,7 @@ class LoopPolicy(Described, ABC):
 
     def arithmetic(self, generations: int) -> str:
         """The sum behind :meth:`n_pool`, for the message when the pool is too small."""
-        return f"{self.n_pool(generations)} real samples"
+        return f"{self.n_pool(generations)}"
 
     def check(self, generations: int) -> None:
         """Refuses a schedule that cannot be fed, before anything is trained.
@@ -89,6 +89,9 @@ class LoopPolicy(Described, ABC):
         drawn: dict[int, int] = {}  # what each shard is drawn with, as n_draw has it, in one pass
         for t in range(1, generations + 1):
             mix = self.mix(t)
+            if not isinstance(mix, Mix):
+                problem = f"{type(self).__name__}.mix({t}) returns a {type(mix).__name__}"
+                raise Refused("", problem, "let it return a Mix")
             if len(mix) == 0 or any(part.count < 0 for part in mix.parts):
                 problem = f"generation {t} has nothing to train on"
                 raise Refused("", problem, NOTHING_TO_TRAIN_ON)

@@ -11,6 +11,7 @@ from scipy import linalg
 
 from mad_lightning.data.laws import StandardNormal
 from mad_lightning.data.real import RealData
+from mad_lightning.lineage.quantities import Quantity
 from mad_lightning.metrics import (
     Classes,
     Classifier,
@@ -289,3 +290,41 @@ def test_features_that_cannot_be_squared_are_refused_by_metric(metric):
     with pytest.raises(Refused, match="50 of 50 samples with features beyond 1e") as caught:
         Evaluator(Identity(), [metric]).compare(huge, huge)
     assert caught.value.field == f"metrics.{type(metric).__name__}"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"spread": "much"}, "Odd returns spread: 'much'"),
+        ({"spread": torch.ones(2)}, "Odd returns spread: tensor"),
+        (3.0, "Odd returns a float"),
+        (None, "Odd returns a NoneType"),
+        ({"spred": 1.0}, "Odd returns spred, and explains spread"),
+    ],
+    ids=str,
+)
+def test_a_metric_that_returns_no_numbers_by_their_names_is_refused(values, words):
+    class Odd(Metric):
+        def quantities(self, extractor):
+            return {"spread": Quantity("diversity", worse="lower")}
+
+        def values(self, real, synthetic):
+            return values
+
+    side = View(torch.randn(20, 2), "identity")
+    for compare in (Evaluator(Identity(), [Odd()]).compare, Evaluator(Identity(), [Odd()]).floor):
+        with pytest.raises(Refused) as caught:
+            compare(side, side)
+        assert caught.value.field == "metrics.Odd"
+        assert words in caught.value.problem
+
+
+def test_what_is_a_number_becomes_one():
+    class Exact(Metric):
+        def values(self, real, synthetic):
+            return {"a": torch.tensor(0.5), "b": np.float32(0.25), "c": 1.5, "d": 2}
+
+    side = View(torch.randn(20, 2), "identity")
+    told = Evaluator(Identity(), [Exact()]).compare(side, side)
+    assert told == {"a": 0.5, "b": 0.25, "c": 1.5, "d": 2}
+    assert {*map(type, told.values())} == {float, int}
