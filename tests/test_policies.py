@@ -1,8 +1,12 @@
 """The table of the paper's definitions, and what a policy may ask."""
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from mad_lightning.policies import (
+    AccumulateSubsample,
+    Combined,
     FreshData,
     FullySynthetic,
     LoopPolicy,
@@ -23,6 +27,11 @@ POLICIES = [
     FreshData(n_initial=100, n_fresh=10, n_synthetic=90),
     FreshData(n_initial=100, n_fresh=10, n_synthetic=91, synthetic_from="last_k", k=5),
     FreshData(n_initial=100, n_fresh=10, n_synthetic="t x 9", synthetic_from="all"),
+    FreshData(n_initial=100, n_fresh="5 * t", n_synthetic=20),
+    SyntheticAugmentation(n_real="max(0, 90 - 30*(t-1))", n_initial=90, n_synthetic=40),
+    Combined(n_initial=70, n_real=50, n_fresh="t", n_synthetic=30, n_external="2*t"),
+    Combined(n_initial=70, n_real="20*t", n_fresh=9, n_synthetic=31, synthetic_from="last_k", k=3),
+    Combined(100, "100//t", 0, "100 - 100//t", synthetic_from="all", weight_synthetic=0.3),
 ]
 
 
@@ -254,3 +263,151 @@ def test_a_new_policy_is_one_small_class():
     policy = RealForever()
     policy.check(5)
     assert (policy.n_draw(3), policy.n_pool(5)) == (0, 10)
+
+
+# --- all kinds of data at once --------------------------------------------------------------------
+
+
+def test_a_combined_loop_holds_what_each_count_says_with_its_weight():
+    policy = Combined(9, 5, 2, 7, 3, weight_fresh=2.0, weight_external=0.5)
+    assert policy.mix(1).parts == (Part("real", None, 0, 9),)
+    assert policy.mix(3).parts == (
+        Part("real", None, 0, 5),
+        Part("fresh", None, 11, 2, 2.0),
+        Part("synthetic", "002", 0, 7),
+        Part("external", "foreign/external", 0, 3, 0.5),
+    )
+    assert policy.n_pool(3) == 13
+    assert policy.n_foreign(3) == {"foreign/external": 3}
+    assert (policy.n_foreign(1), Combined(9, 5).n_foreign(5)) == ({}, {})
+
+
+def test_a_fixed_set_that_grows_stays_fixed_and_takes_no_fresh_sample():
+    """By place: each generation's fixed set holds the one before, and meets no fresh sample."""
+    policy = Combined(10, n_real="10 + 4*(t-1)", n_fresh="t", n_synthetic=5)
+    fixed, fresh = [], set()
+    for t in range(1, 12):
+        parts = policy.mix(t).parts
+        real = [n for p in parts if p.origin == "real" for n in range(p.start, p.stop)]
+        new = {n for p in parts if p.origin == "fresh" for n in range(p.start, p.stop)}
+        assert len(real) == len(set(real)) == 10 + 4 * (t - 1)
+        assert real[: len(fixed)] == fixed
+        assert not new & (fresh | set(real))
+        fixed, fresh = real, fresh | new
+    assert not set(fixed) & fresh
+    assert set(fixed) | fresh == set(range(policy.n_pool(11)))
+    assert len(Combined(10, n_real="10*t", n_synthetic=5).mix(9).parts) == 2  # one run
+
+
+def test_equal_shares_of_all_past_with_a_real_share_fill_one_budget():
+    """Real data are one of t sources, as any generator is."""
+    policy = Combined(100, "100//t", 0, "100 - 100//t", synthetic_from="all")
+    policy.check(50)
+    for t in range(2, 30):
+        mix = policy.mix(t)
+        assert len(mix) == 100
+        assert all(abs(count - 100 / t) <= 1 for count in (mix.n_real, *mix.ages().values()))
+
+
+def test_budgets_may_grow_and_real_data_may_vanish():
+    growing = FreshData(8, "8 * 2**(t-1)", "8 * 2**(t-1)")
+    assert counts(growing, 4) == [(8, 0, 0), (0, 16, 16), (0, 32, 32), (0, 64, 64)]
+    assert growing.mix(4).parts[0] == Part("fresh", None, 8 + 16 + 32, 64)
+    assert "n_fresh = '8 * 2**(t-1)' over generations 2 to 4 = 120" in growing.arithmetic(4)
+    vanishing = SyntheticAugmentation("max(0, 9 - 3*(t-1))", 9)
+    assert [mix[0] for mix in counts(vanishing, 5)] == [9, 6, 3, 0, 0]
+
+
+def test_what_says_nothing_is_not_told():
+    """Digests of old lineages hold a part as four facts."""
+    assert Part("synthetic", "003", 1, 5).facts == {
+        "origin": "synthetic", "shard": "003", "start": 1, "count": 5
+    }  # fmt: skip
+    assert Part("real", None, 0, 5, 2.0, 9).facts.keys() >= {"weight", "among"}
+    assert Part("real", None, 2, 5, among=9).stop == 11
+
+
+@pytest.mark.parametrize("bad", ["ten", 1.5, float("nan"), True, None, [3], -1, 10**16, 10.0])
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda n: FullySynthetic(n), "n_initial"),
+        (lambda n: SyntheticAugmentation(n), "n_real"),
+        (lambda n: FreshData(9, n, 5), "n_fresh"),
+        (lambda n: FreshData(9, 5, n), "n_synthetic"),
+        (lambda n: FreshData(9, 5, 5, "last_k", n), "k"),
+        (lambda n: Combined(9, n_external=n), "n_external"),
+        (lambda n: AccumulateSubsample(9, 9 if n is None else n, "x" if n is None else 9), ""),
+    ],
+)
+def test_what_is_no_count_is_refused_from_python_too(build, field, bad):
+    with pytest.raises(Refused) as caught:
+        build(bad)
+    assert caught.value.field == field or field == ""
+    assert len(str(caught.value)) < 400
+
+
+def test_a_count_may_be_numpys():
+    for policy in (FullySynthetic(np.int64(9)), SyntheticAugmentation(np.int64(9))):
+        assert {type(part.count) for t in (1, 2) for part in policy.mix(t).parts} == {int}
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "1", None, 10**9])
+def test_a_weight_is_a_positive_number(bad):
+    with pytest.raises(Refused) as caught:
+        Combined(9, 5, weight_real=bad)
+    assert caught.value.field == "weight_real"
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        (Combined(9, n_real="5 - t", n_synthetic=5), "n_real"),
+        (Combined(9, n_fresh="100//(t-4)", n_synthetic=5), "n_fresh"),
+        (Combined(9, n_external="3 - t", n_synthetic=5), "n_external"),
+        (Combined(9, 1, n_synthetic="3 - t"), "n_synthetic"),
+        (Combined(9, n_real="max(0, 3 - t)"), ""),
+    ],
+)
+def test_every_schedule_is_asked_for_all_generations_before_the_first(policy, field):
+    with pytest.raises(Refused) as caught:
+        policy.check(8)
+    assert caught.value.field == field
+
+
+# --- a fixed budget of all there is ---------------------------------------------------------------
+
+
+def test_a_subsample_is_a_fair_choice_of_everything():
+    """The counts by source are multivariate hypergeometric: mean and variance, over many seeds."""
+    policy, t, runs = AccumulateSubsample(20, 15, 10), 4, 4000
+    drawn = []
+    for seed in range(runs):
+        mix = policy.seeded(seed).mix(t)
+        assert len(mix) == 15
+        drawn.append([mix.n_real, *(mix.ages().get(age, 0) for age in (3, 2, 1))])
+    sizes = [20, 10, 10, 10]
+    for k, size in enumerate(sizes):
+        law = scipy.stats.hypergeom(sum(sizes), size, 15)
+        got = np.array(drawn)[:, k]
+        assert abs(got.mean() - law.mean()) < 4.5 * law.std() / runs**0.5
+        assert abs(got.var() / law.var() - 1) < 0.15
+    assert scipy.stats.pearsonr(*np.array(drawn).T[:2]).statistic < -0.3
+
+
+def test_a_subsample_is_addressed_and_its_shards_are_drawn_whole():
+    policy = AccumulateSubsample(20)
+    assert policy.mix(1).parts == (Part("real", None, 0, 20),)
+    seeded = [policy.seeded(seed).mix(7) for seed in (0, 1, 1)]
+    assert seeded[0] == policy.mix(7)
+    assert seeded[1] == seeded[2] != seeded[0]
+    assert all(part.among == 20 and part.count <= 20 for part in seeded[1].parts)
+    assert (policy.n_draw(5), policy.n_pool(40), policy.n_foreign(9)) == (20, 20, {})
+    assert policy.union(3).parts == (
+        Part("real", None, 0, 20),
+        Part("synthetic", "001", 0, 20),
+        Part("synthetic", "002", 0, 20),
+    )
+    assert AccumulateSubsample(20, 100).mix(3) == policy.union(3)  # nothing to choose
+    with pytest.raises(Refused, match="n_budget"):
+        AccumulateSubsample(20, 0)

@@ -268,7 +268,9 @@ class GenerationDataModule(Described, L.LightningDataModule):
         """
         if self.external is None:
             problem = "there is none, and the policy takes samples from outside"
-            remedy = "name a folder, an archive or an array, e.g. Images; or take `n_external: 0`"
+            remedy = (
+                "name a folder, an archive or an array, e.g. Images; or let the policy take none"
+            )
             raise Refused("external", problem, remedy)
         if self._external is None:
             real = self.real(seed)

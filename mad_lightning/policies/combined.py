@@ -77,6 +77,7 @@ class Combined(Windowed):
             n_fresh=n_fresh,
             n_external=n_external,
         )
+        n_initial = int(n_initial)
         self.n_initial, self.n_real, self.n_fresh = n_initial, n_real, n_fresh
         self.n_external = n_external
         self.weights = {origin: float(weight) for origin, weight in weights.items()}

@@ -38,7 +38,7 @@ class FullySynthetic(Windowed):
     ) -> None:
         check_count("n_initial", n_initial, 1)
         super().__init__(n_initial if n_synthetic is None else n_synthetic, synthetic_from, k)
-        self.n_initial = n_initial
+        self.n_initial = int(n_initial)
 
     def real_parts(self, t: int) -> tuple[Part, ...]:
         """Real samples for t = 1, none ever after."""
@@ -81,7 +81,7 @@ class SyntheticAugmentation(Windowed):
         n_synthetic = n_real if n_synthetic is None else n_synthetic
         super().__init__(n_synthetic, synthetic_from, k, n_real=n_real)
         self.n_real = n_real
-        self.n_initial = _first(sizes) if n_initial is None else n_initial
+        self.n_initial = _first(sizes) if n_initial is None else int(n_initial)
 
     def real_parts(self, t: int) -> tuple[Part, ...]:
         """The fixed real set."""
@@ -133,8 +133,8 @@ class FreshData(Windowed):
         check_count("n_initial", n_initial, 1)
         count_schedule("n_fresh", n_fresh, 1)
         super().__init__(n_synthetic, synthetic_from, k, n_fresh=n_fresh)
-        self.n_initial, self.n_fresh = n_initial, n_fresh
-        self._starts = [n_initial] * 3  # where what is fresh in generation t begins
+        self.n_initial, self.n_fresh = int(n_initial), n_fresh
+        self._starts = [self.n_initial] * 3  # where what is fresh in generation t begins
 
     def real_parts(self, t: int) -> tuple[Part, ...]:
         """The initial samples, then the next ``n_fresh`` of the pool."""

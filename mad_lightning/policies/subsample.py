@@ -42,7 +42,7 @@ class AccumulateSubsample(LoopPolicy):
         counts = {"n_initial": n_initial, "n_budget": n_budget, "n_synthetic": n_synthetic}
         for field, n in counts.items():
             check_count(field, n, 1)
-        self.n_initial, self.n_budget, self.n_synthetic = n_initial, n_budget, n_synthetic
+        self.n_initial, self.n_budget, self.n_synthetic = map(int, counts.values())
         self._seed = 0
 
     def seeded(self, seed: int) -> Self:

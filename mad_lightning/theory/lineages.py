@@ -16,7 +16,8 @@ makes a singular scatter as exact as any other. Moments of several parts merge b
 What a generation trains on is asked of the same :class:`~mad_lightning.policies.LoopPolicy` objects
 that drive image lineages. Where a policy takes the same samples again (a fixed real set, a pool
 that grows), the same moments are taken again: :func:`segments` cuts every source into runs of
-samples that are always used together, and moments are kept until their last use.
+samples that are always used together, and moments are kept until their last use. Only where a
+policy chooses samples by chance, each lineage others, are all samples drawn (:mod:`.drawn`).
 
 Real samples come from N(0, I). That is no loss: the loop commutes with affine maps, so a lineage on
 any other non-singular normal law is the image of one of these.
@@ -30,11 +31,9 @@ References:
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
 from typing import NamedTuple
@@ -42,11 +41,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mad_lightning.policies import LoopPolicy
-from mad_lightning.refusal import Refused, check_sampling_bias
 from mad_lightning.seeds import seed_for
 from mad_lightning.theory.closed_forms import Estimator, w2_squared_to_standard_normal
 from mad_lightning.theory.cores import Work, in_turns
+from mad_lightning.theory.drawn import DrawnLineages
+from mad_lightning.theory.segments import (
+    Segment,
+    Setting,
+    checked_segments,
+    chooses,
+    segments,
+    shape,
+)
 
 __all__ = [
     "GaussianLineages",
@@ -70,69 +76,8 @@ def _together(dim: int) -> int:
     return max(1, _STREAM // dim**2)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is simulated: a loop, its bias, and which random numbers it gets.
-
-    Attributes:
-        policy: What each generation trains on.
-        sampling_bias: λ in (0, 1]; synthetic samples come from N(μ, λΣ).
-        seed: Decides the setting's random numbers, whatever else is simulated beside it.
-    """
-
-    policy: LoopPolicy
-    sampling_bias: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sampling_bias(self.sampling_bias)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of samples of one source that every generation takes as a whole or not at all.
-
-    Attributes:
-        source: 0 for the real pool, else the generation that the samples come from.
-        uses: The generations that train on it, in order; one that takes it twice stands twice.
-        count: How many samples, at least 1.
-    """
-
-    source: int
-    uses: tuple[int, ...]
-    count: int
-
-
-@lru_cache(maxsize=1024)
-def segments(policy: LoopPolicy, generations: int) -> tuple[Segment, ...]:
-    """Cuts all that a policy prescribes into segments.
-
-    Args:
-        policy: The loop.
-        generations: How many generations to look at.
-
-    Returns:
-        Segments ordered by first use, real ones first, no two of them alike in source and uses.
-    """
-    edges: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for t in range(1, generations + 1):
-        for part in policy.mix(t).parts:
-            if part.count > 0:
-                edges[part.generation or 0] += (part.start, t), (part.stop, -t)
-    counts: dict[tuple[int, tuple[int, ...]], int] = defaultdict(int)
-    for source, ends in edges.items():
-        users: list[int] = []
-        low = 0
-        for edge, t in sorted(ends):
-            if users and edge > low:
-                counts[source, tuple(users)] += edge - low
-            low = edge
-            if t > 0:
-                insort(users, t)
-            else:
-                users.remove(-t)
-    cut = (Segment(source, uses, count) for (source, uses), count in counts.items())
-    return tuple(sorted(cut, key=lambda piece: (piece.uses[0], piece.source > 0, piece.uses)))
+_Takes = tuple[tuple[int, float], ...]
+"""Generation and weight of each use that is to come."""
 
 
 class _Statistics(NamedTuple):
@@ -201,16 +146,15 @@ class GaussianLineages:
         estimator: Estimator = "unbiased",
         device: str | torch.device = "cpu",
     ) -> None:
-        plans = [_checked_segments(setting, generations, estimator) for setting in settings]
-        shapes = {_shape(plan) for plan in plans}
+        plans = [checked_segments(setting, generations, estimator) for setting in settings]
+        shapes = {shape(plan) for plan in plans}
         if len(shapes) != 1:
             raise ValueError(f"settings of {len(shapes)} shapes cannot be simulated as one batch")
         self.dim, self.generations, self.lineages = dim, generations, lineages
         self.estimator, self.device = estimator, torch.device(device)
         self._plan = plans[0]
         self._counts = torch.tensor([[segment.count for segment in plan] for plan in plans])
-        spread = [setting.sampling_bias**0.5 for setting in settings]
-        self._spread = torch.tensor(spread, dtype=torch.float64, device=self.device)
+        self._settings = list(settings)
         self._seeds = [setting.seed for setting in settings]
         self._streams = range(-(-lineages // _together(dim)))
         self._rngs: list[list[torch.Generator]] = []
@@ -220,7 +164,7 @@ class GaussianLineages:
             self._first_uses[segment.uses[0]].append(place)
             self._last_draw[segment.source] = segment.uses[0]
         self._laws: dict[int, _Law] = {}
-        self._kept: dict[tuple[int, ...], _Statistics] = {}
+        self._kept: dict[_Takes, _Statistics] = {}
         self.t = 0
         self.mean = self.root = torch.empty(0)
 
@@ -249,21 +193,23 @@ class GaussianLineages:
         self.t = t = self.t + 1
         if t > self.generations:
             raise ValueError(f"the lineages were planned for {self.generations} generations")
-        mix: list[_Statistics] = []
-        keep: dict[tuple[int, ...], list[_Statistics]] = defaultdict(list)
-        drawn = [(self._plan[b[0]].uses, self._draw(b)) for b in self._blocks(self._first_uses[t])]
-        for uses, moments in [*self._kept.items(), *drawn]:
-            now = uses.count(t)
-            mix += [moments] * now
-            if uses[now:]:
-                keep[uses[now:]].append(moments)
+        mix: list[tuple[_Statistics, float]] = []
+        keep: dict[_Takes, list[_Statistics]] = defaultdict(list)
+        drawn = [(self._plan[b[0]].takes, self._draw(b)) for b in self._blocks(self._first_uses[t])]
+        for takes, moments in [*self._kept.items(), *drawn]:
+            now = sum(use == t for use, _ in takes)
+            mix += [(moments, weight) for _, weight in takes[:now]]
+            if takes[now:]:
+                keep[takes[now:]].append(moments)
         # Moments with the same future are one from here on.
-        self._kept = {uses: _of_one_segment(*_merge(stacks)) for uses, stacks in keep.items()}
-        n, self.mean, root = _merge(mix)
+        self._kept = {takes: _of_one_segment(*_merge(stacks)) for takes, stacks in keep.items()}
+        n, self.mean, root = _merge(_weighed(mix))
         less = 1.0 if self.estimator == "unbiased" else 0.0
         self.root = root / (n - less).sqrt()[:, None, None, None]
         if self._last_draw.get(t, 0) > t:
-            self._laws[t] = _Law.of(self.mean, self.root, self._spread)
+            biases = [setting.bias(t) ** 0.5 for setting in self._settings]
+            spread = torch.tensor(biases, dtype=torch.float64, device=self.device)
+            self._laws[t] = _Law.of(self.mean, self.root, spread)
         self._laws = {g: law for g, law in self._laws.items() if self._last_draw.get(g, 0) > t}
 
     def covariance(self) -> Tensor:
@@ -298,7 +244,8 @@ class GaussianLineages:
         at = torch.tensor(which, dtype=torch.int64, device=self.device)
         self._seeds = [self._seeds[place] for place in which]
         self._rngs = [self._rngs[place] for place in which] if self._rngs else []
-        self._counts, self._spread = self._counts[at.cpu()], self._spread[at]
+        self._settings = [self._settings[place] for place in which]
+        self._counts = self._counts[at.cpu()]
         self._laws = {g: _Law(*(part[at] for part in law)) for g, law in self._laws.items()}
         self._kept = {
             uses: _Statistics(*(part[at] for part in moments))
@@ -323,9 +270,9 @@ class GaussianLineages:
     def _blocks(self, places: Iterable[int]) -> Iterator[list[int]]:
         """Segments that can be drawn in one go: all real or all synthetic, used alike."""
 
-        def kind(place: int) -> tuple[bool, tuple[int, ...]]:
+        def kind(place: int) -> tuple[bool, _Takes]:
             segment = self._plan[place]
-            return segment.source == 0, segment.uses
+            return segment.source == 0, segment.takes
 
         size = max(1, _BLOCK // (8 * self.lineages * self.dim * self.dim))
         for _, alike in groupby(places, kind):
@@ -391,24 +338,26 @@ def _upper(rows: int, columns: int) -> Tensor:
     return row * columns + column
 
 
-def _shape(plan: Sequence[Segment]) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """What settings must have in common to be simulated as one batch: all but the counts."""
-    return tuple((segment.source, segment.uses) for segment in plan)
+def _weighed(mix: Sequence[tuple[_Statistics, float]]) -> list[_Statistics]:
+    """Moments as a fit counts them, each with its weight.
 
-
-def _checked_segments(
-    setting: Setting, generations: int, estimator: Estimator
-) -> tuple[Segment, ...]:
-    least = 2 if estimator == "unbiased" else 1
-    plan = segments(setting.policy, generations)
-    total = Counter(dict.fromkeys(range(1, generations + 1), 0))
-    for segment in plan:
-        total.update(dict.fromkeys(segment.uses, segment.count))
-    t, n = min(total.items(), key=lambda item: (item[1] >= least, item[0]))
-    if n < least:
-        problem = f"generation {t} has {n} samples to train on"
-        raise Refused("policy", problem, f"the {estimator} covariance needs at least {least}")
-    return plan
+    On the scale on which the sum of all weights is that of their squares, so that n - 1 is what
+    an unbiased covariance divides by (Kish, 1965).
+    """
+    if len({weight for _, weight in mix}) < 2:
+        return [moments for moments, _ in mix]
+    sizes = [(moments.n.sum(dim=1), weight) for moments, weight in mix]
+    total = sum((n * weight for n, weight in sizes), torch.zeros(()))
+    squares = sum((n * weight**2 for n, weight in sizes), torch.zeros(()))
+    scale = total / squares
+    return [
+        _Statistics(
+            moments.n * (scale * weight)[:, None],
+            moments.mean,
+            moments.root * (scale * weight).sqrt()[:, None, None, None, None],
+        )
+        for moments, weight in mix
+    ]
 
 
 def _merge(stacks: Sequence[_Statistics]) -> tuple[Tensor, Tensor, Tensor]:
@@ -506,7 +455,7 @@ def simulate(
         *(torch.empty(len(settings), lineages, generations).double() for _ in range(3))
     )
 
-    def measured(part: GaussianLineages) -> list[Tensor]:
+    def measured(part: GaussianLineages | DrawnLineages) -> list[Tensor]:
         """Distance, drift and variance of a part's lineages, (S, c, T) each."""
         values = []
         for _ in range(generations):
@@ -516,7 +465,12 @@ def simulate(
 
     def follow(places: list[int]) -> Work:
         batch = [settings[place] for place in places]
-        parts = GaussianLineages(batch, dim, generations, lineages, estimator, device).parts()
+        parts: Sequence[GaussianLineages | DrawnLineages]
+        if chooses(batch[0].policy):
+            (setting,) = batch
+            parts = DrawnLineages(setting, dim, generations, lineages, estimator, device).parts()
+        else:
+            parts = GaussianLineages(batch, dim, generations, lineages, estimator, device).parts()
         results = yield [partial(measured, part) for part in parts]
         for to, values in zip(out, zip(*results, strict=True), strict=True):
             to[places] = torch.cat(values, dim=1)
@@ -536,7 +490,9 @@ def batches(settings: Sequence[Setting], dim: int, generations: int) -> list[lis
     """
     shapes: dict[object, list[int]] = defaultdict(list)
     for place, setting in enumerate(settings):
-        shapes[_shape(segments(setting.policy, generations))].append(place)
+        alone = chooses(setting.policy)
+        kind = place if alone else shape(segments(setting.policy, generations))
+        shapes[kind].append(place)
     size = max(1, _BLOCK // (8 * _together(dim) * dim * dim))
     return [
         alike[start : start + size]

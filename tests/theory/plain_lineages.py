@@ -1,7 +1,8 @@
 """The oracle: lineages as anybody would write them, drawing every sample, in NumPy.
 
 It knows a policy by the samples that its mixes name, by place, and nothing of segments, moments or
-Bartlett. All lineages are one axis of one array.
+Bartlett. All lineages are one axis of one array. Weights are NumPy's own (``aweights`` of a
+covariance); a choice is NumPy's, among all that may be chosen.
 """
 
 import numpy as np
@@ -13,16 +14,27 @@ def lineages(policy, dim, generations, count, sampling_bias=1.0, unbiased=True, 
     mixes = [policy.mix(t) for t in range(1, generations + 1)]
     sizes = {}
     for mix in mixes:
-        for part in mix.parts:
+        for part in policy.union(mix.generation).parts:
             sizes[part.generation] = max(sizes.get(part.generation, 0), part.stop)
     stores = {None: rng.standard_normal((count, sizes[None], dim))}
     means, covs = [], []
     for t, mix in enumerate(mixes, 1):
-        x = np.concatenate([stores[p.generation][:, p.start : p.stop] for p in mix.parts], axis=1)
+        parts = policy.union(t).parts
+        x = np.concatenate([stores[p.generation][:, p.start : p.stop] for p in parts], axis=1)
+        if len(mix) < x.shape[1]:
+            chosen = rng.permuted(np.tile(np.arange(x.shape[1]), (count, 1)), axis=1)
+            x = np.take_along_axis(x, chosen[:, : len(mix), None], axis=1)
         n = x.shape[1]
-        mean = x.mean(axis=1)
-        centred = x - mean[:, None]
-        cov = np.einsum("rni,rnj->rij", centred, centred) / (n - 1 if unbiased else n)
+        weights = np.concatenate([np.full(p.count, p.weight) for p in mix.parts])
+        if (weights != 1.0).any():
+            ddof = 1 if unbiased else 0
+            mean = np.average(x, axis=1, weights=weights)
+            cov = np.stack([np.cov(one.T, aweights=weights, ddof=ddof) for one in x])
+            cov = cov.reshape(count, dim, dim)
+        else:
+            mean = x.mean(axis=1)
+            centred = x - mean[:, None]
+            cov = np.einsum("rni,rnj->rij", centred, centred) / (n - 1 if unbiased else n)
         means.append(mean)
         covs.append(cov)
         if t in sizes:

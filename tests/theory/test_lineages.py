@@ -10,6 +10,7 @@ import torch
 
 from mad_lightning.commands.train import build
 from mad_lightning.policies import (
+    Combined,
     FreshData,
     FullySynthetic,
     LoopPolicy,
@@ -47,6 +48,8 @@ POLICIES = {
     "fresh_last_3": FreshData(8, 3, 7, synthetic_from="last_k", k=3),
     "fresh_real_only": FreshData(8, 5, 0),
     "patchwork": Patchwork(),
+    "combined": Combined(8, "3 + t", 2, 5),
+    "weighted": Combined(8, 3, 2, 4, synthetic_from="all", weight_fresh=3.0, weight_synthetic=0.4),
 }
 T = 5
 policies = pytest.mark.parametrize("name", POLICIES)
@@ -145,7 +148,7 @@ def test_a_mix_counts_as_many_samples_as_the_policy_asks_for(name, monkeypatch):
 
     def spy(stacks):
         merged = merge(stacks)
-        counted.append(int(merged[0][0]))
+        counted.append(float(merged[0][0]))
         return merged
 
     monkeypatch.setattr(lineages, "_merge", spy)
@@ -153,7 +156,8 @@ def test_a_mix_counts_as_many_samples_as_the_policy_asks_for(name, monkeypatch):
     run = GaussianLineages([Setting(policy)], 2, T, 3)
     for t in range(1, T + 1):
         run.step()
-        assert counted[-1] == len(policy.mix(t))
+        sums = [sum(p.count * p.weight**power for p in policy.mix(t).parts) for power in (1, 2)]
+        assert counted[-1] == pytest.approx(sums[0] ** 2 / sums[1])  # all of them, weights alike
 
 
 def test_the_same_policies_drive_image_lineages_and_these(arguments, monkeypatch):
