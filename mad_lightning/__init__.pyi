@@ -36,6 +36,7 @@ from .loop.meta_trainer import MetaTrainer as MetaTrainer
 from .metrics.base import Metric as Metric
 from .metrics.base import View as View
 from .metrics.copies import Memorisation as Memorisation
+from .metrics.detect import Detect as Detect
 from .metrics.distances import Frechet as Frechet
 from .metrics.distances import GaussianW2 as GaussianW2
 from .metrics.distances import Kernel as Kernel
@@ -50,6 +51,10 @@ from .metrics.features.lite0 import Lite0 as Lite0
 from .metrics.features.plain import Identity as Identity
 from .metrics.features.plain import Pixels as Pixels
 from .metrics.features.vgg16 import VGG16 as VGG16
+from .metrics.marks import Additive as Additive
+from .metrics.marks import Mark as Mark
+from .metrics.marks import Parity as Parity
+from .metrics.marks import Spectral as Spectral
 from .metrics.neighbours import Classes as Classes
 from .metrics.neighbours import Neighbours as Neighbours
 from .metrics.tails import TailMass as TailMass
@@ -62,5 +67,24 @@ from .policies import SyntheticAugmentation as SyntheticAugmentation
 from .refusal import Refused as Refused
 from .samples import Samples as Samples
 from .samples import SampleSpec as SampleSpec
+from .treatments.base import Candidates as Candidates
+from .treatments.base import Own as Own
+from .treatments.base import Treated as Treated
+from .treatments.base import Treatment as Treatment
+from .treatments.chance import Random as Random
+from .treatments.choice import BestOf as BestOf
+from .treatments.choice import TopShare as TopShare
+from .treatments.correction import Corrected as Corrected
+from .treatments.diversity import Diverse as Diverse
+from .treatments.diversity import Entropy as Entropy
+from .treatments.scores import Confidence as Confidence
+from .treatments.scores import Coordinate as Coordinate
+from .treatments.scores import Nearness as Nearness
+from .treatments.scores import OwnScore as OwnScore
+from .treatments.scores import Score as Score
+from .treatments.verifier import Detector as Detector
+from .treatments.verifier import Verified as Verified
+from .treatments.watermark import Unmarked as Unmarked
+from .treatments.watermark import Watermark as Watermark
 
 __version__: str

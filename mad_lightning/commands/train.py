@@ -17,6 +17,7 @@ Groups of options:
   --lineage.*           name, root directory, number of generations
   --policy.*            the loop: FullySynthetic, SyntheticAugmentation, FreshData, Combined,
                         AccumulateSubsample; counts
+  --treatment.*         what may happen to drawn samples: TopShare, Diverse, Watermark, Own, ...
   --data.*              real data by name (--data.source Digits), reference, batches
   --generator.*         the family: Diffusion, Gaussian, Glow, Mixture, StyleGAN2, WGAN
   --evaluator.*         feature extractor and metrics
@@ -51,6 +52,7 @@ import mad_lightning.callbacks
 import mad_lightning.data
 import mad_lightning.generators
 import mad_lightning.metrics
+import mad_lightning.treatments
 from mad_lightning.callbacks.base import LineageCallback
 from mad_lightning.commands.explain import explain
 from mad_lightning.commands.faults import in_own_code
@@ -67,6 +69,7 @@ from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.processes import part_ways
 from mad_lightning.refusal import Refused, at
+from mad_lightning.treatments.base import Treatment
 
 __all__ = ["LineageCLI", "build", "run"]
 
@@ -122,6 +125,7 @@ class LineageCLI(LightningCLI):
             mad_lightning.data,
             mad_lightning.generators,
             mad_lightning.metrics,
+            mad_lightning.treatments,
         ):  # short class names work for classes that are imported
             for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
                 import_module(module.name)
@@ -150,6 +154,7 @@ class LineageCLI(LightningCLI):
             help="λ in (0, 1], or a schedule of it in t; 1 is unbiased.",
         )
         parser.add_subclass_arguments(LoopPolicy, "policy", required=True)
+        parser.add_subclass_arguments(Treatment, "treatment", required=False, default=None)
         parser.add_lightning_class_args(GenerationDataModule, "data")
         parser.add_lightning_class_args(Generator, "generator", subclass_mode=True)
         parser.add_class_arguments(Evaluator, "evaluator")
@@ -306,7 +311,12 @@ def build(args: Sequence[str], kind: Callable[..., MetaTrainer] = MetaTrainer) -
         sampling_bias=config.sampling_bias,
         callbacks=cli.make("callbacks") or (),
         seed=seed,
-        config={key: value for key, value in _plain(config.as_dict()).items() if key != "config"},
+        config={
+            key: value
+            for key, value in _plain(config.as_dict()).items()
+            if key != "config" and (key, value) != ("treatment", None)
+        },
+        treatment=cli.make("treatment") if config.treatment else None,
     )
 
 

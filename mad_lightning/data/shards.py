@@ -157,6 +157,7 @@ class ShardManifest:
             that were written before manifests told.
         learned: How often its generator met each class (K,); empty without classes.
         evicted: Whether the samples were dropped, to be drawn again when somebody needs them.
+        treatment: Of what a treatment left: which one, and how much of what it kept.
     """
 
     origin: str
@@ -175,6 +176,7 @@ class ShardManifest:
     environment: dict[str, str] = field(default_factory=dict)
     learned: tuple[int, ...] = ()
     evicted: bool = False
+    treatment: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> ShardManifest:
@@ -184,6 +186,13 @@ class ShardManifest:
             values["labels"] = "equal"  # there was no other way before manifests told
         lists = ("seeds", "parents", "classes", "learned")
         return cls(**values | {k: tuple(values.get(k, ())) for k in lists})
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON has it; what only treated shards tell stands in theirs alone."""
+        plain = asdict(self)
+        if not self.treatment:
+            del plain["treatment"]
+        return plain
 
 
 class Shard:
@@ -299,14 +308,14 @@ class Shard:
         """
         sha256 = save_samples(self.values_file, samples, lasting)
         manifest = replace(manifest, count=len(samples), sha256=sha256)
-        write_json(self.manifest_file, asdict(manifest), lasting=lasting)
+        write_json(self.manifest_file, manifest.to_plain(), lasting=lasting)
         written = Samples(**load_tensors(self.values_file)[0])  # mapped; its digest is known
         vars(self).update(manifest=manifest, samples=written)
         return manifest
 
     def evict(self) -> None:
         """Drops the samples, and lets the manifest say so first."""
-        write_json(self.manifest_file, asdict(replace(self.manifest, evicted=True)))
+        write_json(self.manifest_file, replace(self.manifest, evicted=True).to_plain())
         self.values_file.unlink(missing_ok=True)
         for kept in ("manifest", "samples"):
             vars(self).pop(kept, None)

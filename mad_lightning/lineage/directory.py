@@ -381,9 +381,9 @@ class LineageDirectory(Places):
 
         Weights have waited when they were written: they are dear to make again.
         """
-        shard = self.shard(shard_name(t))
         files = [file(t) for file in (self.mix_file, self.picture, self.metrics_file)]
-        files += [self.curves_file(t), *map(shard.with_suffix, (".safetensors", ".json"))]
+        files += [self.curves_file(t), *self.generation(t).glob("*.safetensors")]
+        files += [file.with_suffix(".json") for file in files if file.suffix == ".safetensors"]
         to_disk(*filter(Path.exists, [*files, self.training(t), self.generation(t)]))
 
     def sweep_all(self) -> None:

@@ -94,6 +94,8 @@ class GenerationRecord:
         quantities: What each metric's name means.
         drawn: Name of the shard that the generator drew, which is the one that was measured.
         published: Name of the shard that later generations eat; another one after a treatment.
+        treatment: Of a treatment, which one, and how much of what it kept, see
+            :func:`mad_lightning.loop.treating.rates`. Empty without one.
     """
 
     generation: int
@@ -117,6 +119,7 @@ class GenerationRecord:
     quantities: dict[str, Quantity] = field(default_factory=dict)
     drawn: str = ""
     published: str = ""
+    treatment: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     changed: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -151,6 +154,8 @@ class GenerationRecord:
         plain["quantities"] = {
             name: meaning.to_plain() for name, meaning in self.quantities.items()
         }
+        if not self.treatment:
+            del plain["treatment"]
         return as_json(plain)
 
     @classmethod

@@ -21,10 +21,11 @@ __all__ = [
     "Section",
     "distance_name",
     "known",
+    "of_kept",
     "quantities_of",
 ]
 
-Section = Literal["fidelity", "diversity", "distance", "copies", "other"]
+Section = Literal["fidelity", "diversity", "distance", "copies", "other", "kept"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
@@ -35,7 +36,7 @@ class Quantity:
     Attributes:
         section: ``fidelity`` (are samples like real ones?), ``diversity`` (are real ones like
             samples?), ``distance`` (how far from the real law), ``copies`` (of training samples),
-            ``other``.
+            ``other``; or ``kept``, whatever it is, but of what a treatment left.
         worse: Which way is worse, ``lower`` or ``higher``; None if neither is.
         low: Least possible value.
         high: Largest possible value.
@@ -128,6 +129,11 @@ _OURS: dict[str, Quantity] = {
     "nearest_real": Quantity("copies", None, low=0.0),
     "memorised": Quantity("copies", "higher", low=0.0, high=1.0),
 }
+
+
+def of_kept(name: str) -> str:
+    """Under which name a value stands that was measured of what a treatment left."""
+    return f"kept_{name}"
 
 
 def known(name: str) -> Quantity:

@@ -9,6 +9,7 @@
     inside.py        what runs inside them
     checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of
     sampling.py      the shard of a generation and its picture, and the classes asked for
+    treating.py      what becomes of it before later generations eat it
     mending.py       an earlier shard, made again as it was
     blocks.py        what is computed block by block, and survives a kill
     store.py         the shards of a lineage, by name

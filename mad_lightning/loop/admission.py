@@ -35,9 +35,10 @@ from mad_lightning.loop.rehearsal import rehearse
 from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.sampling import Sampling
 from mad_lightning.loop.trainers import Trainers
+from mad_lightning.loop.treating import Treating
 from mad_lightning.magnitudes import size
 from mad_lightning.metrics.evaluator import Evaluator
-from mad_lightning.policies import LoopPolicy
+from mad_lightning.policies import LoopPolicy, Mix
 from mad_lightning.refusal import Diverged, Refused, at
 from mad_lightning.samples import SampleSpec
 
@@ -52,7 +53,6 @@ class Candidate(Protocol):
 
     settings: LineageSettings
     policy: LoopPolicy
-    treatment: str
     bias: Callable[[int], float]
     seed: int
     data: GenerationDataModule
@@ -63,6 +63,7 @@ class Candidate(Protocol):
     retention: Retention
     measuring: Measuring
     sampling: Sampling
+    treating: Treating
 
     @property
     def real(self) -> RealData:
@@ -75,6 +76,9 @@ class Candidate(Protocol):
     @property
     def base(self) -> str | None:
         """Digest of the weights that training starts from, if it is told any."""
+
+    def published_mix(self, t: int) -> Mix:
+        """What generation ``t`` trains on, as a treatment publishes it."""
 
     def fresh_generator(self, t: int) -> Generator:
         """A new generator with the first weights of generation ``t``."""
@@ -105,6 +109,8 @@ def admit(meta: Candidate) -> bool:
     check_begun(meta)
     check_pool(meta)
     check_outside(meta.policy, meta.settings.generations, meta.data, meta.seed, meta.lineage)
+    with at("treatment"):
+        meta.treating.check(meta.settings.generations)
     check_counts(meta)
     meta.observers.check(meta.evaluator.quantities())
     generator = check_generator(meta, biases)
@@ -233,7 +239,7 @@ def check_ancestry(
     taken: dict[str, tuple[int, int]] = {}  # by shard, the furthest sample, and by which generation
     fresh: dict[int, int] = {}  # by place in the pool, which generation takes it as new
     for t in range(last + 1, meta.settings.generations + 1):
-        for part in meta.policy.mix(t).treated(meta.treatment).parts:
+        for part in meta.published_mix(t).parts:
             if part.shard is None and order not in (None, meta.seed):
                 raise Refused(
                     "seed_everything",
@@ -439,6 +445,7 @@ def check_memory(meta: Candidate, spec: SampleSpec) -> None:
         (_of(policy, "n_initial"), first.n_real + first.n_fresh),
         (_of(policy, policy.pool_field), most_real),
         (_of(policy, "n_synthetic"), max(map(policy.n_draw, _all(meta)))),
+        ("treatment.candidates", max(map(meta.treating.n_drawn, _all(meta)))),
         ("evaluator.n_drawn", meta.evaluator.n_measured(data.n_reference)),
     ):
         if count * sample > most:
@@ -454,7 +461,7 @@ def check_disk(meta: Candidate, generator: Generator) -> None:
     """What the generations to come will write must find room on the disk."""
     coming = range(len(meta.lineage.records()) + 1, meta.settings.generations + 1)
     disk = shutil.disk_usage(nearest(meta.lineage.path))
-    drawn = meta.retention.most(meta.measuring.n_drawn, coming.start)
+    drawn = meta.retention.most(meta.treating.n_stored, coming.start)
     samples = drawn * sample_bytes(generator.spec)
     weights = len(coming) * weight_bytes(generator)
     all_stay = meta.settings.keep == "all"

@@ -77,7 +77,8 @@ class MeasuredAgain(MetaTrainer):
                 raise Refused(str(self.of), words, remedy)
             kept = self.of.mix(t) if self.evaluator.needs_training else None
             names = [told.drawn or shard_name(t), *(kept.shards if kept else ())]
-            if words := evicted(self.of, names):
+            names += [told.published] if told.published else []
+            if words := evicted(self.of, dict.fromkeys(names)):
                 raise Refused(str(self.of), words, DRAWN_AGAIN)
             self.of.share(t, self.lineage, measured=False)
         barrier()
@@ -88,7 +89,8 @@ class MeasuredAgain(MetaTrainer):
         with at("lineage"):
             load_told(generator, self.lineage.weights(t), told.digests["generator"])
         drawn = self.store[told.drawn or shard_name(t)]
-        return self.enter(told, self.evaluate(t, generator, kept, drawn))
+        left = self.store[told.published or shard_name(t)]
+        return self.enter(told, self.evaluate(t, generator, kept, drawn, left))
 
     def enter(self, told: GenerationRecord, measured: dict[str, Any]) -> GenerationRecord:
         """Enters the generation into its own ledger."""
@@ -104,7 +106,7 @@ class MeasuredAgain(MetaTrainer):
             protocol=measured["protocol"],
             seconds=told.seconds | self.lineage.seconds(t),
             digests=told.digests | {"metrics": values_digest(measured["values"])} | settings,
-            quantities=self.evaluator.quantities(),
+            quantities=self.measuring.quantities(),
             changed=[],
             time=now(),
         )

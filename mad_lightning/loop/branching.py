@@ -18,7 +18,6 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.loop.admission import admit, check_ancestry, check_data, check_first_weights
 from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.loop.verifying import DRAWN_AGAIN, damage, evicted
-from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused, at
 
 __all__ = ["branch"]
@@ -51,8 +50,9 @@ def branch(meta: MetaTrainer, parent: LineageDirectory, t: int | None = None) ->
         for words in damage(parent, record):
             raise Refused("from", words, "bring it back from a copy, or branch off before that")
     coming = range(t + 1, max(t + 1, meta.settings.generations) + 1)
-    eaten = {name for after in coming for name in meta.policy.mix(after).shards}
-    if words := evicted(parent, sorted(eaten & {shard_name(s) for s in range(1, t + 1)})):
+    eaten = {name for after in coming for name in meta.published_mix(after).shards}
+    drawn = {name for s in range(1, t + 1) for name in meta.retention.names(s)}
+    if words := evicted(parent, sorted(eaten & drawn)):
         raise Refused("from", f"{parent}: {words}", DRAWN_AGAIN)
     with _as_in_the_parent():
         check_data(meta, parent)

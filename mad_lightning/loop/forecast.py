@@ -83,8 +83,7 @@ def forecast(meta: MetaTrainer) -> Forecast:
     finished = len(meta.lineage.records())
     coming = range(finished + 1, meta.settings.generations + 1)
     mixes = [meta.policy.mix(t) for t in coming]
-    drawn = [meta.measuring.n_drawn(t) for t in coming]
-    sizes = dict(zip(coming, drawn, strict=True))
+    drawn = [meta.treating.n_drawn(t) for t in coming]
     known = [sum(record.seconds.values()) for record in _alike(meta)]
     return Forecast(
         meta.lineage.name,
@@ -95,7 +94,7 @@ def forecast(meta: MetaTrainer) -> Forecast:
         ],
         [_trained(meta, generator, len(mix)) for mix in mixes],
         drawn,
-        meta.retention.most(sizes.__getitem__, coming.start) * sample_bytes(generator.spec),
+        meta.retention.most(meta.treating.n_stored, coming.start) * sample_bytes(generator.spec),
         len(coming) * weight_bytes(generator),
         len(coming) * fmean(known) if known else None,
     )

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -26,18 +26,23 @@ from mad_lightning.data.shards import Shard
 from mad_lightning.files import Damaged, read_json, sweep, with_nan, write_json
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.lineage.quantities import MeasurementError, Quantity, of_kept
 from mad_lightning.lineage.settings import Labels
 from mad_lightning.loop.blocks import Announce, Blocks
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
 from mad_lightning.metrics.base import View
 from mad_lightning.metrics.evaluator import Evaluator
+from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.policies import LoopPolicy, Mix
 from mad_lightning.processes import barrier, from_first, is_first
 from mad_lightning.refusal import Refused, at
-from mad_lightning.samples import SampleBlock, Samples
+from mad_lightning.samples import Law, SampleBlock, Samples
 
 __all__ = ["Measuring"]
+
+T = TypeVar("T")
 
 
 class Measuring:
@@ -52,6 +57,7 @@ class Measuring:
         trainers: Make what computes features.
         block_size: Samples in a block of features.
         labels: Shares that classes are drawn in.
+        is_treated: Whether what is published is another shard than what was drawn.
     """
 
     def __init__(
@@ -64,18 +70,20 @@ class Measuring:
         trainers: Trainers,
         block_size: int,
         labels: Labels = "mix",
+        is_treated: bool = False,
     ) -> None:
         self.evaluator, self.policy, self.data, self.seed = evaluator, policy, data, seed
         self.store, self.lineage = store, store.lineage
         self.trainers, self.block_size, self.labels = trainers, block_size, labels
+        self.is_treated = is_treated
 
     @property
     def real(self) -> RealData:
         """Pool and reference."""
         return self.data.real(self.seed)
 
-    def n_drawn(self, t: int) -> int:
-        """Samples that generation ``t`` draws, for those after it and to be measured."""
+    def n_needed(self, t: int) -> int:
+        """Samples of generation ``t`` that are needed, for those after it and to be measured."""
         n = self.evaluator.n_measured(self.data.n_reference)
         return max(self.policy.n_draw(t), n)
 
@@ -177,7 +185,7 @@ class Measuring:
         def measured() -> tuple[dict[str, float], dict[str, float]]:
             told: tuple[dict[str, float], dict[str, float]] = ({}, {})
             if not self.evaluator.is_full:  # which leaves no other real samples
-                floor = View(self.real_features["floor"], labels=self.real.floor.labels)
+                floor = self.view(self.real_features, "floor", self.real.floor)
                 with at("evaluator"):
                     told = self.evaluator.floor(self.reference(eaten), floor)
             self._keep_floor(training, *told)
@@ -188,16 +196,14 @@ class Measuring:
     def _told_floor(self) -> tuple[dict[str, float], dict[str, float]] | None:
         """The floor that the first record tells, where it was kept, too."""
         records = self.lineage.records()
-        if records and self._kept():
-            return records[0].floor, records[0].floor_errors
-        return None
+        return _own_floor(records[0]) if records and self._kept() else None
 
     def _kept_floor(
         self, training: Mapping[str, Samples]
     ) -> tuple[dict[str, float], dict[str, float]] | None:
         """The floor of a start that was killed before there was a record, or of a lost file."""
         if records := self.lineage.records():
-            told = records[0].floor, records[0].floor_errors
+            told = _own_floor(records[0])
             self._keep_floor(training, *told)
             return told
         kept = self._kept()
@@ -232,15 +238,19 @@ class Measuring:
         generator: Generator,
         mix: Mix,
         drawn: Shard,
+        published: Shard,
         progress: Announce,
     ) -> None:
         """Measures what a generator drew against the reference; keeps values, floor and protocol.
+
+        What a treatment left of it is measured beside it, as many samples, under names of its own.
 
         Args:
             t: Generation.
             generator: Its generator, which may know its law.
             mix: What it was trained on.
             drawn: Its shard, which has at least as many samples as the reference.
+            published: What later generations eat, which may be the same.
             progress: Called with (blocks done, all blocks).
         """
         n = self.evaluator.n_measured(self.data.n_reference)
@@ -250,29 +260,70 @@ class Measuring:
                 raise Refused("n_drawn", problem, f"take at most {len(drawn.samples)}")
         samples = drawn.samples[:n]
         sides = {"synthetic": samples} | self.training(mix)
-        place = self.lineage.unfinished(t, "features") / drawn.manifest.sha256[:12]
+        if published is not drawn:
+            sides["kept"] = published.samples[:n]
+        of = drawn.manifest.sha256[:12]
+        of += f"-{published.manifest.sha256[:12]}" if "kept" in sides else ""
+        place = self.lineage.unfinished(t, "features") / of
         features = self.features(sides, place, progress, passing=True)
         floor = self._floor
         if is_first():
             reference = self.reference(features)
-            shard = View(features["synthetic"], law=generator.law(), labels=samples.labels)
-            with at("evaluator"):
-                values = self.evaluator.compare(reference, shard)
-                if self.real.size is None:  # it gives each class by chance
-                    reference = replace(reference, labels=None)
-                errors = {} if self.evaluator.is_full else self.evaluator.errors(reference, shard)
-            told = {"values": values, "errors": errors, "floor": floor[0], "floor_errors": floor[1]}
-            told |= {"protocol": self.protocol, "shard": drawn.manifest.sha256}
+            told: dict[str, Any] = {"values": {}, "errors": {}}
+            views = {"synthetic": self.view(features, "synthetic", samples, generator.law())}
+            if "kept" in sides:  # nobody knows the law of what is left
+                views["kept"] = self.view(features, "kept", sides["kept"])
+            for side, view in views.items():
+                name = of_kept if side == "kept" else str
+                values, errors = self.compared(reference, view)
+                told["values"] |= {name(k): value for k, value in values.items()}
+                told["errors"] |= {name(k): error for k, error in errors.items()}
+            told |= {"floor": floor[0], "floor_errors": floor[1], "protocol": self.protocol}
+            told["shard"] = drawn.manifest.sha256
+            if "kept" in sides:
+                told["published"] = published.manifest.sha256
+                told |= {name: self.doubled(told[name]) for name in ("floor", "floor_errors")}
             self.lineage.keep_measured(t, told)
         barrier()
 
-    def is_measured(self, t: int, drawn: Shard) -> bool:
-        """Whether what was measured of a generation is of this shard, by this protocol."""
+    def view(
+        self, features: Mapping[str, Tensor], side: str, samples: Samples, law: Law | None = None
+    ) -> View:
+        """A set of samples, as metrics see it."""
+        stored = samples if self.evaluator.needs_stored else None
+        return View(features[side], law=law, labels=samples.labels, stored=stored)
+
+    def compared(
+        self, reference: View, view: View
+    ) -> tuple[dict[str, float], dict[str, MeasurementError]]:
+        """Values and their errors."""
+        with at("evaluator"):
+            values = self.evaluator.compare(reference, view)
+            if self.real.size is None:  # it gives each class by chance
+                reference = replace(reference, labels=None)
+            errors = {} if self.evaluator.is_full else self.evaluator.errors(reference, view)
+        return values, errors
+
+    def quantities(self) -> dict[str, Quantity]:
+        """What the values mean, those of what a treatment left with them."""
+        stated = self.evaluator.quantities()
+        doubled = self.doubled(stated)
+        return {k: q if k in stated else replace(q, section="kept") for k, q in doubled.items()}
+
+    def doubled(self, told: Mapping[str, T]) -> dict[str, T]:
+        """What is told of values, where there is a treatment also of those of what it left."""
+        kept = {of_kept(name): what for name, what in told.items()} if self.is_treated else {}
+        return {**told, **kept}
+
+    def is_measured(self, t: int, drawn: Shard, published: Shard) -> bool:
+        """Whether what was measured of a generation is of these shards, by this protocol."""
         kept = self.lineage.measured(t)
         if not {"values", "floor", "protocol"} <= kept.keys():
             return False
         told = kept.get("shard", drawn.manifest.sha256)  # it did not always stand there
-        return (told, kept["protocol"]) == (drawn.manifest.sha256, self.protocol)
+        left = None if published is drawn else published.manifest.sha256
+        measured = (told, kept.get("published"), kept["protocol"])
+        return measured == (drawn.manifest.sha256, left, self.protocol)
 
     def training(self, mix: Mix) -> dict[str, Samples]:
         """What a mix holds, under the name ``training``; nothing unless a metric asks for it."""
@@ -283,13 +334,9 @@ class Measuring:
     def reference(self, features: Mapping[str, Tensor]) -> View:
         """The real side, with the features of what the generator was trained on, if they are."""
         if self.evaluator.is_full:
-            return View(self.real_features["whole"], labels=self.real.whole.labels)
-        return View(
-            self.real_features["reference"],
-            law=self.real.law,
-            labels=self.real.reference.labels,
-            training=features.get("training"),
-        )
+            return self.view(self.real_features, "whole", self.real.whole)
+        view = self.view(self.real_features, "reference", self.real.reference, self.real.law)
+        return replace(view, training=features.get("training"))
 
     def features(
         self,
@@ -297,10 +344,12 @@ class Measuring:
         directory: Path,
         announce: Announce,
         passing: bool = False,
+        extractor: FeatureExtractor | None = None,
     ) -> dict[str, Tensor]:
         """Features of sample sets by name, on the first process; kept in ``directory``.
 
-        Those of ``training``, which may be many, are mapped to memory.
+        Those of ``training``, which may be many, are mapped to memory. Features are those of the
+        evaluator's extractor, if no other is given.
         """
         if not sides:
             return {}
@@ -313,11 +362,21 @@ class Measuring:
             for name, samples in sides.items()
         }
         work = {blocks[name]: batches(samples) for name, samples in sides.items()}
-        self.trainers.compute(self.evaluator.extractor, work, announce)
+        self.trainers.compute(extractor or self.evaluator.extractor, work, announce)
         return {
             name: parts.mapped("features") if name == "training" else parts.join()["features"]
             for name, parts in (blocks if is_first() else {}).items()
         }
+
+
+def _own_floor(record: GenerationRecord) -> tuple[dict[str, float], dict[str, float]]:
+    """The floor that a record tells, each value once: that of what a treatment left is the same."""
+    own = {name for name, quantity in record.quantities.items() if quantity.section != "kept"}
+    floor, errors = (
+        {name: value for name, value in told.items() if name in own}
+        for told in (record.floor, record.floor_errors)
+    )
+    return floor, errors
 
 
 @contextmanager

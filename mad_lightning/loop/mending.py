@@ -27,6 +27,7 @@ class Mending:
         told: Gives digests by generation, as the ledger has them.
         fresh_generator: Makes the generator of a generation, not trained yet.
         draw: Draws the shard of a generation.
+        treat: Makes of it what is published.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class Mending:
         told: Callable[[], Mapping[int | None, Mapping[str, str]]],
         fresh_generator: Callable[[int], Generator],
         draw: Callable[[int, Generator], Shard],
+        treat: Callable[[int, Shard], Shard],
     ) -> None:
         self.store, self.lineage = store, store.lineage
-        self.told, self.fresh_generator, self.draw = told, fresh_generator, draw
+        self.told, self.fresh_generator = told, fresh_generator
+        self.draw, self.treat = draw, treat
 
     def mend(self, name: str) -> None:
         """Draws an earlier shard again that is not what the ledger tells of.
@@ -59,20 +62,36 @@ class Mending:
                 raise Refused("", f"{damage}; {error}", remedy) from None
 
     def draw_again(self, name: str) -> None:
-        """Draws a shard from the weights that its generator had.
+        """Draws a shard from the weights that its generator had; treats it, if it was treated.
 
         Raises:
             OSError: If they are not there any more, or no generator drew it.
         """
         t = Part("synthetic", name, 0, 1).generation
-        if t is None or name != shard_name(t) or self.lineage.records()[t - 1].branched_from:
+        if t is None or self.lineage.records()[t - 1].branched_from:
             raise OSError("no generator of this lineage drew it")
+        if name != shard_name(t):
+            self.treat_again(t, name)
+            return
         generator = self.fresh_generator(t)
         load_told(generator, self.lineage.weights(t), self.told().get(t, {}).get("generator"))
+        self._forget(name)
+        self.draw(t, generator)
+        if is_first():
+            self.lineage.sweep(t)
+
+    def treat_again(self, t: int, name: str) -> None:
+        """Makes again what a treatment left of what generation ``t`` drew."""
+        self.mend(shard_name(t))
+        self._forget(name)
+        if self.treat(t, self.store[shard_name(t)]).manifest.name != name:
+            raise OSError("no treatment of this lineage left it")
+        if is_first():
+            self.lineage.sweep(t)
+
+    def _forget(self, name: str) -> None:
+        """Takes away what is left of a shard, but not what tells that it was evicted."""
         if is_first() and not self.store[name].is_evicted:
             self.store[name].manifest_file.unlink(missing_ok=True)
         barrier()
         del self.store[name]
-        self.draw(t, generator)
-        if is_first():
-            self.lineage.sweep(t)

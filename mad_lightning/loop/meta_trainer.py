@@ -57,6 +57,7 @@ from mad_lightning.loop.retention import Retention
 from mad_lightning.loop.sampling import Sampling
 from mad_lightning.loop.store import Store
 from mad_lightning.loop.trainers import Trainers
+from mad_lightning.loop.treating import Treating, told_rates
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix, shard_name
 from mad_lightning.precision import keeping_kinds
@@ -64,6 +65,7 @@ from mad_lightning.processes import from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.schedules import bias_schedule
 from mad_lightning.seeds import reseed
+from mad_lightning.treatments.base import Own, Treatment
 
 __all__ = ["MetaTrainer"]
 
@@ -85,10 +87,9 @@ class MetaTrainer:
         seed: The lineage's seed.
         config: The resolved configuration as plain values, kept beside the lineage; None: what
             the objects tell of themselves (:mod:`mad_lightning.identity`).
+        treatment: What becomes of drawn samples before later generations eat them, or a function
+            that :class:`~mad_lightning.treatments.base.Own` takes; None: nothing.
     """
-
-    treatment: str = ""
-    """Name of what :meth:`treat` makes of a shard before later generations eat it; empty: none."""
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class MetaTrainer:
         callbacks: Sequence[LineageCallback] = (),
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
+        treatment: Treatment | Callable[..., Any] | None = None,
     ) -> None:
         self.settings, self.policy = settings, policy.seeded(seed)
         self.sampling_bias, self.bias = sampling_bias, bias_schedule(sampling_bias)
@@ -121,8 +123,16 @@ class MetaTrainer:
             self.trainers,
             settings.block_size,
             settings.labels,
+            treatment is not None,
         )
-        self.mending = Mending(self.store, lambda: self.told, self.fresh_generator, self.sample)
+        with at("treatment"):
+            treatment = treatment if isinstance(treatment, Treatment | None) else Own(treatment)
+        self.treating = Treating(
+            treatment, self.policy, data, seed, self.store, self.measuring, self.observers
+        )
+        self.mending = Mending(
+            self.store, lambda: self.told, self.fresh_generator, self.sample, self.treat
+        )
         self.sampling = Sampling(
             settings,
             data,
@@ -132,10 +142,12 @@ class MetaTrainer:
             self.trainers,
             self.observers,
             self.published_mix,
-            self.measuring.n_drawn,
+            self.treating.n_drawn,
             self.mending.mend,
         )
-        self.retention = Retention(settings.keep, self.policy, settings.generations, self.store)
+        self.retention = Retention(
+            settings.keep, self.policy, settings.generations, self.store, self.treating.name
+        )
         self.changes: list[str] = []  # since the last generation, and the ledger does not know yet
 
     # the loop
@@ -169,7 +181,7 @@ class MetaTrainer:
         generator = self.train(t, mix)  # from scratch, on the mix
         drawn = self.sample(t, generator)  # with bias λ, block by block
         published = self.treat(t, drawn)  # what later generations eat: in the paper, all of it
-        measured = self.evaluate(t, generator, mix, drawn)  # against the reference
+        measured = self.evaluate(t, generator, mix, drawn, published)  # against the reference
         return self.record(t, mix, drawn, published, measured)  # a line of the ledger
 
     # its phases, each skipped where its artefact stands
@@ -218,18 +230,18 @@ class MetaTrainer:
     def treat(self, t: int, drawn: Shard) -> Shard:
         """What later generations eat of a shard -> another shard; in the paper, the shard itself.
 
-        A subclass that selects or corrects samples names its :attr:`treatment` and writes the shard
-        ``self.store[shard_name(t, self.treatment)]``, whose manifest names ``drawn`` as its parent.
-        What is measured is what the generator drew.
+        What is measured is what the generator drew, and what is left of it beside that.
         """
-        return drawn
+        return self.treating.treat(t, drawn)
 
-    def evaluate(self, t: int, generator: Generator, mix: Mix, drawn: Shard) -> dict[str, Any]:
+    def evaluate(
+        self, t: int, generator: Generator, mix: Mix, drawn: Shard, published: Shard
+    ) -> dict[str, Any]:
         """Measures what was drawn against the reference -> values, floor and protocol."""
-        if not from_first(partial(self.measuring.is_measured, t, drawn)):
+        if not from_first(partial(self.measuring.is_measured, t, drawn, published)):
             with on_first(self.lineage.timed(t, "evaluate")) as tick:
                 progress = self.observers.progress(t, "evaluate", tick)
-                self.measuring.measure(t, generator, mix, drawn, progress)
+                self.measuring.measure(t, generator, mix, drawn, published, progress)
         return from_first(partial(self.lineage.measured, t))
 
     def record(
@@ -257,9 +269,10 @@ class MetaTrainer:
             world_size=self.trainers.world_size,
             start=self.settings.start,
             ages=mix.ages(),
-            quantities=self.evaluator.quantities(),
+            quantities=self.measuring.quantities(),
             drawn=shard_name(t),
             published=published.manifest.name or shard_name(t),
+            treatment={} if published is drawn else told_rates(published.manifest),
             seed=self.seed,
             changed=self.changes,
             environment=drawn.manifest.environment,
@@ -300,6 +313,7 @@ class MetaTrainer:
         _ = self.outside
         if from_first(self.is_unfinished):
             self.measuring.prepare()
+            self.treating.prepare()
             self.measuring.check_protocol()
 
     @contextmanager
@@ -315,7 +329,7 @@ class MetaTrainer:
                 self.changes = from_first(partial(self.changed_since, records[-1]))
             elif is_first() and (dropped := self.lineage.begin(self.config)):
                 _log.warning("%s: %s", self.lineage, dropped)
-            floor = self.measuring.floor
+            floor = self.measuring.doubled(self.measuring.floor)
         else:
             floor = records[0].floor
         unfinished = len(records) < self.settings.generations
@@ -330,7 +344,7 @@ class MetaTrainer:
             self.sampling_bias,
             floor,
             self.measuring.protocol,
-            self.evaluator.quantities(),
+            self.measuring.quantities(),
             dict(self.config),
             self.settings.start,
             records[-1].digests.get("data", "") if records else self.real.content,
@@ -365,8 +379,10 @@ class MetaTrainer:
             "evaluator": self.evaluator,
             "callbacks": self.observers.callbacks,
         }
+        if self.treating.treatment is not None:
+            told["treatment"] = self.treating.treatment
         if type(self) is not MetaTrainer:
-            told["loop"] = {"class_path": class_path(type(self)), "treatment": self.treatment}
+            told["loop"] = {"class_path": class_path(type(self))}
         return described(told, self.build_generator, self.trainers.arguments())
 
     @cached_property
@@ -393,7 +409,7 @@ class MetaTrainer:
 
     def published_mix(self, t: int) -> Mix:
         """What the policy prescribes for generation ``t``, as a treatment publishes it."""
-        return self.policy.mix(t).treated(self.treatment)
+        return self.policy.mix(t).treated(self.treating.name)
 
     def fresh_generator(self, t: int) -> Generator:
         """A new generator with its own initial weights, the same on every process."""

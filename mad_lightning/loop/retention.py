@@ -3,8 +3,8 @@
 A shard is a function of its generator's weights and its seeds, and its digest stands in the ledger.
 So its samples may be dropped when nobody trains on them any more: they can be drawn again, and the
 digest tells whether they are the same. What stays is the manifest, which says that they were
-*evicted*. Only what a generator of this lineage drew is: what a treatment made, what came from
-elsewhere and what a branch has from its parent cannot be made here.
+*evicted*. Only what a generator of this lineage drew is, and what a treatment left of that: what
+came from elsewhere and what a branch has from its parent cannot be made here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,23 @@ class Retention:
         policy: Tells who trains on what.
         generations: Length of the lineage.
         store: Its shards.
+        treatment: How published shards are called beside those drawn; empty: they are the same.
     """
 
-    def __init__(self, keep: Keep, policy: LoopPolicy, generations: int, store: Store) -> None:
+    def __init__(
+        self,
+        keep: Keep,
+        policy: LoopPolicy,
+        generations: int,
+        store: Store,
+        treatment: str = "",
+    ) -> None:
         self.keep, self.policy, self.generations, self.store = keep, policy, generations, store
+        self.treatment = treatment
+
+    def names(self, t: int) -> list[str]:
+        """Of what a generation drew, and of what was left of that."""
+        return list(dict.fromkeys((shard_name(t), shard_name(t, self.treatment))))
 
     def stays(self, t: int) -> set[int]:
         """Generations whose shards are to be there when generation ``t`` is finished."""
@@ -71,13 +84,16 @@ class Retention:
         self._there |= {t} | (self._eaten(t) & self._own)  # some of them were drawn again
         dropped = sorted(self._there - self.stays(t))
         self._there -= {*dropped}
-        for s in dropped:
-            self.store[shard_name(s)].evict()
-        return [shard_name(s) for s in dropped]
+        names = [name for s in dropped for name in self.names(s)]
+        for name in names:
+            if not self.store[name].is_evicted:
+                self.store[name].evict()
+        return names
 
     def missed(self) -> list[str]:
         """Shards whose samples were dropped, though all are to stay."""
-        names = [shard_name(s) for s in sorted(self._own)] if self.keep == "all" else []
+        own = sorted(self._own) if self.keep == "all" else []
+        names = [name for s in own for name in self.names(s)]
         return [name for name in names if self.store[name].is_evicted]
 
     def _eaten(self, t: int) -> set[int]:
@@ -99,4 +115,8 @@ class Retention:
     @cached_property
     def _there(self) -> set[int]:
         """Generations whose samples are on disk."""
-        return {s for s in self._own if self.store[shard_name(s)].values_file.exists()}
+        return {
+            s
+            for s in self._own
+            if any(self.store[name].values_file.exists() for name in self.names(s))
+        }

@@ -58,7 +58,8 @@ def published(lineage: LineageDirectory, record: GenerationRecord) -> str:
     if record.published in ("", record.drawn):
         return ""
     published = Shard(lineage.shard(record.published))
-    _ = published.samples
+    if not published.is_evicted:
+        _ = published.samples
     if published.manifest.sha256 == record.digests.get("published", published.manifest.sha256):
         return ""
     return f"{published.values_file} holds other samples than the ledger tells of"

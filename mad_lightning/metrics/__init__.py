@@ -7,6 +7,7 @@ neighbours.py  precision, recall, density, coverage; and class by class
 distances.py   Fréchet, kernel and Wasserstein distances
 copies.py      memorisation
 diversity.py, tails.py   what recall competes with
+marks.py, detect.py      watermarks, and whether they are in what was drawn
 evaluator.py   one feature pass feeds them all
 """
 

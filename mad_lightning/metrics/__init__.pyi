@@ -1,6 +1,7 @@
 from .base import Metric as Metric
 from .base import View as View
 from .copies import Memorisation as Memorisation
+from .detect import Detect as Detect
 from .distances import Frechet as Frechet
 from .distances import GaussianW2 as GaussianW2
 from .distances import Kernel as Kernel
@@ -15,6 +16,10 @@ from .features import Identity as Identity
 from .features import Inception as Inception
 from .features import Lite0 as Lite0
 from .features import Pixels as Pixels
+from .marks import Additive as Additive
+from .marks import Mark as Mark
+from .marks import Parity as Parity
+from .marks import Spectral as Spectral
 from .neighbours import Classes as Classes
 from .neighbours import Neighbours as Neighbours
 from .tails import TailMass as TailMass

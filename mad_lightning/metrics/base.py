@@ -27,7 +27,7 @@ from torch import Tensor
 from mad_lightning.identity import Described
 from mad_lightning.lineage.quantities import MeasurementError, Quantity
 from mad_lightning.processes import Team, gather_rows
-from mad_lightning.samples import Law
+from mad_lightning.samples import Law, Samples
 
 __all__ = ["Metric", "View"]
 
@@ -45,6 +45,7 @@ class View:
         labels: Classes (N,), where samples have them.
         training: On the real side, features of what the generator was trained on, where at hand.
         seen: Classes (N,) that the extractor takes samples for, where it can tell.
+        stored: The samples themselves, where a metric asks for them.
     """
 
     features: Tensor
@@ -53,6 +54,7 @@ class View:
     labels: Tensor | None = None
     training: Tensor | None = None
     seen: Tensor | None = None
+    stored: Samples | None = None
 
     def first(self, m: int) -> tuple[Tensor, Tensor | None]:
         """Features and classes of the first samples."""
@@ -71,6 +73,8 @@ class Metric(Described, torchmetrics.Metric, ABC):
     """Name of what makes the features that ``update`` is given."""
     takes_unequal_sets: ClassVar[bool] = False
     """Whether it is defined between a reference and another number of samples."""
+    needs_stored: ClassVar[bool] = False
+    """Whether both sides must bring the samples themselves."""
     needs_training: ClassVar[bool] = False
     """Whether the real side must bring features of what the generator was trained on."""
 

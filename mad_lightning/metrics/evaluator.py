@@ -27,6 +27,7 @@ from mad_lightning.metrics.distances import Frechet, Kernel
 from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.metrics.neighbours import Neighbours
 from mad_lightning.refusal import Refused, check_within
+from mad_lightning.samples import Parts
 from mad_lightning.seeds import permutation
 
 __all__ = ["Evaluator"]
@@ -89,6 +90,11 @@ class Evaluator(Described):
     def needs_training(self) -> bool:
         """Whether a metric wants features of what the generator was trained on."""
         return any(metric.needs_training for metric in self.metrics)
+
+    @property
+    def needs_stored(self) -> bool:
+        """Whether a metric wants the samples themselves."""
+        return any(metric.needs_stored for metric in self.metrics)
 
     def quantities(self) -> dict[str, Quantity]:
         """What the values mean, by name, as far as metrics say."""
@@ -224,8 +230,16 @@ def _parted(real: View, others: View, turn: int) -> tuple[View, View]:
     if real.labels is not None and others.labels is not None:
         labels = torch.cat([real.labels, others.labels])
         order = order[labels[order].argsort(stable=True)]
+    stored = None
+    if real.stored is not None and others.stored is not None:
+        stored = Parts([real.stored, others.stored])
     sides = (
-        replace(side, features=features[rows], labels=None if labels is None else labels[rows])
+        replace(
+            side,
+            features=features[rows],
+            labels=None if labels is None else labels[rows],
+            stored=None if stored is None else stored[rows],
+        )
         for side, rows in ((real, order[::2]), (others, order[1::2]))
     )
     first, second = sides
