@@ -29,6 +29,7 @@ VERBS = (
     "branch",
     "report",
     "sweep",
+    "predict",
     "study",
     "measure",
     "verify",

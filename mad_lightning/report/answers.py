@@ -25,7 +25,7 @@ from mad_lightning.refusal import Refused, check_within
 from mad_lightning.report.groups import Group, Lineage, lineages_of, meanings_of, protocol_of
 from mad_lightning.verdict.shares import Border, Excess, State, border
 
-__all__ = ["Answer", "Arm", "Question", "answers"]
+__all__ = ["Answer", "Arm", "Question", "answers", "subject"]
 
 _MARGINS = {True: 0.05, False: 0.25}
 """Margins of shares, in their units, and of others, in parts of what generation 1 has."""
@@ -207,7 +207,7 @@ class Answer:
         return f"{said} No share was shown to be too small: {self._takes(known.shares[0])}."
 
     def _head(self) -> str:
-        arm, config = self.arms[0], self.arms[0].group.lineages[0].config
+        arm = self.arms[0]
         each = {arm.n for arm in self.arms}
         if len(each) == 1:
             size = f"{arm.n:,} samples"
@@ -215,10 +215,8 @@ class Answer:
             size = f"{arm.n_fresh:,} fresh samples and more or fewer synthetic ones"
         else:
             size = f"{min(each):,} to {max(each):,} samples"
-        of = " on ".join(filter(None, (_class(config, "generator"), _class(config, "data.source"))))
-        bias = arm.group.lineages[0].records[-1].sampling_bias
-        told = f" (λ = {bias:g})" if bias != 1.0 else ""
-        return f"With {size} a generation{' of ' if of else ''}{of}{told}"
+        of = subject(arm.group)
+        return f"With {size} a generation{' of ' if of else ''}{of}"
 
     def _data(self) -> str:
         fresh, fixed = (any(getattr(arm, name) for arm in self.arms) for name in _REAL)
@@ -355,6 +353,14 @@ def _end(lineages: Sequence[Lineage]) -> int:
 
 def _reference_error(record: GenerationRecord, metric: str) -> float:
     return record.errors[metric].reference if metric in record.errors else 0.0
+
+
+def subject(group: Group) -> str:
+    """Family, data and bias of a group in words, as far as its configuration tells."""
+    config, bias = group.lineages[0].config, group.lineages[0].records[-1].sampling_bias
+    names = _class(config, "generator"), _class(config, "data.source")
+    told = f" (λ = {bias:g})" if bias != 1.0 else ""
+    return " on ".join(filter(None, names)) + told
 
 
 def _class(config: dict[str, Any], place: str) -> str:

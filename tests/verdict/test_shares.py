@@ -134,11 +134,11 @@ def losses(n, dim, bias, generations, shares, lineages, seed, margin):
 
 def true_border(n, dim, bias, generations, margin):
     """Where the expected distance is the margin above generation 1's, by many lineages."""
-    shares = np.linspace(0.1, 0.9, 13)
-    _, w2 = losses(n, dim, bias, generations, shares, 20_000 // dim, 10**6, margin)
+    shares = np.linspace(0.1, 0.9, 9)
+    _, w2 = losses(n, dim, bias, generations, shares, 12_000 // dim, 10**6, margin)
     excess = w2[..., -1].mean(1) - (1 + margin) * w2[..., 0].mean()
     fine = np.linspace(0.1, 0.9, 2000)
-    curve = np.polyval(np.polyfit(shares, excess, 7), fine)
+    curve = np.polyval(np.polyfit(shares, excess, 6), fine)
     return fine[np.argmax(curve < 0)]
 
 
