@@ -146,6 +146,8 @@ def _checked(groups: Sequence[Group], generations: int) -> Group:
     if not group.closed or {*ages} != {1}:
         problem = f"{record.policy}: not fully synthetic, each generation from the one before"
         raise Refused("LINEAGE", problem, "train FullySynthetic on the last generation's samples")
+    if len({r.sampling_bias for r in group.lineages[0].records[:generations]}) > 1:
+        raise Refused("LINEAGE", "λ changes with the generation", "train with one λ")
     if any(r.published not in ("", r.drawn) for r in group.lineages[0].records):
         raise Refused("LINEAGE", "a treatment changed what was drawn", "train without one")
     if group.lineages[0].records[0].protocol.get("split_seed") == "own":
@@ -195,8 +197,8 @@ def words(told: Prediction, group: Group, metric: str, n: int) -> Iterator[str]:
     share, low, high = (100.0 * each for each in (told.share, told.low, told.high))
     yield (
         f"With {n:,} samples a generation{' of ' if of else ''}{of}, a fresh data loop is "
-        f"predicted to settle within {100 * told.margin:g} % of generation 1's {metric} if at least "
-        f"{share:.0f} % [{low:.0f}, {high:.0f}] of them are fresh real data (95 %)."
+        f"predicted to settle within {100 * told.margin:g} % of generation 1's {metric} if at "
+        f"least {share:.0f} % [{low:.0f}, {high:.0f}] of them are fresh real data (95 %)."
     )
     law = told.law
     yield (

@@ -52,12 +52,12 @@ def probe(
         except OSError as error:
             raise Refused("", str(error), "bring it back from a copy") from None
     asked, _ = meta.sampling.classes(t)
-    size = meta.settings.block_size
-    place = meta.data.cache / f"probe-{told[:12]}-{meta.sampling_bias:g}-{n}-{size}"
+    size, bias = meta.settings.block_size, meta.bias(t)
+    place = meta.data.cache / f"probe-{told[:12]}-{bias:g}-{n}-{size}"
     blocks = Blocks(place / "samples", n, size)
     address = (meta.seed, t, "probe")
     draw: Callable[[int, slice], SeedBlock] = partial(
-        seed_block, address, asked, sampling_bias=meta.sampling_bias
+        seed_block, address, asked, sampling_bias=bias
     )
     meta.trainers.compute(generator, {blocks: draw}, announce)
     samples = blocks.samples()

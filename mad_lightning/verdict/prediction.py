@@ -1,8 +1,8 @@
 r"""How much fresh data will be enough, from a loop that had none: the limit predicted, not run.
 
 Let z_t be the law of generation t's samples less the real law, in a space in which mixing is linear
-and the distance is a squared length: the mean embedding of a kernel. A mix with real share p = 1 - q
-is then off by q z_{t-1}, and to first order
+and the distance is a squared length: the mean embedding of a kernel. A mix with real share p,
+synthetic share q = 1 - p, is then off by q z_{t-1}, and to first order
 
 .. math:: z_t = a + q K z_{t-1} + \xi_t, \qquad
     E|z_\infty|^2 = \frac{A}{(1 - q K_A)^2} + \frac{V (p + q\nu)}{1 - q^2 K^2}.

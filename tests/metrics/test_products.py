@@ -1,4 +1,4 @@
-"""Products of errors have no bias, and their squares are the distances that they are named after."""
+"""Products of errors have no bias, and their squares are the distances of that name."""
 
 import itertools
 

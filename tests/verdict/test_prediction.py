@@ -1,4 +1,4 @@
-"""The share that is predicted is the one that the loop needs, and what cannot be told is refused."""
+"""The share that is predicted is what the loop needs; what cannot be told is refused."""
 
 import numpy as np
 import pytest
