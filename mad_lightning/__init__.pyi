@@ -25,6 +25,10 @@ from .generators.diffusion import Diffusion as Diffusion
 from .generators.external import External as External
 from .generators.gaussian import Gaussian as Gaussian
 from .generators.glow import Glow as Glow
+from .generators.guidance import SIMS as SIMS
+from .generators.guidance import Autoguidance as Autoguidance
+from .generators.guidance import Improvement as Improvement
+from .generators.guidance import Neon as Neon
 from .generators.mixture import Mixture as Mixture
 from .generators.stylegan2 import StyleGAN2 as StyleGAN2
 from .generators.wgan import WGAN as WGAN

@@ -38,6 +38,7 @@ from mad_lightning.generators.diffusion import Diffusion
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.checkpoints import load_told
+from mad_lightning.loop.improving import load_improved
 from mad_lightning.loop.verifying import evicted
 from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused, at
@@ -124,6 +125,16 @@ def load(lineage: Path | str, generation: int | None = None) -> Generator:
     generator: Generator = cli.make("generator").build(_spec(directory, record))
     try:
         load_told(generator, directory.weights(record.generation), record.digests.get("generator"))
+        if "auxiliary" in record.digests:
+            load_improved(
+                generator,
+                lambda: cli.make("generator").build(generator.spec),
+                cli.make("improve"),
+                directory,
+                record.generation,
+                record.digests,
+                record.sampling_bias,
+            )
     except OSError as error:
         raise Refused("lineage", str(error), "bring it back from a copy") from None
     return generator.eval()

@@ -20,6 +20,7 @@ Groups of options:
   --treatment.*         what may happen to drawn samples: TopShare, Diverse, Watermark, Own, ...
   --data.*              real data by name (--data.source Digits), reference, batches
   --generator.*         the family: Diffusion, Gaussian, Glow, Mixture, StyleGAN2, WGAN
+  --improve             a second phase of each generation: SIMS, Neon, Autoguidance
   --evaluator.*         feature extractor and metrics
   --callbacks           observers of the lineage: Console, SampleGrids, WandB, StopWhenMAD
   --trainer.*           Lightning's Trainer: accelerator, devices, strategy, max_epochs, ...
@@ -59,6 +60,7 @@ from mad_lightning.commands.faults import in_own_code
 from mad_lightning.commands.reading import Unreadable, read_strictly
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.generators.base import Generator
+from mad_lightning.generators.guidance import Improvement
 from mad_lightning.lineage.configuration import differences
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.naming import dotted, label, overridden
@@ -157,6 +159,12 @@ class LineageCLI(LightningCLI):
         parser.add_subclass_arguments(Treatment, "treatment", required=False, default=None)
         parser.add_lightning_class_args(GenerationDataModule, "data")
         parser.add_lightning_class_args(Generator, "generator", subclass_mode=True)
+        parser.add_argument(
+            "--improve",
+            type=Improvement | None,
+            default=None,
+            help="A second phase of each generation: SIMS, Neon or Autoguidance.",
+        )
         parser.add_class_arguments(Evaluator, "evaluator")
         parser.add_argument(
             "--callbacks",
@@ -309,6 +317,7 @@ def build(args: Sequence[str], kind: Callable[..., MetaTrainer] = MetaTrainer) -
         build_generator=lambda: cli.make("generator"),
         build_trainer_arguments=lambda: vars(cli.make("trainer")),
         sampling_bias=config.sampling_bias,
+        improvement=cli.make("improve"),
         callbacks=cli.make("callbacks") or (),
         seed=seed,
         config={

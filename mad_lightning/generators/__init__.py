@@ -6,6 +6,7 @@ adversarial.py  families of two networks that are trained by hand: StyleGAN2, WG
 diffusion.py    denoising diffusion
 external.py     somebody's own programs, which train and draw
 glow.py         a normalising flow
+guidance.py     second phases of a generation: SIMS, Neon, Autoguidance
 """
 
 import lazy_loader

@@ -5,6 +5,10 @@ from .diffusion import Diffusion as Diffusion
 from .external import External as External
 from .gaussian import Gaussian as Gaussian
 from .glow import Glow as Glow
+from .guidance import SIMS as SIMS
+from .guidance import Autoguidance as Autoguidance
+from .guidance import Improvement as Improvement
+from .guidance import Neon as Neon
 from .mixture import Mixture as Mixture
 from .stylegan2 import StyleGAN2 as StyleGAN2
 from .wgan import WGAN as WGAN

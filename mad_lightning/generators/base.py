@@ -77,6 +77,16 @@ class Generator(Described, L.LightningModule, ABC):
     needs_float64: bool = False
     """Whether it computes in float64, which Apple's GPUs do not have."""
 
+    has_gradients: bool = True
+    """Whether its weights are found step by step along gradients, so that two of them span a line
+    on which there are others."""
+
+    has_score: bool = False
+    """Whether it draws by an estimate of the score, which :meth:`guide` can correct."""
+
+    improvement: Mapping[str, Any] = {}
+    """What a second phase has made of it, for :meth:`sampler`'s reader; nothing without one."""
+
     def __init__(self) -> None:
         super().__init__()
         self._noted = Means()
@@ -230,6 +240,34 @@ class Generator(Described, L.LightningModule, ABC):
         """Logs the means of the epoch."""
         for name, mean in self.epoch_means().items():
             self.log(name, mean)
+
+    # a second phase (mad_lightning.generators.guidance)
+
+    def from_average(self) -> None:
+        """Lets another training begin from the weights that are drawn with.
+
+        A family that draws with averaged weights makes them its trained ones.
+        """
+
+    def settle(self) -> None:
+        """Called when weights were changed by hand: finds anew what follows from them."""
+
+    def guide(self, weaker: Self, weight: float) -> None:
+        """Draws from now on by (1 + w) times its own score minus w times that of a weaker one.
+
+        Args:
+            weaker: Another generator of the same family, size and kind of samples.
+            weight: w, at least 0.
+
+        Raises:
+            Refused: If the family has no score.
+        """
+        problem = f"{type(self).__name__} draws without a score"
+        raise Refused("", problem, "take a family that has one, e.g. Diffusion, or Neon")
+
+    def network_calls(self, sampling_bias: float) -> int:
+        """How often a sample asks networks of the trained one's size."""
+        return 1
 
     # sampling
 

@@ -72,6 +72,10 @@ class Diffusion(Generator):
             ``sde_dpm_solver``, or 8 of ``unipc``, come about as near to the data as 500 of
             ``ddpm`` (``benchmarks/solvers.py``).
         clip: Clip the estimate of x_0 to [-1, 1] at every step.
+        first_noise_within: Another bias: c, at which the noise that samples start from is cut,
+            :math:`z \to \Phi^{-1}(\Phi(-c) + (1 - 2\Phi(-c))\,\Phi(z))`, as a truncated normal law
+            has it. None cuts nothing. It counts where no further noise comes, in ``dpm_solver`` and
+            ``unipc``.
         condition_drop: Share of training samples whose class is dropped; the paper drops 0.1.
         lr: Peak learning rate of AdamW; warms up over ``warmup`` steps, then falls as a cosine.
         warmup: Steps until the peak.
@@ -89,6 +93,8 @@ class Diffusion(Generator):
         (torch.Size([5, 1, 8, 8]), torch.uint8)
     """
 
+    has_score = True
+
     def __init__(
         self,
         network: Callable[[SampleSpec], nn.Module] = UNet,
@@ -100,6 +106,7 @@ class Diffusion(Generator):
         ] = "sde_dpm_solver",
         sampling_steps: int | None = 15,
         clip: bool = True,
+        first_noise_within: float | None = None,
         condition_drop: float = 0.1,
         lr: float = 1e-3,
         warmup: int = 50,
@@ -113,6 +120,7 @@ class Diffusion(Generator):
         check_one_of(_SCHEDULES, beta_schedule=beta_schedule)
         check_one_of(_PREDICTIONS, prediction=prediction)
         check_within("[1, 100000]", "the paper takes 500", timesteps=timesteps)
+        check_within("(0, 100]", "e.g. 1.5", first_noise_within=first_noise_within)
         check_within("[0, 1)", "the paper takes 0.1", condition_drop=condition_drop)
         check_within("(0, inf)", "e.g. 1e-3", lr=lr)
         check_within("[0, 1000000]", warmup=warmup)
@@ -130,10 +138,13 @@ class Diffusion(Generator):
         self.timesteps, self.beta_schedule = timesteps, beta_schedule
         self.prediction = prediction
         self.sampler_name, self.sampling_steps, self.clip = sampler, sampling_steps, clip
+        self.first_noise_within = first_noise_within
         self.condition_drop = condition_drop
         self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
         self.ema_decay = ema_decay
         self.beta_start, self.beta_end = beta_start, beta_end
+        self.weaker: EMA | None = None
+        self.weight = 0.0
 
     def build(self, spec: SampleSpec) -> Self:
         """Makes the network, its average and the noise schedule."""
@@ -197,11 +208,30 @@ class Diffusion(Generator):
 
     def sampler(self) -> dict[str, Any]:
         """The biases besides λ."""
+        cut = self.first_noise_within
         return {
             **self.solver.facts(),
             "prediction": self.prediction,
             "weights": f"ema {self.ema_decay}",
+            **({} if cut is None else {"first_noise_within": cut}),
         }
+
+    # a second phase
+
+    def from_average(self) -> None:
+        """Starts from the averaged network."""
+        self.ema.restart(self.net)
+
+    def guide(self, weaker: Self, weight: float) -> None:
+        """Asks the averages of both networks; noise and velocity are affine in the score alike."""
+        self.weaker, self.weight = weaker.ema, weight
+        self.register_buffer("guidance", torch.tensor(weight))  # the digest of all weights tells it
+
+    def network_calls(self, sampling_bias: float) -> int:
+        """One a step of the solver, twice that with classes guided, twice with a weaker one."""
+        by_class = sampling_bias < 1.0 and self.spec.classes is not None
+        by_weaker = self.weaker is not None and self.weight > 0.0
+        return self.solver.steps * (1 + by_class) * (1 + by_weaker)
 
     # training
 
@@ -236,6 +266,24 @@ class Diffusion(Generator):
 
     # sampling
 
+    def predicted(self, x: Tensor, times: Tensor, labels: Tensor | None) -> Tensor:
+        r"""What the averaged network predicts, away from what a weaker one does, if there is one.
+
+        That is :math:`(1 + w)\,\epsilon_\theta - w\,\epsilon_{weaker}`, or of velocities the same.
+
+        Args:
+            x: Noisy images (N, C, H, W).
+            times: Of each (N,), int64.
+            labels: Classes (N,), int64, or None.
+
+        Returns:
+            float32, with the shape of ``x``.
+        """
+        own: Tensor = self.ema(x, times, labels).float()
+        if self.weaker is None or self.weight == 0.0:
+            return own
+        return own + self.weight * (own - self.weaker(x, times, labels).float())
+
     def noise_estimate(
         self, x: Tensor, t: int, labels: Tensor | None, sampling_bias: float
     ) -> Tensor:
@@ -253,13 +301,13 @@ class Diffusion(Generator):
         time = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
         noisy = x.to(self.dtype)
         if sampling_bias == 1.0 or labels is None:
-            out = self.ema(noisy, time, labels).float()
+            out = self.predicted(noisy, time, labels)
         else:
             nothing = torch.full_like(labels, self.spec.classes or 0)
-            both = self.ema(
+            both = self.predicted(
                 torch.cat([noisy, noisy]), torch.cat([time, time]), torch.cat([nothing, labels])
             )
-            without, given = both.float().chunk(2)
+            without, given = both.chunk(2)
             out = without + (given - without) / sampling_bias
         if self.prediction == "epsilon":
             return out
@@ -280,6 +328,13 @@ class Diffusion(Generator):
         """
         from mad_lightning.nets import pipeline  # imports diffusers
 
+        for field, is_asked, problem in (
+            ("improve", self.weaker is not None, "it asks one network a step, this generator two"),
+            ("first_noise_within", self.first_noise_within is not None, "its first noise is whole"),
+        ):
+            if is_asked:
+                remedy = "export the samples, or draw with mad_lightning.load"
+                raise Refused(field, f"a pipeline of diffusers cannot draw so: {problem}", remedy)
         net, (_, height, width) = self.ema.net, self.spec.shape
         known = (UNet, UNet2D)
         if not isinstance(net, known) or height % net.multiple or width % net.multiple:
@@ -300,4 +355,15 @@ class Diffusion(Generator):
         """Runs the solver from each seed's own noise."""
         noise = partial(normal, seeds, *self.spec.shape)
         estimate = partial(self.noise_estimate, labels=labels, sampling_bias=sampling_bias)
-        return self.solver(noise(), estimate, lambda step: noise(stream=step))
+        first, within = noise(), self.first_noise_within
+        if within is not None:
+            first = truncated(first, within)
+        return self.solver(first, estimate, lambda step: noise(stream=step))
+
+
+def truncated(z: Tensor, within: float) -> Tensor:
+    """Standard normal numbers as numbers of the normal law that is cut at ± ``within``."""
+    below = torch.special.ndtr(torch.tensor(-within, device=z.device))
+    tail = torch.special.ndtr(-z.abs())  # where float32 tells probabilities apart
+    inside = torch.special.ndtri(below + (1.0 - 2.0 * below) * tail)
+    return inside.clamp(-within, 0.0).abs() * z.sign()

@@ -101,6 +101,7 @@ class External(Generator):
         '{bias}'
     """
 
+    has_gradients = False
     exact_pass = is_alone = True  # no one-pass: a Trainer keeps what was trained before it draws
     batches_at_once = 8
 

@@ -204,6 +204,10 @@ class Glow(Generator):
         torch.nn.utils.clip_grad_norm_(group["params"], self.clip_norm)
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
+    def from_average(self) -> None:
+        """Starts from the averaged flow."""
+        self.ema.restart(self.net)
+
     def after_step(self) -> None:
         """Follows the flow."""
         self.ema.update(self.net)

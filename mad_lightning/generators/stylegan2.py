@@ -173,6 +173,14 @@ class StyleGAN2(Adversarial):
 
     # training
 
+    def from_average(self) -> None:
+        """Starts from the averaged generator, and the discriminator as it is."""
+        self.ema.restart(self.net)
+
+    def settle(self) -> None:
+        """Finds the mean of w."""
+        self.find_w_mean()
+
     def configure_optimizers(self) -> Any:
         """An Adam for each network, slowed for the steps that lazy regularisation adds.
 

@@ -117,6 +117,10 @@ class WGAN(Adversarial):
 
     # training
 
+    def from_average(self) -> None:
+        """Starts from the averaged generator, and the critic as it is."""
+        self.ema.restart(self.net.generator)
+
     def on_train_end(self) -> None:
         """Warns of a budget in which the generator never moved."""
         if 0 < self.batches < self.n_critic:

@@ -44,6 +44,8 @@ _LIKE_ABSENT = (
     ("evaluator.n_drawn", None),
     ("generator.init_args.beta_start", 1e-4),
     ("generator.init_args.beta_end", 0.02),
+    ("generator.init_args.first_noise_within", None),
+    ("improve", None),
 )
 """Values of keys that configurations did not always have, and of what there was until then."""
 _NO_CIRCUMSTANCES = ("lineage.generations", "lineage.keep")

@@ -49,7 +49,7 @@ __all__ = ["LineageDirectory"]
 
 _SEAL = "seal"  # a column, empty up to the last row
 _BLOCK = r"\d{5,}\.safetensors"
-_UNFINISHED = ("blocks", "grid", "features")
+_UNFINISHED = ("blocks", "grid", "features", "own", "tried")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -175,9 +175,11 @@ class LineageDirectory(Places):
 
     def _drop(self, t: int) -> None:
         """Drops what stands of an unfinished generation, and nothing that it did not make."""
-        for path in (self.training(t), *map(partial(self.unfinished, t), _UNFINISHED)):
+        unfinished = map(partial(self.unfinished, t), _UNFINISHED)
+        for path in (self.training(t), self.auxiliary_training(t), *unfinished):
             shutil.rmtree(path, ignore_errors=True)
-        for file in (self.mix_file, self.weights, self.picture, self.seconds_file):
+        second = (self.auxiliary, self.improvement)
+        for file in (self.mix_file, self.weights, *second, self.picture, self.seconds_file):
             file(t).unlink(missing_ok=True)
         with suppress(OSError):  # somebody keeps other things there
             self.generation(t).rmdir()
@@ -393,14 +395,15 @@ class LineageDirectory(Places):
         for place in self.path.glob(f"{self.GENERATION}*"):
             number = place.name.removeprefix(self.GENERATION)
             if number.isdecimal() and place == self.generation(t := int(number)):
-                sweep(place, r"generator\.ckpt|samples\.png|\w+\.(json|safetensors)", alone=True)
+                sweep(place, r"samples\.png|\w+\.(ckpt|json|safetensors)", alone=True)
+                sweep(self.auxiliary_training(t), r"last\.ckpt", alone=True)
                 sweep(self.training(t), r"last\.ckpt|curves\.csv", alone=True)
                 if t <= finished:
                     self.sweep(t)
 
     def sweep(self, t: int) -> None:
         """Drops what only the making of a finished generation needed."""
-        for what in ("blocks", "grid", "features"):
+        for what in _UNFINISHED:
             for folder, _, names in os.walk(self.unfinished(t, what), topdown=False):
                 sweep(Path(folder), _BLOCK, alone=True)
                 for name in names:
@@ -408,7 +411,10 @@ class LineageDirectory(Places):
                         Path(folder, name).unlink(missing_ok=True)
                 with suppress(OSError):  # somebody keeps a file of his own there
                     Path(folder).rmdir()
-        self.checkpoint(t).unlink(missing_ok=True)
+        for training in (self.training(t), self.auxiliary_training(t)):
+            (training / self.CHECKPOINT).unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or somebody keeps a file of his own there
+            self.auxiliary_training(t).rmdir()
         self.seconds_file(t).unlink(missing_ok=True)
 
 

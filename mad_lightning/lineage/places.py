@@ -6,6 +6,7 @@ real.png  foreign/<name>.{safetensors, json}  measured/<name>/ (this one, measur
 generation_001/
 mix.json  train/{last.ckpt, curves.csv}  generator.ckpt  samples.png  metrics.json
 shard.{safetensors, json}  <treatment>.{safetensors, json}  (seconds.json)
+(auxiliary/last.ckpt  auxiliary.ckpt  improvement.json)
 """
 
 from __future__ import annotations
@@ -111,6 +112,18 @@ class Places:
     def weights(self, t: int) -> Path:
         """Its trained weights."""
         return self.generation(t) / self.WEIGHTS
+
+    def auxiliary(self, t: int) -> Path:
+        """The trained weights of its auxiliary, in a second phase."""
+        return self.generation(t) / "auxiliary.ckpt"
+
+    def auxiliary_training(self, t: int) -> Path:
+        """Directory of the training of its auxiliary."""
+        return self.generation(t) / "auxiliary"
+
+    def improvement(self, t: int) -> Path:
+        """By which weight both are drawn by."""
+        return self.generation(t) / "improvement.json"
 
     def shard(self, name: str) -> Path:
         """A shard by name (``003``, ``003.kept``, ``foreign/NAME``): path without an ending."""

@@ -10,6 +10,7 @@
     checkpoints.py   what is kept of a training: whole, sealed, known by what it was made of
     sampling.py      the shard of a generation and its picture, and the classes asked for
     treating.py      what becomes of it before later generations eat it
+    improving.py     a second phase of a generation: both it and an auxiliary are drawn by
     mending.py       an earlier shard, made again as it was
     blocks.py        what is computed block by block, and survives a kill
     store.py         the shards of a lineage, by name

@@ -28,6 +28,7 @@ from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.checkpoints import load_weights
+from mad_lightning.loop.improving import Improving
 from mad_lightning.loop.machine import memory, nearest, sample_bytes, weight_bytes
 from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.outside import check_outside
@@ -64,6 +65,7 @@ class Candidate(Protocol):
     measuring: Measuring
     sampling: Sampling
     treating: Treating
+    improving: Improving
 
     @property
     def real(self) -> RealData:
@@ -350,6 +352,8 @@ def check_generator(meta: Candidate, biases: Collection[float]) -> Generator:
     if not generator.automatic_optimization:
         check_steps_by_hand(meta, generator)
     check_draw(generator, meta.bias(1))
+    with at("improve"):
+        meta.improving.check(generator, meta.settings.generations)
     family, settings = type(generator).__name__, meta.settings
     if generator.is_alone and meta.trainers.world_size > 1:
         raise Refused(
@@ -463,7 +467,7 @@ def check_disk(meta: Candidate, generator: Generator) -> None:
     disk = shutil.disk_usage(nearest(meta.lineage.path))
     drawn = meta.retention.most(meta.treating.n_stored, coming.start)
     samples = drawn * sample_bytes(generator.spec)
-    weights = len(coming) * weight_bytes(generator)
+    weights = len(coming) * weight_bytes(generator) * (1 + bool(meta.improving))
     all_stay = meta.settings.keep == "all"
     if samples + weights > disk.free and disk.total:
         raise Refused(

@@ -23,6 +23,7 @@ from mad_lightning.loop.checkpoints import load_told
 from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.loop.verifying import (
     DRAWN_AGAIN,
+    auxiliary,
     damage,
     evicted,
     mix,
@@ -72,7 +73,7 @@ class MeasuredAgain(MetaTrainer):
         """One generation, as the lineage has it, but for what is measured."""
         told = self.finished[t - 1]
         if is_first():
-            for words in damage(self.of, told, (mix, weights, shard, published)):
+            for words in damage(self.of, told, (mix, weights, auxiliary, shard, published)):
                 remedy = "bring it back from a copy, or run the lineage's own command"
                 raise Refused(str(self.of), words, remedy)
             kept = self.of.mix(t) if self.evaluator.needs_training else None
@@ -88,6 +89,7 @@ class MeasuredAgain(MetaTrainer):
         generator = self.fresh_generator(t)
         with at("lineage"):
             load_told(generator, self.lineage.weights(t), told.digests["generator"])
+            self.improving.load(t, generator, told.digests)
         drawn = self.store[told.drawn or shard_name(t)]
         left = self.store[told.published or shard_name(t)]
         return self.enter(told, self.evaluate(t, generator, kept, drawn, left))

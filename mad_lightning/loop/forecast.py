@@ -92,10 +92,10 @@ def forecast(meta: MetaTrainer) -> Forecast:
             (mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic, mix.n_external)
             for mix in mixes
         ],
-        [_trained(meta, generator, len(mix)) for mix in mixes],
+        [_trained(meta, generator, n) + meta.improving.images(n) for n in map(len, mixes)],
         drawn,
         meta.retention.most(meta.treating.n_stored, coming.start) * sample_bytes(generator.spec),
-        len(coming) * weight_bytes(generator),
+        len(coming) * weight_bytes(generator) * (1 + bool(meta.improving)),
         len(coming) * fmean(known) if known else None,
     )
 

@@ -328,7 +328,8 @@ class Progress(Inner):
 def telling_divergence(lineage: LineageDirectory, t: int, generator: Generator) -> Iterator[None]:
     """Tells of a divergence inside which generation it is, what is kept, and how to go on.
 
-    Weights that cannot draw all their samples are taken away while they can still be trained.
+    Weights that cannot draw all their samples are taken away while they can still be trained; not
+    if a second phase may have spoilt them.
     """
     try:
         with at("generator"):
@@ -340,6 +341,10 @@ def telling_divergence(lineage: LineageDirectory, t: int, generator: Generator) 
                 raise generator.diverged(str(error)) from error
     except Diverged as diverged:
         checkpoint = lineage.checkpoint(t)
+        if generator.improvement:
+            remedy = "a smaller `improve.weight`"
+            problem = f"generation {t} of {lineage}: {diverged.problem}"
+            raise Diverged("improve", problem, remedy) from diverged
         if checkpoint.exists():
             lineage.weights(t).unlink(missing_ok=True)
         kept = [f"generations 1 to {t - 1}"] if t > 1 else []

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 from mad_lightning.data.shards import Shard
 from mad_lightning.generators.base import Generator
-from mad_lightning.loop.checkpoints import load_told
 from mad_lightning.loop.store import Store
 from mad_lightning.policies import Part, shard_name
 from mad_lightning.processes import barrier, is_first
@@ -25,7 +24,7 @@ class Mending:
     Args:
         store: The lineage's shards.
         told: Gives digests by generation, as the ledger has them.
-        fresh_generator: Makes the generator of a generation, not trained yet.
+        trained: Gives the generator of a finished generation; OSError where it is not there.
         draw: Draws the shard of a generation.
         treat: Makes of it what is published.
     """
@@ -34,12 +33,12 @@ class Mending:
         self,
         store: Store,
         told: Callable[[], Mapping[int | None, Mapping[str, str]]],
-        fresh_generator: Callable[[int], Generator],
+        trained: Callable[[int], Generator],
         draw: Callable[[int, Generator], Shard],
         treat: Callable[[int, Shard], Shard],
     ) -> None:
         self.store, self.lineage = store, store.lineage
-        self.told, self.fresh_generator = told, fresh_generator
+        self.told, self.trained = told, trained
         self.draw, self.treat = draw, treat
 
     def mend(self, name: str) -> None:
@@ -73,8 +72,7 @@ class Mending:
         if name != shard_name(t):
             self.treat_again(t, name)
             return
-        generator = self.fresh_generator(t)
-        load_told(generator, self.lineage.weights(t), self.told().get(t, {}).get("generator"))
+        generator = self.trained(t)
         self._forget(name)
         self.draw(t, generator)
         if is_first():

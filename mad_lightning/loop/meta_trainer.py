@@ -31,6 +31,7 @@ from mad_lightning.data.real import RealData
 from mad_lightning.data.shards import Shard
 from mad_lightning.files import awaited, with_nan
 from mad_lightning.generators.base import Generator
+from mad_lightning.generators.guidance import Improvement
 from mad_lightning.identity import class_path
 from mad_lightning.lineage.configuration import circumstances, settings_digest
 from mad_lightning.lineage.ledger import GenerationRecord, values_digest
@@ -40,6 +41,7 @@ from mad_lightning.loop.admission import admit
 from mad_lightning.loop.checkpoints import digest_of_base, load_told, load_weights, standing
 from mad_lightning.loop.cluster import check_shared
 from mad_lightning.loop.description import described
+from mad_lightning.loop.improving import Improving
 from mad_lightning.loop.inside import (
     AddressedRandomness,
     CrashOnly,
@@ -89,6 +91,7 @@ class MetaTrainer:
             the objects tell of themselves (:mod:`mad_lightning.identity`).
         treatment: What becomes of drawn samples before later generations eat them, or a function
             that :class:`~mad_lightning.treatments.base.Own` takes; None: nothing.
+        improvement: A second phase of each generation; the paper has none.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class MetaTrainer:
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
         treatment: Treatment | Callable[..., Any] | None = None,
+        improvement: Improvement | None = None,
     ) -> None:
         self.settings, self.policy = settings, policy.seeded(seed)
         self.sampling_bias, self.bias = sampling_bias, bias_schedule(sampling_bias)
@@ -131,7 +135,7 @@ class MetaTrainer:
             treatment, self.policy, data, seed, self.store, self.measuring, self.observers
         )
         self.mending = Mending(
-            self.store, lambda: self.told, self.fresh_generator, self.sample, self.treat
+            self.store, lambda: self.told, self.trained, self.sample, self.treat
         )
         self.sampling = Sampling(
             settings,
@@ -145,6 +149,7 @@ class MetaTrainer:
             self.treating.n_drawn,
             self.mending.mend,
         )
+        self.improving = Improving(improvement, self.measuring, self.sampling, self.fresh_generator)
         self.retention = Retention(
             settings.keep, self.policy, settings.generations, self.store, self.treating.name
         )
@@ -179,6 +184,7 @@ class MetaTrainer:
         """One generation, from whatever of it stands on disk."""
         mix = self.mix(t)  # which samples, from where, how many: pure arithmetic
         generator = self.train(t, mix)  # from scratch, on the mix
+        generator = self.improve(t, mix, generator)  # draws otherwise: not in the paper
         drawn = self.sample(t, generator)  # with bias λ, block by block
         published = self.treat(t, drawn)  # what later generations eat: in the paper, all of it
         measured = self.evaluate(t, generator, mix, drawn, published)  # against the reference
@@ -221,6 +227,12 @@ class MetaTrainer:
                 problem = f"generation {t} was trained and its weights did not move"
                 raise Refused("generator", problem, "more steps, larger ones, or a precision of 32")
             trainer.save_checkpoint(final, weights_only=True)  # and a barrier
+        return generator
+
+    def improve(self, t: int, mix: Mix, generator: Generator) -> Generator:
+        """Lets a generator draw otherwise than it was trained to; in the paper, as it is."""
+        if self.improving:
+            self.improving.improve(t, mix, generator, self.made_of(mix))
         return generator
 
     def sample(self, t: int, generator: Generator) -> Shard:
@@ -301,6 +313,7 @@ class MetaTrainer:
             digests["published"] = published.manifest.sha256
         if self.outside:
             digests["external"] = self.outside
+        digests |= from_first(partial(self.improving.digests, drawn))
         return digests if self.base is None else {**digests, "base": self.base}
 
     # what they are made of
@@ -381,6 +394,8 @@ class MetaTrainer:
         }
         if self.treating.treatment is not None:
             told["treatment"] = self.treating.treatment
+        if self.improving:
+            told["improve"] = self.improving.improvement
         if type(self) is not MetaTrainer:
             told["loop"] = {"class_path": class_path(type(self))}
         return described(told, self.build_generator, self.trainers.arguments())
@@ -417,6 +432,17 @@ class MetaTrainer:
         generator = self.build_generator()
         with at("generator"):
             generator.build(self.real.spec)
+        return generator
+
+    def trained(self, t: int) -> Generator:
+        """The generator of a finished generation, as the ledger tells of it.
+
+        Raises:
+            OSError: If its weights are missing, damaged, or others.
+        """
+        generator, told = self.fresh_generator(t), self.told.get(t, {})
+        load_told(generator, self.lineage.weights(t), told.get("generator"))
+        self.improving.load(t, generator, told)
         return generator
 
     @cached_property

@@ -115,7 +115,7 @@ class Sampling:
             generation=t,
             sampling_bias=self.bias(t),
             seeds=(self.seed, t, "sample"),
-            sampler=generator.sampler(),
+            sampler={**generator.sampler(), **generator.improvement},
             generator=from_first(generator.digest),
             count=self.n_drawn(t),
             spec=generator.spec.to_dict(),

@@ -330,6 +330,7 @@ class Trainers:
         first: Sequence[L.Callback] = (),
         last: Sequence[L.Callback] = (),
         one_pass: bool = False,
+        budget: Mapping[str, Any] | None = None,
     ) -> L.Trainer | OnePass:
         """A Trainer that trains and keeps its last checkpoint, or what serves as one.
 
@@ -339,12 +340,13 @@ class Trainers:
             first: Callbacks before the user's.
             last: Callbacks after the user's, before the one that writes checkpoints.
             one_pass: Whether the generator is fitted in one pass and asks nothing of a Trainer.
+            budget: Arguments that hold here instead of the lineage's.
         """
         plan = self._plan
         if one_pass and plan.is_plain and plan.device is not None:
             return OnePass(plan.device, plan.plugin, made_of, [*first, *last])
         self._is_used = True
-        arguments = self.arguments()
+        arguments = self.arguments() | dict(budget or {})
         keeps = (
             []
             if arguments.get("fast_dev_run")

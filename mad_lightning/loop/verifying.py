@@ -42,12 +42,29 @@ def weights(lineage: LineageDirectory, record: GenerationRecord) -> str:
     return f"{path} holds other weights than the ledger tells of"
 
 
+def auxiliary(lineage: LineageDirectory, record: GenerationRecord) -> str:
+    """Its auxiliary's weights, and the note of how both are drawn by, if it had a second phase."""
+    if "auxiliary" not in record.digests:
+        return ""
+    path, note = lineage.auxiliary(record.generation), lineage.improvement(record.generation)
+    if digest_of(read(path)["state_dict"]) != record.digests["auxiliary"]:
+        return f"{path} holds other weights than the ledger tells of"
+    told = read_json(note)
+    if (told.get("weight"), told.get("auxiliary")) != (
+        record.sampler.get("improve_weight"),
+        record.digests["auxiliary"],
+    ):
+        return f"{note} tells of another weight, or another auxiliary, than the ledger"
+    return ""
+
+
 def shard(lineage: LineageDirectory, record: GenerationRecord) -> str:
     """What it drew; of samples that were evicted, what the manifest still tells."""
     drawn = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
     if not drawn.is_evicted:
         _ = drawn.samples  # reads them, and compares them with the manifest
-    told = (record.digests["generator"], record.digests["shard"], record.sampling_bias)
+    drawn_by = record.digests.get("improved", record.digests["generator"])
+    told = (drawn_by, record.digests["shard"], record.sampling_bias)
     if (drawn.manifest.generator, drawn.manifest.sha256, drawn.manifest.sampling_bias) == told:
         return ""
     return f"{drawn.values_file} holds other samples than the ledger tells of"
@@ -118,6 +135,7 @@ Check = Callable[[LineageDirectory, GenerationRecord], str]
 CHECKS: tuple[Check, ...] = (
     mix,
     weights,
+    auxiliary,
     shard,
     published,
     external,

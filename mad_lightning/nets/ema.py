@@ -74,6 +74,11 @@ class EMA(nn.Module):
         if kept:
             torch._foreach_copy_(kept, buffers)
 
+    def restart(self, net: nn.Module) -> None:
+        """Lets ``net`` go on from the average, and the average begin anew from there."""
+        net.load_state_dict(self.net.state_dict())
+        self.updates.zero_()
+
     def train(self, mode: bool = True) -> EMA:
         """Stays in evaluation mode: the average is for sampling."""
         return super().train(False)

@@ -22,6 +22,7 @@ from mad_lightning.commands.train import LineageCLI
 from mad_lightning.data.laws import LawSource
 from mad_lightning.data.sources import Source
 from mad_lightning.generators.base import Generator
+from mad_lightning.generators.guidance import Improvement
 from mad_lightning.metrics.base import Metric
 from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.nets.pairs import ConvPair, DensePair
@@ -71,6 +72,7 @@ def of_classes() -> Iterator[tuple[str, str]]:
         ("generator", concrete(Generator)),
         ("generator.network", [UNet, UNet2D]),
         ("generator.networks", [ConvPair, DensePair]),
+        ("improve", concrete(Improvement)),
         ("policy", concrete(LoopPolicy)),
     ):
         for kind in kinds:
