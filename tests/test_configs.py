@@ -168,6 +168,8 @@ def test_config_trains_two_small_generations(path, tmp_path):
         *stand_in(source, tmp_path),
         *foreign(plain, tmp_path),
     ]  # fmt: skip
+    if "improve" in plain:
+        arguments += ["--improve.images", "32"]
     for name, count in SMALL[policy].items():
         arguments += [f"--policy.{name}", str(count)]
     extractor = plain["evaluator"]["extractor"]["class_path"]

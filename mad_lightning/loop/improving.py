@@ -259,7 +259,7 @@ class _Phase:
             drawn = self._drawn(self.generator, (_OWN, self.own[:12]), n, 1.0)
             mix = Mix(self.t, (Part("synthetic", name, 0, n),))
             shards = {name: SimpleNamespace(samples=drawn)}
-        data = copy(self.of.data.feed(mix, self.of.seed, shards))
+        data = copy(self.of.data.feed(mix, self.of.seed, shards, weighs=self.generator.weighs))
         epochs, data.images_per_epoch = self.of._budget(self.improvement, len(self.mix))
         return data, epochs
 
