@@ -22,7 +22,7 @@ SIMS is by Alemohammad et al. (2024, arXiv 2408.16333), Neon by Alemohammad et a
 2510.03597). Autoguidance (Karras et al., 2024, arXiv 2406.02507, whose weight is 1 + w) leads away
 from a generator that has learned the same for a shorter time. It sharpens, as λ does: it is a bias.
 
-The predictions of a diffusion network, noise and velocity alike, are affine in the score with the
+The predictions of a diffusion network, be it noise or velocity, are affine in the score with the
 same coefficients at the same point, so that to extrapolate one is to extrapolate the other.
 """
 
