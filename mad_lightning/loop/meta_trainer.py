@@ -134,9 +134,7 @@ class MetaTrainer:
         self.treating = Treating(
             treatment, self.policy, data, seed, self.store, self.measuring, self.observers
         )
-        self.mending = Mending(
-            self.store, lambda: self.told, self.trained, self.sample, self.treat
-        )
+        self.mending = Mending(self.store, lambda: self.told, self.trained, self.sample, self.treat)
         self.sampling = Sampling(
             settings,
             data,
