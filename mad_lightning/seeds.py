@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -24,13 +24,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["normal", "permutation", "reseed", "sample_seeds", "seed_for", "uniform"]
+__all__ = ["drawn", "normal", "permutation", "reseed", "sample_seeds", "seed_for", "uniform"]
 
 Bits = TypeVar("Bits", Tensor, npt.NDArray[np.uint64])
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _BLOCK = 2**15  # numbers, 256 KiB: a few such arrays fit a core's cache
+_ON_CPU = ("cpu", "mps")
+"""Devices for which numbers are worked out on the CPU: Apple's GPUs have no float64."""
 
 
 def seed_for(*address: int | str) -> int:
@@ -98,17 +100,26 @@ def _mix(bits: Bits) -> Bits:
     return bits
 
 
-def sample_seeds(start: int, count: int, *address: int | str) -> Tensor:
+def sample_seeds(
+    start: int, count: int, *address: int | str, device: torch.device | None = None
+) -> Tensor:
     """One seed for each sample, with shape (count,), int64.
 
     Args:
         start: Place of the first sample.
         count: How many.
         address: Where these samples live, e.g. ``(lineage_seed, t, "sample")``.
+        device: Where they are wanted. A GPU works them out by itself: nothing is copied, and nobody
+            waits.
 
     Returns:
         Seeds of places start .. start + count - 1; overlapping ranges agree where they overlap.
     """
+    if device is not None and device.type in _ON_CPU:
+        return sample_seeds(start, count, *address).to(device)
+    if device is not None:
+        there = _times(torch.arange(start, start + count, device=device), _GOLDEN)
+        return _mix(there.add_(seed_for(*address)))
     places = _times(np.arange(start, start + count, dtype=np.uint64), _GOLDEN)
     return torch.from_numpy(_mix(places + np.uint64(seed_for(*address))).view(np.int64))
 
@@ -116,15 +127,11 @@ def sample_seeds(start: int, count: int, *address: int | str) -> Tensor:
 def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, Any]]:
     """Raw bits with shape (N, n), one counter sequence for each seed and stream, block by block.
 
-    On a CPU numpy works them out, in a third of torch's time. Every pass over a block that stays in
-    the core's cache is a fraction of one through main memory (a tenth of the time for 64 pictures
-    of 256 x 256); an accelerator takes all at once.
+    On a CPU, where numpy works them out in a third of torch's time. Every pass over a block that
+    stays in the core's cache is a fraction of one through main memory (a tenth of the time for 64
+    pictures of 256 x 256).
     """
     first = stream * _MIX_1 % 2**64
-    if seeds.device.type != "cpu":
-        places = _times(torch.arange(1, n + 1, device=seeds.device), _GOLDEN)
-        yield slice(None), slice(None), _mix(_mix(seeds + _signed(first))[:, None] + places)
-        return
     start = _mix(seeds.numpy().view(np.uint64) + np.uint64(first))[:, None]
     steps = _times(np.arange(1, n + 1, dtype=np.uint64), _GOLDEN)
     width = max(1, min(n, _BLOCK))
@@ -136,8 +143,29 @@ def _bits(seeds: Tensor, n: int, stream: int) -> Iterator[tuple[slice, slice, An
             yield rows, columns, _mix(start[rows] + steps[columns])
 
 
+def _bits_there(seeds: Tensor, streams: Sequence[tuple[int, int]]) -> Tensor:
+    """Raw bits (N, n_1 + n_2 + ...) of several streams, each (n, stream), in the same kernels."""
+    firsts = [seeds + _signed(stream * _MIX_1 % 2**64) for _, stream in streams]
+    starts = _mix(torch.stack(firsts, dim=1) if len(firsts) > 1 else firsts[0][:, None])
+    most = max(n for n, _ in streams)
+    places = _times(torch.arange(1, most + 1, device=seeds.device), _GOLDEN)
+    counters = [starts[:, s : s + 1] + places[:n] for s, (n, _) in enumerate(streams)]
+    return _mix(torch.cat(counters, dim=1) if len(counters) > 1 else counters[0])
+
+
 _BELOW_1 = 1.0 - 2.0**-24
 """The largest float32 that is less."""
+
+
+def _evenly(bits: Tensor) -> Tensor:
+    """Uniform draws in (0, 1), float64: odd multiples of 2^-53."""
+    return _floats(_shift(bits, 12)).add_(0.5).mul_(2.0**-52)
+
+
+def _polar(bits: Any) -> tuple[Tensor, Tensor]:
+    """Radii and angles of pairs of normal draws, float64 (Box-Muller), one pair of 64 bits."""
+    radius = _floats(_shift(bits, 32)).add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+    return radius, _floats(bits & 0xFFFFFFFF).mul_(2.0 * math.pi * 2.0**-32)
 
 
 def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
@@ -156,7 +184,9 @@ def uniform(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
         rounded = uniform(seeds.cpu(), *shape, stream=stream).float().clamp(max=_BELOW_1)
         return rounded.to(seeds.device)
     n = math.prod(shape)
-    values = torch.empty(len(seeds), n, dtype=torch.float64, device=seeds.device)
+    if seeds.device.type != "cpu":
+        return _evenly(_bits_there(seeds, [(n, stream)])).view(len(seeds), *shape)
+    values = torch.empty(len(seeds), n, dtype=torch.float64)
     for rows, columns, bits in _bits(seeds, n, stream):
         torch.mul(_floats(_shift(bits, 12)).add_(0.5), 2.0**-52, out=values[rows, columns])
     return values.reshape(len(seeds), *shape)
@@ -177,10 +207,45 @@ def normal(seeds: Tensor, *shape: int, stream: int = 0) -> Tensor:
         return normal(seeds.cpu(), *shape, stream=stream).to(seeds.device)
     n = math.prod(shape)
     half = (n + 1) // 2
-    pairs = torch.empty(len(seeds), 2, half, dtype=torch.float32, device=seeds.device)
+    if seeds.device.type != "cpu":
+        return drawn(seeds, (normal, shape, stream))[0]
+    pairs = torch.empty(len(seeds), 2, half, dtype=torch.float32)
     for rows, columns, bits in _bits(seeds, half, stream):
-        radius = _floats(_shift(bits, 32)).add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
-        angle = _floats(bits & 0xFFFFFFFF).mul_(2.0 * math.pi * 2.0**-32)
+        radius, angle = _polar(bits)
         torch.mul(radius, angle.cos(), out=pairs[rows, 0, columns])
         torch.mul(radius, angle.sin_(), out=pairs[rows, 1, columns])
     return pairs.reshape(len(seeds), 2 * half)[:, :n].reshape(len(seeds), *shape)
+
+
+Draw = tuple[Callable[..., Tensor], tuple[int, ...], int]
+"""What is drawn: :func:`normal` or :func:`uniform`, the shape of one sample's draw, the stream."""
+
+
+def drawn(seeds: Tensor, *asked: Draw) -> list[Tensor]:
+    """Several draws of the same seeds: what each would give by itself, bit for bit.
+
+    A GPU takes as long to be told of a small computation as to do it. There all are worked out in
+    the kernels of one.
+
+    Args:
+        seeds: Sample seeds with shape (N,), int64.
+        asked: Draws, e.g. ``(normal, (2, 512), 0)``.
+    """
+    if seeds.device.type in _ON_CPU:
+        return [draw(seeds, *shape, stream=stream) for draw, shape, stream in asked]
+    sizes = [math.prod(shape) for _, shape, _ in asked]
+    counts = [
+        n if draw is uniform else (n + 1) // 2 for (draw, *_), n in zip(asked, sizes, strict=True)
+    ]
+    streams = [(n, stream) for n, (*_, stream) in zip(counts, asked, strict=True)]
+    bits = _bits_there(seeds, streams)
+    radius, angle = _polar(bits)
+    across, up = (torch.empty_like(radius, dtype=torch.float32) for _ in "xy")
+    torch.mul(radius, angle.cos(), out=across)
+    torch.mul(radius, angle.sin_(), out=up)
+    pieces = zip(*(values.split(counts, dim=1) for values in (bits, across, up)), strict=True)
+    out = []
+    for (draw, shape, _), n, (own, x, y) in zip(asked, sizes, pieces, strict=True):
+        values = _evenly(own) if draw is uniform else torch.cat([x, y], dim=1)[:, :n]
+        out.append(values.reshape(len(seeds), *shape))
+    return out

@@ -135,7 +135,7 @@ class Adversarial(Generator):
     def _seeds(self, n: int, purpose: str, step: int) -> Tensor:
         """Of this process's n rows in an update."""
         first = self.trainer.global_rank * n
-        return sample_seeds(first, n, self._address, purpose, step).to(self.device)
+        return sample_seeds(first, n, self._address, purpose, step, device=self.device)
 
     @contextmanager
     def updating(self, optimizer: LightningOptimizer, network: nn.Module) -> Iterator[None]:

@@ -46,6 +46,8 @@ _STEADIER = {
     "r1": "a larger",
 }
 """What keeps a training from diverging, by the names that families have for it."""
+FUSED_ON = ("cpu", "cuda")
+"""Devices on which an optimiser's step is one pass."""
 
 
 class Generator(Described, L.LightningModule, ABC):
@@ -220,7 +222,7 @@ class Generator(Described, L.LightningModule, ABC):
         """
         scales = getattr(getattr(self._trainer, "precision_plugin", None), "scaler", None)
         floats = all(
-            p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in network.parameters()
+            p.device.type in FUSED_ON and p.is_floating_point() for p in network.parameters()
         )
         return True if floats and scales is None else None
 

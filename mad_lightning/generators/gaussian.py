@@ -107,6 +107,9 @@ class Gaussian(ClosedForm):
 
     def _add(self, batch: Samples) -> None:
         x = to_floats(batch.values).double().flatten(1)
+        if x.device.type != "cpu" and len(self.n) > 1 and batch.labels is not None:
+            self._add_unseen(x, batch.labels, batch.weights)
+            return
         groups = {0: x} if len(x) else {}
         if len(self.n) > 1 and batch.labels is not None:
             groups = {k: x[batch.labels == k] for k in batch.labels.unique().tolist()}
@@ -129,6 +132,25 @@ class Gaussian(ClosedForm):
         centred = rows.sub_(mean)
         self._squares[k] += weights.square().sum()
         self._merge(k, total, mean, centred.T @ (centred * weights[:, None]))
+
+    def _add_unseen(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        """Adds samples of classes that only the device knows, without asking it for them."""
+        classes = torch.arange(len(self.n), device=x.device)
+        member = (labels == classes[:, None]).to(x.dtype)
+        member = member if weights is None else member * weights.to(x.dtype)
+        n = member.sum(dim=1)
+        self._squares.add_(member.square().sum(dim=1))
+        means = member @ x / n.where(n > 0, 1.0)[:, None]
+        centred = x - means[labels]
+        for k in range(len(n)):
+            of_class = centred * member[k][:, None]
+            total = self.n[k] + n[k]
+            total = total.where(total > 0, 1.0)
+            gap = (means[k] - self.mean[k]) * (n[k] > 0)
+            between = gap.outer(gap).mul_(self.n[k] * n[k] / total)
+            self.scatter[k].add_(of_class.T @ centred).add_(between)
+            self.mean[k].add_(gap.mul_(n[k] / total))
+        self.n.add_(n)
 
     def _merge(self, k: int, n: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
         """Adds partial moments to those of group k (Chan et al., 1983, equation 2.1)."""

@@ -25,6 +25,7 @@ from mad_lightning.generators.base import refuse_vectors
 from mad_lightning.nets.augment import augment
 from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.stylegan2 import (
+    GROUP,
     Discriminator,
     Modulation,
     StyleNetwork,
@@ -34,7 +35,7 @@ from mad_lightning.nets.stylegan2 import (
 from mad_lightning.processes import mean_over_all
 from mad_lightning.refusal import check_one_of, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
-from mad_lightning.seeds import normal, sample_seeds, uniform
+from mad_lightning.seeds import drawn, normal, sample_seeds, uniform
 
 __all__ = ["StyleGAN2"]
 
@@ -224,14 +225,24 @@ class StyleGAN2(Adversarial):
                 with torch.no_grad():
                     made = self._as_judged(self.synthesise(seeds, part.labels), seeds, _OF_MADE)
                     real = self._as_judged(self._pixels(part), seeds, _OF_REAL)
-                of_made = self.discriminator(made, part.labels)
-                of_real = self.discriminator(real, part.labels)
+                of_made, of_real = self._scores(made, real, part.labels)
                 loss = (F.softplus(of_made) + F.softplus(-of_real)).mean()
                 self.manual_backward(loss / self.accumulate)
                 self.note(discriminator=loss)
                 signs += of_real.detach().sign().mean() / self.accumulate
         if self.ada_target is not None:
             self._adapt_augmentation(signs, self.ada_target, len(batch) * self.trainer.world_size)
+
+    def _scores(self, made: Tensor, real: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores (N,) of both; where launching kernels is dear, in one pass.
+
+        Not if images of both would come into one group of the deviation among neighbours.
+        """
+        if made.device.type == "cpu" or len(made) % GROUP:
+            return self.discriminator(made, labels), self.discriminator(real, labels)
+        both = None if labels is None else labels.repeat(2)
+        of_made, of_real = self.discriminator(torch.cat([made, real]), both).chunk(2)
+        return of_made, of_real
 
     def _train_generator(self, batch: Samples, optimizer: LightningOptimizer) -> None:
         """Non-saturating loss: softplus(-D(G(z))). Labels are those of the real batch."""
@@ -285,9 +296,15 @@ class StyleGAN2(Adversarial):
     def _path_lengths(self, part: Samples, seeds: Tensor) -> Tensor:
         """Path lengths (N,) at latents, and in directions y of the image, that the seeds give."""
         synthesis = self.net.synthesis
-        z = self._normal(seeds, self.dim, stream=_LATENT)
-        noise = self._normal(seeds, synthesis.n_noise, stream=_NOISE)
-        y = self._normal(seeds, *self.spec.shape, stream=_DIRECTION)
+        z, noise, y = (
+            draws.to(self.w_mean.dtype)
+            for draws in drawn(
+                seeds,
+                (normal, (self.dim,), _LATENT),
+                (normal, (synthesis.n_noise,), _NOISE),
+                (normal, self.spec.shape, _DIRECTION),
+            )
+        )
         return path_lengths(self.net, z, part.labels, noise, y)
 
     def _adapt_augmentation(self, signs: Tensor, target: float, batch_size: int) -> None:
@@ -354,15 +371,17 @@ class StyleGAN2(Adversarial):
             Images (N, C, H, W), about [-1, 1].
         """
         synthesis = self.net.synthesis
-        z = self._normal(seeds, 2, self.dim, stream=_LATENT)
+        draws = (normal, (2, self.dim), _LATENT), (normal, (synthesis.n_noise,), _NOISE)
+        z, noise, mixed = drawn(seeds, *draws, (uniform, (2,), _MIXING))
+        z, noise = z.to(self.w_mean.dtype), noise.to(self.w_mean.dtype)
         twice = None if labels is None else labels.repeat_interleave(2)
         w = self.net.mapping(z.flatten(0, 1), twice).unflatten(0, (-1, 2))
-        chance, place = uniform(seeds, 2, stream=_MIXING).unbind(dim=1)
+        chance, place = mixed.unbind(dim=1)
         crossing = 1 + (place * (synthesis.n_styles - 1)).long()
         layers = torch.arange(synthesis.n_styles, device=seeds.device)
         second = (chance < self.mixing)[:, None] & (layers >= crossing[:, None])
         styles = torch.where(second[..., None], w[:, 1:], w[:, :1])
-        return synthesis(styles, self._normal(seeds, synthesis.n_noise, stream=_NOISE))
+        return synthesis(styles, noise)
 
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
         """Draws from the averaged generator, truncated in W."""

@@ -28,7 +28,7 @@ from mad_lightning.nets.ema import EMA
 from mad_lightning.nets.pairs import ConvPair, Pair
 from mad_lightning.refusal import Refused, at, check_within
 from mad_lightning.samples import Samples, SampleSpec, to_floats
-from mad_lightning.seeds import normal, uniform
+from mad_lightning.seeds import drawn, normal, uniform
 
 __all__ = ["WGAN"]
 
@@ -150,8 +150,8 @@ class WGAN(Adversarial):
 
     def noise(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (n, dim), and places (n,) between real and generated, from 0 to 1."""
-        z = self.latents(seeds)
-        return z, uniform(seeds.cpu(), stream=1).to(z)
+        z, share = drawn(seeds, (normal, (self.net.dim,), 0), (uniform, (), 1))
+        return z.to(self.dtype), share.to(self.dtype)
 
     def critic_loss(self, real: Samples, z: Tensor, share: Tensor) -> Tensor:
         """Equation 3; generated samples are of the real ones' classes."""

@@ -14,16 +14,18 @@ paper found to do no good, image-space filtering and corruptions, are left out.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mad_lightning.seeds import normal, uniform
+from mad_lightning.seeds import drawn, normal, uniform
 
 __all__ = ["augment"]
 
 _LN2 = math.log(2.0)
+_TURN = (0.0, -1.0, 1.0, 1.0, 0.0, -1.0, -1.0, 1.0, 0.0)
 
 
 def augment(images: Tensor, seeds: Tensor, p: Tensor, stream: int = 0) -> Tensor:
@@ -56,9 +58,11 @@ class Draws:
     N = 15
 
     def __init__(self, seeds: Tensor, p: Tensor, like: Tensor, stream: int) -> None:
-        draws = uniform(seeds, 2, self.N, stream=stream).to(like.dtype)
-        self._chances, self._evenly = draws.unbind(dim=1)
-        self._normally = normal(seeds, self.N, stream=stream + 1).to(like.dtype)
+        even, normally = drawn(
+            seeds, (uniform, (2, self.N), stream), (normal, (self.N,), stream + 1)
+        )
+        self._chances, self._evenly = even.to(like.dtype).unbind(dim=1)
+        self._normally = normally.to(like.dtype)
         self._p = p.to(like.dtype)
         self._next = 0
         self._chosen = torch.empty(0)
@@ -96,22 +100,32 @@ class Draws:
 # --- geometry -----------------------------------------------------------------------------------
 
 
-def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
-    """Matrices (N, R, C) of entries (N,) or numbers."""
-    filled = [[torch.zeros_like(like) + entry for entry in row] for row in rows]
-    return torch.stack([torch.stack(row, dim=-1) for row in filled], dim=-2)
+@cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers on a device, brought there once: each time would be a wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _scaling(x: Tensor, y: Tensor) -> Tensor:
-    return _matrix([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]], x)
+def _matrices(entries: dict[tuple[int, int], Tensor]) -> Tensor:
+    """Matrices (N, 3, 3) that are the identity but for some entries (N,)."""
+    (first, *_) = entries.values()
+    matrices = torch.eye(3, dtype=first.dtype, device=first.device).repeat(len(first), 1, 1)
+    for (row, column), values in entries.items():
+        matrices[:, row, column] = values
+    return matrices
+
+
+def _scaling(x: Tensor, y: Tensor | None = None) -> Tensor:
+    return _matrices({(0, 0): x} | ({} if y is None else {(1, 1): y}))
 
 
 def _rotation(cos: Tensor, sin: Tensor) -> Tensor:
-    return _matrix([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], cos)
+    return _matrices({(0, 0): cos, (0, 1): -sin, (1, 0): sin, (1, 1): cos})
 
 
 def _shift(x: Tensor, y: Tensor) -> Tensor:
-    return _matrix([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]], x)
+    return _matrices({(0, 2): x, (1, 2): y})
 
 
 def moved(images: Tensor, draws: Draws) -> Tensor:
@@ -125,7 +139,7 @@ def moved(images: Tensor, draws: Draws) -> Tensor:
     height, width = images.shape[2:]
     draws.choose()
     mirror = 1.0 - 2.0 * draws.whole(2)
-    source = _scaling(mirror, torch.ones_like(mirror))
+    source = _scaling(mirror)
     draws.choose()
     angle = draws.whole(4) * (math.pi / 2.0)
     source = source @ _rotation(angle.cos().round(), angle.sin().round())
@@ -147,7 +161,7 @@ def moved(images: Tensor, draws: Draws) -> Tensor:
     draws.choose()
     source = source @ _shift(draws.gaussian(0.125) * width, draws.gaussian(0.125) * height)
     # to and from the coordinates of affine_grid, where the image reaches from -1 to 1
-    half = torch.tensor([width / 2.0, height / 2.0, 1.0]).to(source)
+    half = _constant((width / 2.0, height / 2.0, 1.0), source.dtype, source.device)
     theta = (source * half / half[:, None])[:, :2]
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(
@@ -179,7 +193,7 @@ def coloured(images: Tensor, draws: Draws) -> Tensor:
     along = torch.full_like(identity, 1.0 / c)  # projects on v
     matrix = contrast[:, None, None] * (identity - 2.0 * flip[:, None, None] * along)
     if c == 3:
-        turn = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]).to(images)
+        turn = _constant(_TURN, images.dtype, images.device).view(3, 3)
         cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None]
         turned = cos * identity + sin / math.sqrt(3.0) * turn + (1.0 - cos) * along  # Rodrigues
         matrix = (along + saturation[:, None, None] * (identity - along)) @ turned @ matrix

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -60,14 +61,19 @@ class EMA(nn.Module):
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self.decay = decay
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self._n: int | None = None  # updates, as far as known without a look at the device
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._n = None
+        super()._load_from_state_dict(*args)
 
     @torch.no_grad()
     def update(self, net: nn.Module, decay: float | None = None) -> None:
         """Takes one step towards ``net``, with the decay given or the one that warms up."""
         self.updates += 1
         if decay is None:
-            n = int(self.updates)
-            decay = min(self.decay, (1 + n) / (10 + n))
+            self._n = int(self.updates) if self._n is None else self._n + 1
+            decay = min(self.decay, (1 + self._n) / (10 + self._n))
         averages, kept = _tensors(self.net)
         weights, buffers = _tensors(net)
         torch._foreach_lerp_(averages, weights, 1.0 - decay)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from mad_lightning.samples import SampleSpec
 
 __all__ = [
+    "GROUP",
     "Blur",
     "Discriminator",
     "Mapping",
@@ -40,6 +41,8 @@ Modulation = Literal["activations", "weights"]
 
 _GAIN = math.sqrt(2.0)  # a leaky ReLU about halves the second moment
 _EPSILON = 1e-8
+GROUP = 4
+"""Samples among which the deviation of neighbours is taken."""
 _LARGEST = 256.0  # of an activation in float16 (Karras et al., 2020b, appendix D.1)
 
 
@@ -220,7 +223,8 @@ def modulated_convolution(
     n, n_out, size = len(x), len(weight), weight.shape[-1]
     with without_autocast(x):
         weight = weight / weight.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        style = style / style.detach().abs().amax(dim=1, keepdim=True).clamp(min=_EPSILON)
+        largest = torch.linalg.vector_norm(style.detach(), math.inf, dim=1, keepdim=True)
+        style = style / largest.clamp(min=_EPSILON)
         energy = style.square() @ weight.square().sum(dim=(2, 3)).t()
         demodulation = gain * (energy + _EPSILON).rsqrt()
         if modulation == "weights":
@@ -447,7 +451,7 @@ class StyleNetwork(nn.Module):
 # --- the discriminator --------------------------------------------------------------------------
 
 
-def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
+def minibatch_deviation(x: Tensor, group: int = GROUP) -> Tensor:
     """Appends the deviation among neighbouring samples (Karras et al., 2018, section 3).
 
     It lets the discriminator see that a generator repeats itself. Groups are of *consecutive* rows,

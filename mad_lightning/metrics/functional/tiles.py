@@ -207,7 +207,7 @@ class Product:
         while len(chosen) < _MASSES and nearest.max() > _CLOSE * spread:
             chosen.append(int(nearest.argmax()))
             nearest = nearest.minimum((points - points[chosen[-1]]).square().sum(dim=1))
-        pivots = points[chosen]
+        pivots = points[torch.tensor(chosen, device=points.device)]
         norm = pivots.square().sum(dim=1)
         x, y = (
             torch.addmm(norm, side.points[:size, :-2], pivots.T, alpha=-2.0).argmin(dim=1)
