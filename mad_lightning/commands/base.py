@@ -184,6 +184,8 @@ def _schedule(config: Mapping[str, Any], sampler: str | None, steps: int | None)
         problem = f"{len(config['trained_betas'])} numbers of its own"
         raise Refused("trained_betas", problem, _RETELL)
     sampler, timesteps = sampler or own, config.get("num_train_timesteps", 1000)
+    if steps is None and str(sampler)[:4] != "ddpm":
+        steps = min(50, timesteps)
     told = {
         "timesteps": timesteps,
         "beta_schedule": config.get("beta_schedule", "linear"),
@@ -191,7 +193,7 @@ def _schedule(config: Mapping[str, Any], sampler: str | None, steps: int | None)
         "beta_end": config.get("beta_end", BETAS[1]),
         "prediction": _PREDICTIONS[prediction],
         "sampler": sampler,
-        "sampling_steps": steps or (None if str(sampler)[:4] == "ddpm" else min(50, timesteps)),
+        "sampling_steps": steps,
         "clip": bool(config.get("clip_sample", False)),
     }
     Diffusion(**told)  # refuses what it does not take

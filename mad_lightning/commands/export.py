@@ -10,11 +10,12 @@ Examples:
   zip         as StyleGAN's dataset_tool.py writes it, classes in dataset.json
   npz         arrays values and labels; images (N, C, H, W) or vectors (N, D)
   parquet     a row a sample, as datasets.load_dataset("parquet", ...) reads it
+  files       what the program of an External generator has left, as it left it
   diffusers   the generator, loaded by DiffusionPipeline.from_pretrained(PATH,
               trust_remote_code=True), which draws the same image from the same noise
 
 Options:
-  --to KIND          folder, zip, npz, parquet or diffusers
+  --to KIND          folder, zip, npz, parquet, files or diffusers
   --generation T     which one (default: the last finished)
   --out PATH         where to (default: the lineage's name and the generation, here)
 
@@ -35,6 +36,7 @@ from mad_lightning.exchange import write_archive, write_arrays, write_folder, wr
 from mad_lightning.files import appearing, folder_appearing
 from mad_lightning.generators.base import Generator
 from mad_lightning.generators.diffusion import Diffusion
+from mad_lightning.generators.external import External
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.checkpoints import load_told
@@ -51,6 +53,7 @@ _ENDINGS = {
     "zip": ".zip",
     "npz": ".npz",
     "parquet": ".parquet",
+    "files": "-files",
     "diffusers": "-diffusers",
 }
 
@@ -95,7 +98,8 @@ def run(args: Sequence[str]) -> None:
                 with at("to"):
                     write_folder(drawn.samples, place, drawn.manifest.classes)
             else:
-                _save_pipeline(load(lineage.path, record.generation), place, record)
+                save = _save_files if given.to == "files" else _save_pipeline
+                save(load(lineage.path, record.generation), place, record)
             (place / "README.md").write_text(text, encoding="utf-8")
     say(f"generation {record.generation} of {lineage}: {out}")
 
@@ -151,8 +155,8 @@ def card(lineage: LineageDirectory, record: GenerationRecord, kind: str = "folde
         f"# {lineage.name}, generation {t}",
         "",
         "Everything here is synthetic: "
-        + (f"samples drawn with sampling bias λ = {record.sampling_bias:g}." if kind != "diffusers"
-           else f"a generator, whose samples were drawn with λ = {record.sampling_bias:g}."),
+        + ("a generator, whose samples were" if kind in ("diffusers", "files") else "samples")
+        + f" drawn with sampling bias λ = {record.sampling_bias:g}.",
         f"It was trained on {_of(record)}.",
         *_ancestry(record),
         "",
@@ -224,6 +228,13 @@ def _spec(lineage: LineageDirectory, record: GenerationRecord) -> SampleSpec:
     """What it draws, which is known of samples that were evicted, too."""
     shard = Shard(lineage.shard(record.drawn or shard_name(record.generation)))
     return shard.spec if shard.is_evicted else drawn_by(lineage, record).spec
+
+
+def _save_files(generator: Generator, place: Path, record: GenerationRecord) -> None:
+    if not isinstance(generator, External):
+        problem = f"no program has trained a {type(generator).__name__}"
+        raise Refused("to", problem, "take diffusers, or draw with mad_lightning.load")
+    generator.lay_out(place)
 
 
 def _save_pipeline(generator: Generator, place: Path, record: GenerationRecord) -> None:

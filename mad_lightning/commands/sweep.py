@@ -156,7 +156,7 @@ def estimate(sweep: Sweep, given: Namespace) -> None:
             except Refused as refused:
                 refused.remedy += f" (arm {arm})"
                 raise
-            bytes_ += told.samples_bytes + told.weights_bytes
+            bytes_ += told.samples_bytes + (told.weights_bytes or 0)
             seconds += told.seconds or 0.0
             known = known and (told.seconds is not None or not told.mixes)
         lacking = f"{len(told.mixes)} generations a seed to come" if told.mixes else "finished"

@@ -35,7 +35,7 @@ class Forecast:
         trained: Images (or vectors) that it is trained on, counted as often as they are seen.
         drawn: Samples that it draws.
         samples_bytes: What of them is on disk at once, at most.
-        weights_bytes: What all weights weigh.
+        weights_bytes: What all weights weigh; None of a family that must be trained to have some.
         seconds: Of all that come; None if no generation of these settings was ever trained here.
     """
 
@@ -45,7 +45,7 @@ class Forecast:
     trained: list[int]
     drawn: list[int]
     samples_bytes: int
-    weights_bytes: int
+    weights_bytes: int | None
     seconds: float | None
 
     def __str__(self) -> str:
@@ -67,7 +67,9 @@ class Forecast:
         time = "known after generation 1"
         if self.seconds is not None:
             time = f"about {duration(self.seconds)}, as the same settings took before"
-        disk = f"{size(self.samples_bytes)} of samples, {size(self.weights_bytes)} of weights"
+        disk = f"{size(self.samples_bytes)} of samples, weights known after generation 1"
+        if self.weights_bytes is not None:
+            disk = f"{size(self.samples_bytes)} of samples, {size(self.weights_bytes)} of weights"
         total = f"{sum(self.trained):,} trained on, {sum(self.drawn):,} drawn"
         return "\n".join([*lines, f"in all: {total}", f"disk:   {disk}", f"time:   {time}"])
 
@@ -84,6 +86,7 @@ def forecast(meta: MetaTrainer) -> Forecast:
     coming = range(finished + 1, meta.settings.generations + 1)
     mixes = [meta.policy.mix(t) for t in coming]
     drawn = [meta.treating.n_drawn(t) for t in coming]
+    weights = weight_bytes(generator) or _weight_of_last(meta, finished)
     known = [sum(record.seconds.values()) for record in _alike(meta)]
     return Forecast(
         meta.lineage.name,
@@ -95,9 +98,15 @@ def forecast(meta: MetaTrainer) -> Forecast:
         [_trained(meta, generator, n) + meta.improving.images(n) for n in map(len, mixes)],
         drawn,
         meta.retention.most(meta.treating.n_stored, coming.start) * sample_bytes(generator.spec),
-        len(coming) * weight_bytes(generator) * (1 + bool(meta.improving)),
+        None if weights is None else len(coming) * weights * (1 + bool(meta.improving)),
         len(coming) * fmean(known) if known else None,
     )
+
+
+def _weight_of_last(meta: MetaTrainer, finished: int) -> int | None:
+    """What the last generator weighs on disk."""
+    path = meta.lineage.weights(finished)
+    return path.stat().st_size if finished and path.exists() else None
 
 
 def _trained(meta: MetaTrainer, generator: Generator, mix: int) -> int:

@@ -204,6 +204,15 @@ def test_what_cannot_be_said_here_is_refused_with_its_field(here, capsys, file, 
     assert [path.name for path in here.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("steps", ["0", "-1", "1000000", "many"])
+def test_steps_that_make_no_sense_are_refused(here, capsys, steps):
+    saved(here / "x", unet(), DDPMScheduler(T))
+    with pytest.raises(SystemExit):
+        main(["base", "x", "--steps", steps])
+    assert "steps: " in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["x"]
+
+
 def test_data_of_another_kind_are_refused_before_training(here, capsys):
     saved(here / "x", unet(sample_size=16), DDPMScheduler(T))
     main(["base", "x"])

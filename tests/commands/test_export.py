@@ -187,7 +187,7 @@ def test_a_family_without_a_pipeline_is_refused(lineage, tmp_path, capsys):
     meta.fit()
     drawn = mad_lightning.load(meta.lineage.path).sample(torch.arange(5))
     assert drawn.values.shape == (5, 100)
-    for kind in ("diffusers", "folder", "zip"):
+    for kind in ("diffusers", "folder", "zip", "files"):
         with pytest.raises(SystemExit):
             export(meta.lineage, "--to", kind, "--out", tmp_path / kind)
     assert "mad_lightning.load" in capsys.readouterr().err

@@ -14,9 +14,11 @@ import yaml
 
 from mad_lightning import load
 from mad_lightning.callbacks.base import LineageCallback
+from mad_lightning.commands import main
 from mad_lightning.commands.train import build
 from mad_lightning.generators.external import External
 from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.loop.forecast import forecast
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
 from mad_lightning.seeds import reseed, sample_seeds
@@ -268,6 +270,23 @@ def test_a_killed_lineage_ends_as_one_left_alone_and_its_generators_can_be_loade
         killed.fit()
     assert outcome(lineage("killed").fit()) == wanted
     assert load(calm.lineage.path, 2).digest() == wanted[1][2]
+
+
+def test_its_files_can_be_had_and_what_they_weigh_is_known_once_there_are_some(lineage, tmp_path):
+    first = lineage("first", "--lineage.generations", "1")
+    assert forecast(first).weights_bytes is None
+    assert "weights known after generation 1" in str(forecast(first))
+    first.fit()
+    longer = lineage("first", "--lineage.generations", "3")
+    assert forecast(longer).weights_bytes == 2 * first.lineage.weights(1).stat().st_size
+    main(["export", str(first.lineage), "--to", "files", "--out", str(tmp_path / "out")])
+    card, *kept = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert card.name == "README.md"
+    assert {path.suffix for path in kept} == {".json"}, "what `keep` names"
+    load(first.lineage.path).lay_out(tmp_path / "again")
+    for path in kept:
+        other = tmp_path / "again" / path.relative_to(tmp_path / "out")
+        assert path.read_bytes() == other.read_bytes()
 
 
 def test_what_was_trained_is_kept_until_it_can_be_drawn_from(lineage, monkeypatch, tmp_path):

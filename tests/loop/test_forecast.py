@@ -39,7 +39,9 @@ def test_counts_are_those_of_the_ledger(family, more, tmp_path):
     assert told.trained == [
         record.images or len(meta.policy.mix(t)) for t, record in enumerate(records, 1)
     ]
-    assert told.mixes == [(r.generation, r.n_real, r.n_fresh, r.n_synthetic) for r in records]
+    assert told.mixes == [
+        (r.generation, r.n_real, r.n_fresh, r.n_synthetic, r.n_external) for r in records
+    ]
     files = [meta.lineage.shard(f"{t:03d}").with_suffix(".safetensors") for t in (1, 2, 3)]
     assert told.samples_bytes == pytest.approx(sum(f.stat().st_size for f in files), rel=0.1)
     weights = [meta.lineage.weights(t).stat().st_size for t in (1, 2, 3)]
