@@ -62,6 +62,8 @@ from .metrics.marks import Spectral as Spectral
 from .metrics.neighbours import Classes as Classes
 from .metrics.neighbours import Neighbours as Neighbours
 from .metrics.tails import TailMass as TailMass
+from .policies import AccumulateSubsample as AccumulateSubsample
+from .policies import Combined as Combined
 from .policies import FreshData as FreshData
 from .policies import FullySynthetic as FullySynthetic
 from .policies import LoopPolicy as LoopPolicy

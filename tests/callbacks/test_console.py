@@ -203,3 +203,20 @@ def test_an_output_without_greek_letters(monkeypatch):
     lineage_of(Console(), upto=1)
     file.seek(0)
     assert "lambda = 0.66" in file.readline()
+
+
+def test_samples_from_outside_have_a_column_where_there_are_some(capsys):
+    told = {"policy": {"class_path": "Combined", "init_args": {"n_external": 10}}}
+    console = Console(bars=False)
+    console.on_lineage_start(replace(info(), config=told, sampling_bias="1 - 0.1*t"), [])
+    console.on_generation_end(replace(record(1), n_external=321), Path("runs"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "λ = 1 - 0.1*t, 4 generations" in lines[0]
+    assert lines[3].split()[:5] == ["gen", "n_real", "n_fresh", "n_synthetic", "n_external"]
+    assert lines[5].split()[:5] == ["1", "60000", "0", "0", "321"]
+    console.on_lineage_start(info(), [])  # a policy of one's own that nobody could foresee
+    console.on_generation_end(record(1), Path("runs"))
+    console.on_generation_end(replace(record(2), n_external=321), Path("runs"))
+    out = capsys.readouterr().out
+    assert out.count("n_synthetic") == 2
+    assert out.count("n_external") == 1

@@ -44,6 +44,31 @@ def test_batches_that_come_together_count_one_after_the_other(x, fitted, fit):
     assert together.digest() == fitted(x, labels, size=17).digest()
 
 
+@pytest.mark.parametrize("estimator", ["unbiased", "maximum_likelihood"])
+@pytest.mark.parametrize("size", [101, 17])
+def test_weighted_moments_are_numpys(x, fit, size, estimator):
+    """``aweights``: a sample counts more, the number of samples stays what it is."""
+    weights = torch.rand(101, generator=torch.Generator().manual_seed(3)) + 0.1
+    weights[5] = 0.0
+    labels = torch.arange(101) % 2
+    batches = [
+        Samples(x[i : i + size], labels[i : i + size], weights=weights[i : i + size])
+        for i in range(0, 101, size)
+    ]
+    for per_class in (False, True):
+        gaussian = Gaussian(estimator, per_class).build(SampleSpec.of(x, labels))
+        fit(gaussian, batches)
+        for k in range(1 + per_class):
+            rows = labels == k if per_class else labels >= 0
+            own, w = x[rows].double().numpy(), weights[rows].double().numpy()
+            ddof = 1 if estimator == "unbiased" else 0
+            np.testing.assert_allclose(gaussian.mean[k], np.average(own, axis=0, weights=w))
+            np.testing.assert_allclose(
+                gaussian.covariance()[k], np.cov(own.T, aweights=w, ddof=ddof), rtol=1e-9
+            )
+            assert float(gaussian.n[k]) == pytest.approx(w.sum() ** 2 / (w**2).sum())
+
+
 def test_one_gaussian_a_class(x, fitted):
     labels = torch.arange(101) % 3
     generator = fitted(x, labels)

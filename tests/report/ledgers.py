@@ -80,7 +80,7 @@ def fed(root, name, policy, trend, /, *, start="scratch", ages=True, **plain):
                     t, policy.token, mix.n_real, mix.n_fresh, mix.n_synthetic, 1.0,
                     metrics={"recall": 0.9 - 0.1 * t, "fid": distance},
                     floor={"recall": 0.8, "fid": 0.1}, protocol=PROTOCOL,
-                    start=start, ages=mix.ages() if ages else None,
+                    start=start, ages=mix.ages() if ages else None, n_external=mix.n_external,
                 )
             )  # fmt: skip
         told = {"seed_everything": seed, "policy": {"class_path": name}} | plain

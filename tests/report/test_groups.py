@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from mad_lightning.lineage import LineageDirectory, Quantity
-from mad_lightning.policies import FreshData, FullySynthetic, SyntheticAugmentation
+from mad_lightning.policies import (
+    AccumulateSubsample,
+    Combined,
+    FreshData,
+    FullySynthetic,
+    SyntheticAugmentation,
+)
 from mad_lightning.refusal import Refused
 from mad_lightning.report import Value, figure, judgements, load, metrics_of, page, table
 from mad_lightning.report.groups import meanings_of
@@ -124,6 +130,13 @@ def test_a_name_means_what_the_first_line_says_that_explains_it(tmp_path):
         (FreshData(12, 6, 6), "scratch", False),
         (FreshData(12, 6, "6 * (t - 1)", "all"), "scratch", False),
         (SyntheticAugmentation(30, 10), "scratch", False),
+        (SyntheticAugmentation("max(0, 30 - 10*t)", 10, 30), "scratch", True),  # from 3 on
+        (SyntheticAugmentation("max(0, 90 - 10*t)", 10, 30), "scratch", False),  # from 9 on
+        (SyntheticAugmentation("max(0, 10*(t-6))", 10, 30), "scratch", False),  # it grows
+        (FreshData(12, "max(0, 9 - 3*t)", 6), "scratch", True),
+        (Combined(12, n_synthetic=6, n_external=6), "scratch", True),  # which is no real data
+        (Combined(12, n_fresh=1, n_synthetic=6, n_external=6), "scratch", False),
+        (AccumulateSubsample(12), "scratch", False),
     ],
 )
 def test_a_loop_is_closed_where_nothing_real_comes_in_as_data_or_in_weights(
@@ -140,6 +153,12 @@ def test_the_fresh_share_is_that_of_all_later_generations(tmp_path):
     assert group.fresh_share == 11 * 6 / sum(len(policy.mix(t)) for t in range(2, 13))
     (beside,) = load(fed(tmp_path, "aug", SyntheticAugmentation(30, 10), 1.0))
     assert beside.fresh_share is None  # a fixed real set is not fresh
+    outside = Combined(12, n_fresh=6, n_synthetic=8, n_external=10)
+    (contaminated,) = load(fed(tmp_path, "outside", outside, 1.0))
+    assert contaminated.fresh_share == 0.25
+    (vanished,) = load(fed(tmp_path, "gone", FreshData(12, "max(0, 9 - 3*t)", 6), 1.0))
+    assert vanished.fresh_share is None
+    assert (vanished.last_real, contaminated.last_real) == (2, 12)
 
 
 @pytest.mark.parametrize("policy", [FullySynthetic(9), FreshData(12, 6, 6, "last_k", k=3)])
