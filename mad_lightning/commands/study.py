@@ -1,16 +1,19 @@
-"""mad study: a grid of Gaussian fresh data loops in, a table and a figure out.
+"""mad study: many simulated lineages at once in, a table and a figure out.
 
-Many lineages at once: what a loop settles at, and what it is worth in real samples.
+A grid of Gaussian fresh data loops: what they settle at, and are worth in real samples. Or a
+laboratory of families and loops: what becomes of their variance, beside what theory expects.
 
 usage: mad study --config CONFIG [--config CONFIG ...] [--key.sub value ...]
 
 Examples:
   mad study --config configs/studies/e11.yaml
   mad study --config configs/studies/e13.yaml --grid.k "[1, 3]" --out k.csv
+  mad study --config configs/studies/collapse.yaml --lineages 1000
 
 Options:
   --grid.*         n_real, n_synthetic (or n, real_share), sampling_bias, k, n_initial: lists
   --also.*         a second grid beside it
+  --laboratory.*   families, loops, sampling_bias, measures, question, trained
   --axes.*         what the figure shows: x, y, line, panel, colour, log
   --dim            dimension of the data
   --generations N  follow the lineages for N generations; null: run every loop to its limit
@@ -26,25 +29,30 @@ Options:
 
 from __future__ import annotations
 
-import statistics
 import time
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rich.console
 import rich.progress
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from mad_lightning.commands.explain import explain
 from mad_lightning.files import write
+from mad_lightning.policies import LoopPolicy
 from mad_lightning.refusal import Refused, at
+from mad_lightning.theory import densities, discrete, exponential
+from mad_lightning.theory.families import Family
 from mad_lightning.theory.figures import Axes, draw
-from mad_lightning.theory.study import Study, relative_error
+from mad_lightning.theory.study import Study
 
 __all__ = ["build_parser", "run"]
 
+_FAMILIES = densities, discrete, exponential  # which a configuration may name by their classes
+_ROOMS = (Family, "families"), (LoopPolicy, "loops")
 _LISTING = "mad study --full_help lists all fields"
 
 
@@ -68,7 +76,7 @@ def run(args: Sequence[str]) -> None:
         config = parser.parse_args(["--help" if arg == "--full_help" else arg for arg in args])
     except ArgumentError as error:
         raise explain(str(error), parser, _LISTING) from None
-    given = vars(parser.instantiate(config))
+    given = _made(parser, config)
     files = [Path(str(file)) for file in given.pop("config") or [] if file]
     stem = Path("runs/studies") / (files[-1].stem if files else "study")
     out = given.pop("out") or stem.with_suffix(".csv")
@@ -88,15 +96,34 @@ def run(args: Sequence[str]) -> None:
         rows = study.run(progress)
     write(out, study.table(rows))
     write(figure, draw(rows, axes, figure.suffix[1:]))
-    errors = [relative_error(row) for row in rows]
-    print(
-        f"{len(rows)} rows in {time.monotonic() - started:.1f} s, Monte-Carlo error of W2² "
-        f"{statistics.median(errors):.2%} (median), {max(errors):.2%} (largest)"
-    )
-    unsettled = sum(not row.get("settled", True) for row in rows)
-    if unsettled:
-        print(f"{unsettled} loops had not settled: see the column `settled`")
+    print(f"{len(rows)} rows in {time.monotonic() - started:.1f} s, {study.told(rows)}")
     print(f"table {out}, figure {figure}")
+
+
+def _made(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """What a configuration describes.
+
+    Raises:
+        Refused: If a class refuses its arguments, with its place in the configuration.
+    """
+    raised: list[tuple[type, Refused]] = []
+
+    def noted(made: type, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return made(*args, **kwargs)
+        except Refused as error:
+            raised.append((made, error))
+            raise
+
+    try:
+        return vars(parser.instantiate(config, instantiators=[(noted, object, True)]))
+    except ValueError:  # the parser may wrap what a class has raised
+        if not raised:
+            raise
+    culprit, error = raised[0]
+    room = next((field for kind, field in _ROOMS if issubclass(culprit, kind)), "")
+    with at(f"laboratory.{room}" if room else "laboratory"):
+        raise error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-r"""The Gaussian laboratory: the paper's theory, in formulas and in thousands of lineages at once.
+r"""The laboratory: the paper's theory, in formulas and in thousands of lineages at once.
 
 A Gaussian fitted to its own samples is the one generator whose madness can be written down. It
 answers in seconds what costs a GPU-year with images:
@@ -9,7 +9,12 @@ answers in seconds what costs a GPU-year with images:
   drawing a sample.
 - :mod:`.sample_size`: how many real samples a fresh loop is worth, and the threshold past which
   synthetic data hurts.
-- :mod:`.study`: many fresh loops at once, as a table; :mod:`.figures` draws it.
+- :mod:`.families`: what else can be written down: words and texts (:mod:`.discrete`), normal laws
+  with a prior or a watermark and kernel densities (:mod:`.densities`), averages and least squares
+  (:mod:`.exponential`), under any loop policy; :mod:`.recursion` says what to expect of all of
+  them, exactly, and :mod:`.marks` what becomes of watermarks.
+- :mod:`.study`: many fresh loops at once, as a table; :mod:`.laboratory`: families beside each
+  other, and whose variance collapses; :mod:`.figures` draws them.
 
     >>> from mad_lightning.theory import effective_sample_size
     >>> e = effective_sample_size(n_real=1000, n_synthetic=10_000, sampling_bias=0.85, dim=100)

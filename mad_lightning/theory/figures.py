@@ -15,7 +15,7 @@ import numpy as np
 
 from mad_lightning.drawing import GREY, INK, PALETTE, RULE
 from mad_lightning.refusal import Refused
-from mad_lightning.theory.study import Row
+from mad_lightning.theory.laboratory import Row
 
 __all__ = ["Axes", "draw"]
 
@@ -26,10 +26,13 @@ _LABELS = {
     "real_share": "p",
     "sampling_bias": "λ",
     "k": "K",
+    "n_fresh": "n_f",
     "n_initial": "n_ini",
     "generation": "generation t",
     "w2_squared": "E W₂²",
     "ratio": "n_e / n_r",
+    "inverse_n": "1 / n",
+    "rate": "d log det Σ / dt, a dimension",
 }
 _IN_WORDS = {
     "dim": "dimensions",
@@ -39,6 +42,8 @@ _IN_WORDS = {
     "w2_squared": "squared distance",
     "ratio": "effective real samples",
 }
+_INSIDE = 4
+"""Lines whose legend has room among them; that of more stands beside."""
 _LOOK = {
     "font.size": 9,
     "svg.hashsalt": "study",
@@ -107,14 +112,18 @@ def draw(rows: Sequence[Row], axes: Axes, form: str = "svg") -> bytes:
     panels = _split(rows, [axes.panel] if axes.panel else [])
     look: Any = _LOOK
     with rc_context(look):
-        paper = Figure(figsize=(1.2 + 3.2 * len(panels), 3.2), layout="constrained")
-        places = paper.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        lines = {len(_split(inside, axes.line)) for inside in panels.values()}
+        legend = 2.4 if max(lines) > _INSIDE + 1 and not axes.colour else 0.0
+        size = (1.2 + 3.2 * len(panels) + legend, 3.2)
+        paper = Figure(figsize=size, layout="constrained")
+        shared = axes.panel != "measure"  # which have units of their own
+        places = paper.subplots(1, len(panels), squeeze=False, sharey=shared)[0]
         shown: Any = None
         for place, inside in zip(places, panels.values(), strict=True):
             if axes.colour:
                 shown = _map(place, inside, axes)
             else:
-                _lines(place, inside, axes)
+                _lines(place, inside, axes, legend=not legend or place is places[-1])
             place.set(xlabel=_label(axes.x))
             if "x" in axes.log:
                 place.set_xscale("log")
@@ -122,6 +131,8 @@ def draw(rows: Sequence[Row], axes: Axes, form: str = "svg") -> bytes:
                 place.set_yscale("log")
             if axes.panel in _LABELS:
                 place.set_title(_named(axes.panel, inside[0]), fontsize=9)
+            elif axes.panel:
+                place.set_title(str(inside[0][axes.panel]), fontsize=9)
         places[0].set_ylabel(_label(axes.y))
         if axes.colour:
             paper.colorbar(shown, ax=places, label=_label(axes.colour))
@@ -146,30 +157,44 @@ def _label(column: str) -> str:
 
 def _named(column: str, row: Row) -> str:
     """A value with its column's name, e.g. ``λ = 0.9``."""
+    if isinstance(row[column], str):
+        return str(row[column])
     value = f"{row[column]:g}" if isinstance(row[column], float) else str(row[column])
     return f"{_LABELS.get(column, column)} = {value}"
 
 
-def _lines(place: Any, rows: Sequence[Row], axes: Axes) -> None:
-    """One line for each combination, with its Monte-Carlo interval as a band."""
+def _lines(place: Any, rows: Sequence[Row], axes: Axes, legend: bool) -> None:
+    """One line for each combination, with its Monte-Carlo interval as a band.
+
+    What theory expects is a thin broken line.
+    """
     told = [name for name in axes.line if len(_split(rows, [name])) > 1]
     for index, line in enumerate(_split(rows, axes.line).values()):
         line = sorted(line, key=lambda row: row[axes.x])
         x, y = ([row[name] for row in line] for name in (axes.x, axes.y))
+        theory = [row.get("expected", math.nan) for row in line]
         colour, dots = PALETTE[index % len(PALETTE)], "o" if len(line) <= 24 else ""
         label = ", ".join(_named(name, line[0]) for name in told)
-        place.plot(x, y, dots + "-", color=colour, label=label)
+        if axes.y == "rate":
+            label += f": {', '.join(dict.fromkeys(row['verdict'] for row in line))}"
+        style = ("-", ":")[index // len(PALETTE) % 2]
+        place.plot(x, y, dots + style, color=colour, label=label)
         if axes.y == "ratio":
             ends = [[row[name] for row in line] for name in ("ratio_low", "ratio_high")]
-        elif axes.y == "w2_squared":
+        elif axes.y in ("w2_squared", "mean", "rate"):
             ends = [[row[axes.y] + s * row["standard_error"] for row in line] for s in (-2, 2)]
         else:
             continue
         place.fill_between(x, *ends, color=colour, alpha=0.18, linewidth=0)
+        if axes.y in ("mean", "rate") and not all(map(math.isnan, theory)):
+            place.plot(x, theory, "--", color=INK, linewidth=1, dashes=(3, 3))
+    if axes.y == "rate":
+        place.axhline(0.0, color=GREY, linewidth=1)
     if axes.y == "ratio":
         place.axhline(1.0, color=GREY, linestyle="--", linewidth=1.5)
-    if told:
-        place.legend(frameon=False, fontsize=8)
+    if told and legend:
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        place.legend(frameon=False, fontsize=8, **(beside if index > _INSIDE else {}))
 
 
 def _map(place: Any, rows: Sequence[Row], axes: Axes) -> Any:

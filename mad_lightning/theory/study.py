@@ -1,10 +1,12 @@
-"""Studies: many fresh data loops at once, followed for some generations or run to their limits.
+"""Studies: many loops at once, followed for some generations or run to their limits.
 
-A study has a *grid* of loops (every combination of its lists) and asks one of two questions. With
-``generations`` it follows lineages and measures every generation, as the paper's figure 10 does;
-without, it runs each loop to its limit point and says what the loop is worth in real samples
-(figures 11, 12, 30, 31). The table is tidy: one row for each loop, or loop and generation, one
-column for each variable, among them the Monte-Carlo error.
+A study of Gaussians has a *grid* of fresh data loops (every combination of its lists) and asks one
+of two questions. With ``generations`` it follows lineages and measures every generation, as the
+paper's figure 10 does; without, it runs each loop to its limit point and says what the loop is
+worth in real samples (figures 11, 12, 30, 31). The table is tidy: one row for each loop, or loop
+and generation, one column for each variable, among them the Monte-Carlo error.
+
+Any other family, and any other loop, is studied in a *laboratory* (:mod:`.laboratory`).
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 
@@ -23,14 +26,12 @@ from mad_lightning.policies import FreshData
 from mad_lightning.refusal import Refused, at
 from mad_lightning.seeds import seed_for
 from mad_lightning.theory.closed_forms import Estimator
+from mad_lightning.theory.laboratory import Laboratory, Row
 from mad_lightning.theory.limits import FreshLoop, check_precision
 from mad_lightning.theory.lineages import Setting, simulate
 from mad_lightning.theory.sample_size import effective_sample_sizes
 
 __all__ = ["LoopGrid", "Row", "Study", "relative_error"]
-
-Row = dict[str, Any]
-"""One row of a table: its values by column."""
 
 _OF_A_LOOP = (
     "grid", "dim", "estimator", "n_real", "n_synthetic", "n", "real_share", "sampling_bias", "k",
@@ -46,6 +47,8 @@ _OF_A_GENERATION = (
 )  # fmt: skip
 _PILOT = 16
 """Lineages of each loop that tell how many it takes."""
+_LINEAGES = 400
+"""Lineages of each combination of a laboratory."""
 
 
 @dataclass
@@ -119,12 +122,14 @@ class Study:
     """What is asked of which loops.
 
     Args:
-        grid: The loops.
+        grid: Fresh data loops of Gaussians.
         also: More loops, in a grid of their own.
+        laboratory: Families, loops and what is asked of them, instead of a grid. Of what follows,
+            it takes generations, lineages, seed and threads; a family has its own dimension.
         dim: Dimension d of the data, N(0, I).
         generations: How many to follow; null runs every loop to its limit.
         lineages: Lineages of each loop, where generations are followed; null takes as many as the
-            precision asks for.
+            precision asks for, and 400 in a laboratory.
         precision: Relative Monte-Carlo error of a squared W2 distance, 0.001 to 0.2.
         estimator: Whether covariances divide by n - 1 or by n.
         seed: Decides all random numbers.
@@ -139,8 +144,9 @@ class Study:
         Refused: If a field is wrong; nothing has been computed then.
     """
 
-    grid: LoopGrid
+    grid: LoopGrid = field(default_factory=LoopGrid)
     also: LoopGrid | None = None
+    laboratory: Laboratory = field(default_factory=Laboratory)
     dim: int = 100
     generations: int | None = None
     lineages: int | None = None
@@ -157,6 +163,9 @@ class Study:
                 raise Refused(name, f"{count}", f"give at least {least}")
         check_precision(self.precision)
         _check_device(self.device)
+        if self.laboratory.is_furnished:
+            self._enter(self.laboratory)
+            return
         followed = self.generations is not None
         self.columns = _OF_A_LOOP + (_OF_A_GENERATION if followed else _OF_A_LIMIT)
         self.loops: list[Row] = []
@@ -165,6 +174,19 @@ class Study:
             common = {"grid": index, "dim": self.dim, "estimator": self.estimator}
             with at(name):
                 self.loops += [common | row for row in (loops.rows(followed) if loops else ())]
+
+    def _enter(self, laboratory: Laboratory) -> None:
+        """Checks what is asked of a laboratory."""
+        for name, grid in (("grid", self.grid), ("also", self.also)):
+            if grid not in (None, LoopGrid()):
+                raise Refused(name, "there is a laboratory", "leave one of them out")
+        least = 2 if laboratory.question == "collapse" else 1
+        if self.generations is None or self.generations < least:
+            problem = "none" if self.generations is None else f"{self.generations}"
+            raise Refused("generations", problem, f"a laboratory follows at least {least}")
+        self.columns = laboratory.columns
+        with at("laboratory"):
+            self.loops = [one.row for one in laboratory.settings(self.generations, self.seed)]
 
     def run(self, progress: Callable[[int], None] = lambda done: None) -> list[Row]:
         """Computes the table.
@@ -176,6 +198,10 @@ class Study:
         Returns:
             Its rows.
         """
+        if self.laboratory.is_furnished:
+            followed = self.generations or 1, self.lineages or _LINEAGES
+            with at("laboratory"):
+                return self.laboratory.run(*followed, self.seed, self.threads, progress)
         if self.generations is None:
             return self._to_the_limit(progress)
         lineages = self.lineages or _PILOT
@@ -194,6 +220,18 @@ class Study:
         table.writeheader()
         table.writerows(rows)
         return text.getvalue()
+
+    def told(self, rows: Sequence[Row]) -> str:
+        """How sure the rows are, in a few lines."""
+        if self.laboratory.is_furnished:
+            return self.laboratory.told(rows)
+        errors = [relative_error(row) for row in rows]
+        median, largest = statistics.median(errors), max(errors)
+        text = f"Monte-Carlo error of W2² {median:.2%} (median), {largest:.2%} (largest)"
+        unsettled = sum(not row.get("settled", True) for row in rows)
+        return text + f"\n{unsettled} loops had not settled: see the column `settled`" * bool(
+            unsettled
+        )
 
     @property
     def _machine(self) -> _Machine:

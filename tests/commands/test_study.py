@@ -1,4 +1,4 @@
-"""The door of the Gaussian laboratory: every shipped study, its table, its figure, its refusals."""
+"""The door of the laboratory: every shipped study, its table, its figure, its refusals."""
 
 import csv
 import subprocess
@@ -19,6 +19,20 @@ SMALL = {
     "e13": ["--grid.n_real", "[10]", "--grid.n_synthetic", "[20]", "--grid.k", "[1, 3]"],
     "e14": ["--grid.n", "[20, 60]", "--grid.real_share", "[1.0, 0.2]", "--also.n", "[30, 50]"],
 }
+OTHERS = {
+    "collapse": [
+        "--generations", "3",
+        "--laboratory.loops", "[{class_path: FullySynthetic, init_args: {n_initial: 9}}]",
+    ],
+    "exponential_families": ["--generations", "4"],
+    "kernels": ["--generations", "4"],
+    "least_squares": ["--generations", "4"],
+    "marks": ["--generations", "4"],
+    "one_real_point": ["--generations", "4"],
+    "texts": ["--generations", "3"],
+    "words": ["--generations", "3"],
+}  # fmt: skip
+PAPER = [path for path in STUDIES if path.stem not in OTHERS]
 ROWS = {"e9": 2 * 2 * 3, "e11": 2 * 2 * 3, "e12": 2 * 10, "e13": 2, "e14": 4 + 2 * 5}
 
 
@@ -32,16 +46,34 @@ def run(tmp_path, name, *more):
 
 
 def test_the_studies_of_the_paper_are_there():
-    assert [path.stem for path in STUDIES] == ["e11", "e12", "e13", "e14", "e9"]
+    assert [path.stem for path in PAPER] == ["e11", "e12", "e13", "e14", "e9"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_study_says_what_it_shows_what_it_costs_and_how_to_run_it(path):
-    head = path.read_text().split("grid:")[0]
-    assert head.startswith(f"# {path.stem.upper()}: ")
+    head = path.read_text().split("grid:" if path in PAPER else "laboratory:")[0]
+    assert head.startswith(f"# {path.stem.upper()}: ") or path not in PAPER
     assert "Cost:" in head
     assert f"mad study --config configs/studies/{path.name}" in head
-    assert yaml.safe_load(path.read_text())["dim"] == 100
+    if path in PAPER:
+        assert yaml.safe_load(path.read_text())["dim"] == 100
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_family_has_its_table_and_its_figure(name, tmp_path, capsys):
+    config = str(ROOT / "configs" / "studies" / f"{name}.yaml")
+    out = tmp_path / f"{name}.csv"
+    main(["study", "--config", config, "--lineages", "8", "--out", str(out), *OTHERS[name]])
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    settings = yaml.safe_load(Path(config).read_text())["laboratory"]
+    assert len({row["family"] for row in rows}) == len(settings["families"])
+    if name != "collapse":
+        loops = {(row["loop"], row["n_fresh"], row["sampling_bias"]) for row in rows}
+        assert len(loops) == len(settings["loops"]) * len(settings.get("sampling_bias", [1]))
+    assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
+    told = capsys.readouterr().out
+    assert ("variance collapses: Normal" if name == "collapse" else "expectation") in told
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -106,6 +138,7 @@ def test_figures_come_as_png_too(tmp_path):
         (["--figure", "figure.jpg"], "figure", "*.svg"),
         (["--device", "abacus"], "device", "abacus"),
         (["--config", "configs/studies/e15.yaml"], "config", "there is no file"),
+        (["--laboratory.families", "[Normal]"], "laboratory.loops", "empty"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
@@ -119,9 +152,43 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field", "words"),
+    [
+        (["--laboratory.familys", "[]"], "laboratory.familys", "did you mean laboratory.families"),
+        (["--laboratory.families", "[Normul]"], "laboratory.families", "no class Normul"),
+        (["--laboratory.families", "[]"], "laboratory.families", "empty"),
+        (
+            ["--laboratory.families", "[{class_path: Categorical, init_args: {types: 1}}]"],
+            "laboratory.families.types",
+            "at least 2",
+        ),
+        (
+            ["--laboratory.loops", "[{class_path: FullySynthetic, init_args: {n_initial: 0}}]"],
+            "laboratory.loops.n_initial",
+            "at least 1",
+        ),
+        (["--laboratory.sampling_bias", "[11]"], "laboratory.sampling_bias", "outside"),
+        (["--laboratory.measures", "[colour]"], "laboratory.measures", "heterozygosity"),
+        (["--generations", "null"], "generations", "at least 1"),
+        (["--grid.n_real", "[9]"], "grid", "laboratory"),
+        (["--axes.y", "w2_squared"], "axes.y", "median"),
+    ],
+)
+def test_a_laboratory_that_cannot_be_is_refused_as_well(
+    arguments, field, words, tmp_path, refusal, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs" / "studies" / "words.yaml"
+    message = refusal("study", "--config", config, *arguments)
+    assert message.startswith(f"error: {field}: ")
+    assert words in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_configuration_can_be_printed(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["study", "--config", str(STUDIES[0]), "--print_config"])
+        main(["study", "--config", str(PAPER[0]), "--print_config"])
     assert stopped.value.code == 0
     plain = yaml.safe_load(capsys.readouterr().out)
     assert plain["grid"]["n_real"] == [100, 250, 1000]
