@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ import numpy as np
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.refusal import Refused, check_one_of
 from mad_lightning.theory.closed_forms import Estimator, log_variance_drift
-from mad_lightning.theory.families import Array, Family, chain, check_number, log
+from mad_lightning.theory.families import Array, Family, bias_at, chain, check_number, log
 from mad_lightning.theory.limits import check_whole
 from mad_lightning.theory.recursion import Expected, Prior, Seen, expected_moments
 
@@ -123,6 +124,10 @@ class Normal(Family):
             scatter = scatter + part.scatter + part.n * gap[:, :, None] * gap[:, None, :]
         return _Moments(n, mean, scatter)
 
+    def weigh(self, part: _Moments, weight: float) -> _Moments:
+        """More samples of the same mean."""
+        return _Moments(weight * part.n, part.mean, weight * part.scatter)
+
     def learn(self, seen: _Moments) -> _NormalLaw:
         """Sample mean and covariance, a prior's samples among them."""
         if self.prior > 0:
@@ -140,7 +145,7 @@ class Normal(Family):
         }
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """All four; the logarithm where each generation has its predecessor's samples alone."""
 
@@ -152,7 +157,7 @@ class Normal(Family):
                 policy,
                 generations,
                 spread,
-                sampling_bias=sampling_bias,
+                sampling_bias=partial(bias_at, sampling_bias),
                 prior=Prior(self.prior),
                 shift=self._shift if marked else lambda t: 0.0,
             )
@@ -170,21 +175,23 @@ class Normal(Family):
             steps = [log_variance_drift(n, dim=self.dim) for n in sizes]
             if self.estimator == "maximum_likelihood":
                 steps = [s + math.log((n - 1) / n) for s, n in zip(steps, sizes, strict=True)]
-            biases = math.log(sampling_bias) * np.arange(generations)
-            told["log_variance"] = np.cumsum(steps) + biases
+            biases = [math.log(bias_at(sampling_bias, t)) for t in range(1, generations)]
+            told["log_variance"] = np.cumsum(steps) + np.cumsum([0.0, *biases])
         return told
 
 
 class _Points(NamedTuple):
-    """The samples (R, n, d) themselves."""
+    """The samples (R, n, d) themselves, and what each counts (n,)."""
 
     points: Array
+    weights: Array
 
 
 class _KernelLaw(NamedTuple):
-    """Points (R, n, d), their mean (R, d), their covariance over n, and the kernel's (R, d, d)."""
+    """Points (R, n, d), what each counts, their mean, their covariance over n, the kernel's."""
 
     points: Array
+    weights: Array
     mean: Array
     cov: Array
     kernel: Array
@@ -219,7 +226,7 @@ class KernelDensity(Family):
 
     def real(self, n: int, lineages: int, rng: np.random.Generator) -> _Points:
         """Samples of N(0, I)."""
-        return _Points(rng.standard_normal((lineages, n, self.dim)))
+        return _Points(rng.standard_normal((lineages, n, self.dim)), np.ones(n))
 
     def draw(
         self, law: _KernelLaw, n: int, sampling_bias: float, t: int, rng: np.random.Generator
@@ -227,24 +234,31 @@ class KernelDensity(Family):
         """Points drawn with replacement, and a normal deviation from each."""
         lineages, many, _ = law.points.shape
         chosen = rng.integers(0, many, (lineages, n, 1))
+        if np.ptp(law.weights) > 0:
+            chosen = rng.choice(many, (lineages, n, 1), p=law.weights / law.weights.sum())
         z = rng.standard_normal((lineages, n, self.dim))
         x = np.take_along_axis(law.points, chosen, axis=1) + z @ root_of(law.kernel).swapaxes(1, 2)
         if sampling_bias != 1.0:
             x = law.mean[:, None] + math.sqrt(sampling_bias) * (x - law.mean[:, None])
-        return _Points(x)
+        return _Points(x, np.ones(n))
 
     def join(self, parts: Sequence[_Points]) -> _Points:
         """All of them."""
-        return _Points(np.concatenate([part.points for part in parts], axis=1))
+        points = np.concatenate([part.points for part in parts], axis=1)
+        return _Points(points, np.concatenate([part.weights for part in parts]))
+
+    def weigh(self, part: _Points, weight: float) -> _Points:
+        """Chosen so many times as often."""
+        return _Points(part.points, weight * part.weights)
 
     def learn(self, seen: _Points) -> _KernelLaw:
         """Keeps the points, and works out the kernel."""
-        x = seen.points
-        mean = x.mean(axis=1)
+        x, weights = seen
+        n = float(weights.sum())
+        mean = (weights / n) @ x
         centred = x - mean[:, None]
-        n = x.shape[1]
-        cov = centred.swapaxes(1, 2) @ centred / n
-        return _KernelLaw(x, mean, cov, self._kernel(cov, n))
+        cov = (weights / n * centred.swapaxes(1, 2)) @ centred
+        return _KernelLaw(x, weights, mean, cov, self._kernel(cov, n))
 
     def _kernel(self, cov: Array, n: float) -> Array:
         if isinstance(self.bandwidth, str):
@@ -262,7 +276,7 @@ class KernelDensity(Family):
         }
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """Variance, mean and drift."""
 
@@ -272,7 +286,8 @@ class KernelDensity(Family):
                 return seen.variance * (1 + factor)
             return seen.variance + self.bandwidth**2
 
-        one = expected_moments(policy, generations, spread, sampling_bias=sampling_bias)
+        biased = partial(bias_at, sampling_bias)
+        one = expected_moments(policy, generations, spread, sampling_bias=biased)
         return {"variance": one.variance, "mean": one.mean, "drift": self.dim * one.square}
 
 

@@ -116,7 +116,7 @@ class Categorical(Family):
         }
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """Heterozygosity without temperature and watermark."""
         if sampling_bias != 1.0 or self.delta:
@@ -234,7 +234,7 @@ class Ngram(Family):
         }
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """How texts begin."""
         start = 1 - float(np.square(self.beginning).sum())

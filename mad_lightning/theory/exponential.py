@@ -35,8 +35,8 @@ from mad_lightning.refusal import check_one_of
 from mad_lightning.theory.densities import root_of, wishart_root
 from mad_lightning.theory.families import Array, Family, chain, check_number, log
 from mad_lightning.theory.limits import check_whole
-from mad_lightning.theory.lineages import segments
 from mad_lightning.theory.recursion import Prior, expected_moments
+from mad_lightning.theory.segments import segments
 
 __all__ = ["ExponentialFamily", "LeastSquares"]
 
@@ -131,7 +131,7 @@ class ExponentialFamily(Family):
         return {"mean": law.mean, "variance": variance, "log_variance": log(variance)}
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """Mean and variance."""
         constant, linear, quadratic = _VARIANCES[self.law]
@@ -223,7 +223,7 @@ class LeastSquares(Family):
         return {"error": np.square(law.slope).sum(axis=1)}
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """The error, where there are no inputs but the first, or only a predecessor's labels."""
         sizes = chain(policy, generations)

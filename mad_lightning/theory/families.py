@@ -8,7 +8,7 @@ drawn that a summary does not need.
 
 Everything else is the loop's, and the loop is one of the project's own policies. :func:`follow`
 cuts what the policy prescribes into segments of samples that are always used together
-(:func:`~mad_lightning.theory.lineages.segments`), so that data that a policy takes again are the
+(:func:`~mad_lightning.theory.segments.segments`), so that data that a policy takes again are the
 same data again, for every family alike. A family that knows what to expect says so
 (:meth:`Family.expected`), and is held to it by tests.
 """
@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from mad_lightning.identity import Described
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.refusal import Refused, check_within
+from mad_lightning.schedules import bias_schedule
 from mad_lightning.seeds import seed_for
 from mad_lightning.theory.cores import in_parallel
-from mad_lightning.theory.lineages import Segment, segments
+from mad_lightning.theory.segments import Segment, segments
 
-__all__ = ["Array", "Family", "chain", "check_number", "follow", "log"]
+__all__ = ["Array", "Family", "bias_at", "chain", "check_number", "follow", "log", "weights_of"]
 
 Array = NDArray[np.float64]
 Summary: TypeAlias = Any
@@ -42,6 +43,8 @@ Summary: TypeAlias = Any
 Law: TypeAlias = Any
 """The same, of what was learned."""
 
+_Takes: TypeAlias = tuple[tuple[int, float], ...]
+"""Generation and weight of each use that is to come."""
 _BLOCK = 100
 """Lineages that share a stream of random numbers, whatever else is simulated."""
 
@@ -84,6 +87,10 @@ class Family(Described, ABC):
         """The summary of all parts taken together: their sum, where a family says nothing else."""
         return type(parts[0])(*(sum(part[1:], part[0]) for part in zip(*parts, strict=True)))
 
+    def weigh(self, part: Summary, weight: float) -> Summary:
+        """A summary whose samples count ``weight`` times each; of sums, so many times the sum."""
+        return type(part)(*(weight * of for of in part))
+
     @abstractmethod
     def learn(self, seen: Summary) -> Law:
         """The laws that a generation learns from all it sees."""
@@ -97,18 +104,20 @@ class Family(Described, ABC):
         """
 
     def expected(
-        self, policy: LoopPolicy, generations: int, sampling_bias: float
+        self, policy: LoopPolicy, generations: int, sampling_bias: float | str
     ) -> dict[str, Array]:
         """Exact expectations of measures, each with shape (T,); none of those it does not know."""
         return {}
 
-    def check(self, policy: LoopPolicy, generations: int, sampling_bias: float) -> None:
+    def check(self, policy: LoopPolicy, generations: int, sampling_bias: float | str) -> None:
         """Refuses what it cannot be asked, before anything is simulated.
 
         Raises:
             Refused: With ``policy`` or ``sampling_bias`` at fault.
         """
-        check_number("sampling_bias", sampling_bias, self.biases, f"as {self.label} understands λ")
+        for t in range(1, generations + 1):
+            bias = bias_at(sampling_bias, t)
+            check_number("sampling_bias", bias, self.biases, f"as {self.label} understands λ")
         policy.check(generations)
         counts: dict[int, int] = defaultdict(int)
         for segment in segments(policy, generations):
@@ -125,6 +134,24 @@ def check_number(field: str, value: object, interval: str, example: str = "") ->
     if isinstance(value, bool) or not isinstance(value, Real):
         raise Refused(field, f"{value!r} is no number", f"give one within {interval}")
     check_within(interval, example, **{field: float(value)})
+
+
+def bias_at(sampling_bias: float | str, t: int) -> float:
+    """λ of what generation ``t`` draws: a number, or arithmetic in t."""
+    if isinstance(sampling_bias, str):
+        return bias_schedule(sampling_bias)(t)
+    return sampling_bias
+
+
+def weights_of(sizes: Sequence[tuple[float, float]]) -> list[float]:
+    """What each sample of several parts counts, from their (n, weight).
+
+    On the scale on which the sum of all weights is that of their squares, so that n - 1 is what
+    an unbiased covariance divides by (Kish, 1965); 1 where all weights are alike.
+    """
+    total = sum(n * weight for n, weight in sizes)
+    squares = sum(n * weight**2 for n, weight in sizes)
+    return [weight * total / squares for _, weight in sizes]
 
 
 def log(values: Array) -> Array:
@@ -152,7 +179,7 @@ class _Lineages:
 
     family: Family
     plan: tuple[Segment, ...]
-    sampling_bias: float
+    sampling_bias: float | str
     lineages: int
     rng: np.random.Generator
 
@@ -166,28 +193,40 @@ class _Lineages:
             first[segment.uses[0]].append(segment)
             drawn_until[segment.source] = segment.uses[0]
         laws: dict[int, Any] = {}
-        kept: dict[tuple[int, ...], Any] = {}
+        kept: dict[_Takes, tuple[int, Any]] = {}  # with their numbers of samples
         for t in range(1, generations + 1):
-            at_hand = [*kept.items(), *((s.uses, self._drawn(s, laws)) for s in first[t])]
-            law = family.learn(
-                family.join([part for uses, part in at_hand for _ in range(uses.count(t))])
-            )
+            drawn = ((s.takes, (s.count, self._drawn(s, laws))) for s in first[t])
+            mix: list[tuple[int, float, Any]] = []
+            later: dict[_Takes, list[tuple[int, Any]]] = defaultdict(list)
+            for takes, (n, part) in [*kept.items(), *drawn]:
+                now = sum(use == t for use, _ in takes)
+                mix += [(n, weight, part) for _, weight in takes[:now]]
+                if takes[now:]:
+                    later[takes[now:]].append((n, part))
+            law = family.learn(family.join(self._weighed(mix)))
             told.append(family.measure(law))
-            later: dict[tuple[int, ...], list[Any]] = defaultdict(list)
-            for uses, part in at_hand:
-                if uses[-1] > t:
-                    later[uses[uses.count(t) :]].append(part)
             # Summaries with the same future are one from here on.
-            kept = {uses: family.join(parts) for uses, parts in later.items()}
+            kept = {
+                takes: (sum(n for n, _ in parts), family.join([part for _, part in parts]))
+                for takes, parts in later.items()
+            }
             laws[t] = law
             laws = {s: learned for s, learned in laws.items() if drawn_until.get(s, 0) > t}
         return {name: np.stack([each[name] for each in told], axis=1) for name in family.measures}
 
+    def _weighed(self, mix: Sequence[tuple[int, float, Any]]) -> list[Any]:
+        weights = weights_of([(n, weight) for n, weight, _ in mix])
+        return [
+            part if weight == 1.0 else self.family.weigh(part, weight)
+            for weight, (_, _, part) in zip(weights, mix, strict=True)
+        ]
+
     def _drawn(self, segment: Segment, laws: Mapping[int, Any]) -> Any:
-        if segment.source == 0:
+        t = segment.source
+        if t == 0:
             return self.family.real(segment.count, self.lineages, self.rng)
-        law = laws[segment.source]
-        return self.family.draw(law, segment.count, self.sampling_bias, segment.source, self.rng)
+        bias = bias_at(self.sampling_bias, t)
+        return self.family.draw(laws[t], segment.count, bias, t, self.rng)
 
 
 def follow(
@@ -195,7 +234,7 @@ def follow(
     policy: LoopPolicy,
     generations: int,
     lineages: int,
-    sampling_bias: float = 1.0,
+    sampling_bias: float | str = 1.0,
     seed: int = 0,
     threads: int | None = None,
 ) -> dict[str, Array]:
@@ -206,7 +245,7 @@ def follow(
         policy: On what.
         generations: T.
         lineages: R, independent of each other.
-        sampling_bias: λ, as the family understands it.
+        sampling_bias: λ, as the family understands it, or its schedule in t, as text.
         seed: Decides all random numbers.
         threads: CPU threads; None takes torch's number. The results do not depend on it.
 

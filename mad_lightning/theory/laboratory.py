@@ -65,7 +65,7 @@ class _Setting(NamedTuple):
 
     family: Family
     policy: LoopPolicy
-    sampling_bias: float
+    sampling_bias: float | str
     row: Row
     seed: int
 
@@ -78,7 +78,7 @@ class Laboratory:
         families: What is trained: subclasses of Family. With neither families nor loops, there is
             no laboratory.
         loops: On what: loop policies.
-        sampling_bias: λ, as each family understands it.
+        sampling_bias: λ, as each family understands it: numbers, or schedules in t as text.
         measures: Which measures to tell; none lists all that the families have.
         question: ``generations``: every measure in each generation; ``collapse``: how fast the
             variance goes.
@@ -91,7 +91,7 @@ class Laboratory:
 
     families: list[Family] = field(default_factory=list)
     loops: list[LoopPolicy] = field(default_factory=list)
-    sampling_bias: list[float] = field(default_factory=lambda: [1.0])
+    sampling_bias: list[float | str] = field(default_factory=lambda: [1.0])
     measures: list[str] = field(default_factory=list)
     question: Literal["generations", "collapse"] = "generations"
     trained: list[str] = field(default_factory=list)

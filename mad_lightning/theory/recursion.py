@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mad_lightning.policies import LoopPolicy
-from mad_lightning.theory.lineages import segments
+from mad_lightning.theory.families import weights_of
+from mad_lightning.theory.segments import segments
 
 __all__ = ["Expected", "Prior", "Seen", "Spread", "expected_moments", "variance_factor"]
 
@@ -131,7 +132,7 @@ def expected_moments(
     *,
     mean: float = 0.0,
     variance: float = 1.0,
-    sampling_bias: float = 1.0,
+    sampling_bias: Callable[[int], float] = lambda generation: 1.0,
     prior: Prior = NO_PRIOR,
     shift: Callable[[int], float] = lambda generation: 0.0,
 ) -> Expected:
@@ -143,7 +144,7 @@ def expected_moments(
         spread: How a family's variance hangs on what it sees.
         mean: Of the real law.
         variance: Of the real law.
-        sampling_bias: λ: synthetic samples have λ times the variance of the law.
+        sampling_bias: λ by generation: what it draws has λ times the variance of the law.
         prior: What every generation learns beside its samples.
         shift: What is added to the samples that a generation draws, by generation: a mark.
 
@@ -151,30 +152,32 @@ def expected_moments(
         Expectations, in time of about T times the number of segments alive.
     """
     plan = segments(policy, generations)
-    users: dict[int, Counter[int]] = defaultdict(Counter)  # places in the plan, by generation
+    users: dict[int, list[tuple[int, float]]] = defaultdict(list)  # places in the plan, weights
     drawn_until: dict[int, int] = {}
     for place, segment in enumerate(plan):
         drawn_until[segment.source] = segment.uses[0]  # they come in that order
-        for t in segment.uses:
-            users[t][place] += 1
+        for t, weight in segment.takes:
+            users[t].append((place, weight))
     vary = _Variables()
     second: dict[Hashable, float] = {}  # E of a segment's mean squared sample
     spreads = {0: variance}
     found = np.empty((3, generations))
     for t in range(1, generations + 1):
-        for place in users[t]:
+        for place in dict(users[t]):
             source, count = plan[place].source, plan[place].count
             if plan[place].uses[0] == t:
                 add: dict[Hashable, float] = {_ONE: shift(source) if source else mean}
                 if source:
                     add["law", source] = 1.0
-                noise = spreads[source] * (sampling_bias if source else 1.0)
+                noise = spreads[source] * (sampling_bias(source) if source else 1.0)
                 vary.add(place, add, noise / count)
                 second[place] = vary.square(place) + noise * (1 - 1 / count)
-        n = sum(plan[place].count * times for place, times in users[t].items()) + prior.strength
-        shares: dict[Hashable, float] = {
-            place: plan[place].count * times / n for place, times in users[t].items()
-        }
+        counts = weights_of([(plan[place].count, weight) for place, weight in users[t]])
+        shares: dict[Hashable, float] = defaultdict(float)
+        for (place, _), weight in zip(users[t], counts, strict=True):
+            shares[place] += plan[place].count * weight
+        n = sum(shares.values()) + prior.strength
+        shares = {place: share / n for place, share in shares.items()}
         virtual = prior.strength / n
         vary.add(("law", t), {**shares, _ONE: virtual * prior.mean})
         mu, square = vary.mean(("law", t)), vary.square(("law", t))
@@ -182,7 +185,7 @@ def expected_moments(
         squares += virtual * (prior.mean**2 + prior.variance)
         spreads[t] = spread(Seen(n, mu, square, squares - square))
         found[:, t - 1] = mu, square, spreads[t]
-        done = {place for place in users[t] if plan[place].uses[-1] == t}
+        done: set[Hashable] = {place for place, _ in users[t] if plan[place].uses[-1] == t}
         laws = {("law", s) for s in range(1, t + 1) if drawn_until.get(s, 0) <= t}
         vary.drop(done | laws)
     return Expected(*found)

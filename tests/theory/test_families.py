@@ -46,6 +46,18 @@ class Patchwork(LoopPolicy):
         return Mix(t, (real, *older, last))
 
 
+class Weighted(LoopPolicy):
+    """Old, fresh and synthetic samples that count differently, differently each time."""
+
+    token = "weighted"
+
+    def mix(self, t):
+        if t == 1:
+            return Mix(t, (Part("real", None, 0, 12),))
+        older = tuple(Part("synthetic", shard_name(g), 0, 4, 0.5 + g / t) for g in range(1, t))
+        return Mix(t, (Part("real", None, 0, 6, 2.0), Part("fresh", None, 6 * t, 6), *older))
+
+
 POLICIES = {
     "full_synth": FullySynthetic(12, 9),
     "synth_aug": SyntheticAugmentation(10, 5),
@@ -53,9 +65,11 @@ POLICIES = {
     "fresh": FreshData(12, 3, 8),
     "last_k": FreshData(10, 4, 9, synthetic_from="last_k", k=3),
     "patchwork": Patchwork(),
+    "weighted": Weighted(),
 }
 FAMILIES = {
     "normal": (Normal(), 0.7),
+    "schedule": (Normal(2), "max(0.5, 1 - 0.2*(t-1))"),
     "maximum_likelihood": (Normal(estimator="maximum_likelihood"), 1.0),
     "marked": (Normal(dim=2, mark=0.4), 1.0),
     "prior": (Normal(dim=2, prior=1.5, estimator="maximum_likelihood"), 0.8),
@@ -107,6 +121,7 @@ def by_hand(policy, real, draw, tell, count, seed=0):
     """What ``tell`` says of the training samples (R, n) of each generation, (R, T)."""
     rng = np.random.default_rng(seed)
     mixes = [policy.mix(t) for t in range(1, T + 1)]
+    assert all(part.weight == 1.0 for mix in mixes for part in mix.parts)
     sizes = {}
     for mix in mixes:
         for part in mix.parts:
