@@ -32,3 +32,14 @@ def test_a_place_that_cannot_hold_lineages_ends_with_code_1(tmp_path, capsys):
         main(["doctor", "--root", str(tmp_path / "file" / "runs")])
     assert left.value.code == 1
     assert "! root" in capsys.readouterr().out
+
+
+def test_variables_that_decide_something_are_told(monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_DIR", "elsewhere")
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    main(["doctor"])
+    told = capsys.readouterr().out
+    assert "WANDB_PROJECT=theirs is the project" in told
+    assert "WANDB_DIR=elsewhere is not taken" in told
+    assert "PL_GLOBAL_SEED" not in told

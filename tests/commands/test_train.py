@@ -252,3 +252,11 @@ def test_the_full_help_lists_what_the_page_leaves_out(capsys):
         main(["train", "--full_help"])
     assert left.value.code == 0
     assert "--trainer.gradient_clip_val" in capsys.readouterr().out
+
+
+def test_the_seed_is_lightnings_variable_where_none_is_told(arguments, monkeypatch, refusal):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    assert build(arguments).seed == 3
+    assert build([*arguments, "--seed_everything", "5"]).seed == 5
+    monkeypatch.setenv("PL_GLOBAL_SEED", "three")
+    assert "seed_everything: PL_GLOBAL_SEED is 'three'" in refusal("train", *arguments)
