@@ -83,6 +83,7 @@ from .treatments.choice import TopShare as TopShare
 from .treatments.correction import Corrected as Corrected
 from .treatments.diversity import Diverse as Diverse
 from .treatments.diversity import Entropy as Entropy
+from .treatments.in_turn import InTurn as InTurn
 from .treatments.scores import Confidence as Confidence
 from .treatments.scores import Coordinate as Coordinate
 from .treatments.scores import Nearness as Nearness

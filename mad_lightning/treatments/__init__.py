@@ -7,6 +7,7 @@ choice.py     the top share by a score, or the best of K, as people choose
 verifier.py   a verifier with a bias, and a detector with given error rates
 diversity.py  samples that are far from each other: k-centre, and threshold decay
 correction.py towards the centres of clusters of real samples
+in_turn.py    several, one after the other
 watermark.py  a mark in each sample, and what throws marked samples away
 
 A generator draws ``candidates`` times as many samples as are needed (``003``); a treatment keeps,

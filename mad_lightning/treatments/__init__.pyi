@@ -8,6 +8,7 @@ from .choice import TopShare as TopShare
 from .correction import Corrected as Corrected
 from .diversity import Diverse as Diverse
 from .diversity import Entropy as Entropy
+from .in_turn import InTurn as InTurn
 from .scores import Confidence as Confidence
 from .scores import Coordinate as Coordinate
 from .scores import Nearness as Nearness

@@ -55,8 +55,8 @@ class Candidates:
         address: Where randomness comes from, see :mod:`mad_lightning.seeds`; ``(lineage seed,
             generation, "treatment")``.
         budget: How many are to be kept.
-        real: The treatment's own real samples, which no generator is trained on and no metric
-            sees; None if it asked for none.
+        real: The treatment's own real samples, which no generator is trained on and nothing is
+            compared with; None if it asked for none.
         real_features: Features (M, D) of those.
     """
 
@@ -197,6 +197,7 @@ def treated(said: Treated | Tensor, drawn: Candidates, spec: SampleSpec) -> Trea
         else:
             said = Treated(said)
     places = torch.arange(n) if said.places is None else said.places.detach().cpu()
+    places = places if places.numel() else places.long()
     if places.ndim != 1 or places.is_floating_point() or places.dtype == torch.bool:
         problem = f"it returned {places.dtype} of shape {tuple(places.shape)} for {n} candidates"
         raise Refused("", problem, remedy)

@@ -1,7 +1,7 @@
 """What makes one sample better than another: a number a candidate, the higher the better.
 
 A score must not be what the lineage is measured by, or the loop learns the measure. So scores know
-nothing but the candidates and the treatment's own real samples, which no metric sees.
+nothing but the candidates and the treatment's own real samples, which are not the reference.
 """
 
 from __future__ import annotations

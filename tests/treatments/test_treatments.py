@@ -18,6 +18,7 @@ from mad_lightning.treatments import (
     Detector,
     Diverse,
     Entropy,
+    InTurn,
     Nearness,
     Own,
     OwnScore,
@@ -251,6 +252,28 @@ def test_correction_moves_towards_the_nearest_centre():
     assert said.values.flatten().tolist() == pytest.approx([2 / 3, 1.0, 8.0, 3.0])
     none = kept(Corrected(n_real=4, clusters=2, strength=0.0), drawn(x, 2, real=real))
     assert torch.equal(none.values, x)
+
+
+# --- several --------------------------------------------------------------------------------------
+
+
+def test_in_turn_each_looks_at_what_the_one_before_has_left():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 2, generator=rng)
+    first, second = TopShare(Coordinate(0), candidates=4.0), TopShare(Coordinate(1), candidates=3.0)
+    both = InTurn([first, Own(lambda s, *_: s + 1.0), second])
+    assert both.n_candidates(10) == 120
+    said = kept(both, drawn(x, 10))
+    right_most = x[:, 0].argsort(descending=True)[:30]
+    upper = right_most[x[right_most, 1].argsort(descending=True)[:10]].sort().values
+    assert torch.equal(said.places, upper)
+    assert torch.equal(said.values, x[upper] + 1.0)
+    with pytest.raises(Refused) as refused:
+        InTurn([])
+    assert refused.value.field == "treatments"
+    with pytest.raises(Refused, match="kept 0 of") as refused:
+        kept(InTurn([Own(lambda *_: [])]), drawn(x, 10))
+    assert refused.value.field == "treatments.Own.candidates"
 
 
 # --- a function of one's own, and what is no treatment --------------------------------------------
