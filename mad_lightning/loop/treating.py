@@ -28,12 +28,14 @@ from mad_lightning.policies import LoopPolicy, shard_name
 from mad_lightning.processes import from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Parts, Samples, to_floats
-from mad_lightning.treatments.base import Candidates, Treatment, right, treated
+from mad_lightning.treatments.base import Candidates, Own, Treatment, right, treated
 
 __all__ = ["KEPT", "Treating", "rates"]
 
 KEPT = "kept"
 """How the shard is called that a treatment left, after its generation."""
+_HOUSE = f"{__package__.partition('.')[0]}."
+_N_TRIAL = 16
 
 
 class Treating:
@@ -112,6 +114,36 @@ class Treating:
                     f"the pool: {max(0, real.size - eaten)} are left",
                     "take fewer, or train on fewer: what judges samples has real ones of its own",
                 )
+
+        self.rehearse()
+
+    def rehearse(self) -> None:
+        """Tries a treatment of the user's own on a few real samples: what it returns is seen then.
+
+        Raises:
+            Refused: If it returns what is none.
+        """
+        treatment, real = self.treatment, self.data.real(self.seed)
+        own = isinstance(treatment, Own) or not type(treatment).__module__.startswith(_HOUSE)
+        if treatment is None or not own or treatment.features is not None:
+            return
+        n = treatment.n_candidates(_N_TRIAL)
+        samples = real.read(0, n if real.size is None else min(n, real.size))
+        features = to_floats(samples.values).flatten(1)
+        candidates = Candidates(
+            samples.values,
+            features,
+            samples.labels,
+            (self.seed, 1, "treatment"),
+            min(_N_TRIAL, len(samples)),
+            samples if treatment.n_real else None,
+            features if treatment.n_real else None,
+        )
+        try:
+            treated(treatment(candidates), candidates, real.spec)
+        except Refused as refused:  # of so few it may well keep too few
+            if refused.field != "candidates":
+                raise
 
     def prepare(self) -> None:
         """Finds or makes the weights of its extractor.

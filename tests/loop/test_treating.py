@@ -13,6 +13,7 @@ from mad_lightning.commands.verify import run as verify
 from mad_lightning.data.shards import Shard
 from mad_lightning.loop.branching import branch
 from mad_lightning.loop.forecast import forecast
+from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.refusal import Refused
 
 TOP = [
@@ -155,6 +156,23 @@ def test_a_third_partys_treatment_is_one_function(arguments, tmp_path, monkeypat
     light = drawn.values.flatten(1).long().sum(dim=1)
     assert len(drawn) == 600
     assert kept.values.flatten(1).long().sum(dim=1).min() >= light.sort().values[-200]
+
+
+def wrong(samples, features, labels, address, budget):
+    return features[:, 0] * 1.5
+
+
+def test_what_a_function_returns_is_tried_before_anything_is_trained(arguments, tmp_path):
+    meta = build(arguments)
+    told = {name: getattr(meta, name) for name in ("settings", "policy", "data", "evaluator")}
+    more = {"build_generator": meta.build_generator, "build_trainer_arguments": dict}
+    with pytest.raises(Refused, match="float32 of shape") as refused:
+        MetaTrainer(**told, **more, treatment=wrong).fit()
+    assert refused.value.field == "treatment"
+    assert not (tmp_path / "runs" / "tiny").exists()
+    with pytest.raises(Refused) as refused:
+        MetaTrainer(**told, **more, treatment=3)
+    assert refused.value.field == "treatment.function"
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(arguments, tmp_path):
