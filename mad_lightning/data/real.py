@@ -237,16 +237,6 @@ class RealData:
             return self._draw(3 * _PLACES, _LESSONS, self.split_seed, "real")
         return Parts([self._samples], self._apart[1].sort().values)
 
-    def validation(self, n: int) -> Samples:
-        """Samples to choose by: the last of this lineage's order of the pool.
-
-        Whoever asks has made sure that no generation gets there. Of an inexhaustible pool, samples
-        that nobody else sees.
-        """
-        if self.size is None:
-            return self._draw(4 * _PLACES, n, self.split_seed, "real")
-        return self.read(self.size - n, n)
-
     def read(self, start: int, count: int) -> Samples:
         """Training samples by their place in this lineage's order of the pool.
 

@@ -277,7 +277,9 @@ class _Phase:
     def _distances(self, auxiliary: Generator) -> dict[str, float]:
         """Of samples drawn by each weight to real ones that nobody else sees, by weight."""
         measuring, n = self.of.measuring, self.improvement.validation
-        sides: dict[str, Samples] = {"validation": measuring.real.validation(n)}
+        kept_back = measuring.real.kept_back(n)
+        assert kept_back is not None  # of 2 or more
+        sides: dict[str, Samples] = {"validation": kept_back}
         for weight in self.improvement.weights:
             tried = self.of.fresh(self.t)
             tried.load_state_dict(self.generator.state_dict())

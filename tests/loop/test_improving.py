@@ -171,7 +171,7 @@ def test_a_weight_is_chosen_by_samples_that_nobody_else_sees(tmp_path):
     assert note["weight"] == min(distances, key=distances.get) == record.sampler["improve_weight"]
 
     size = meta.real.size
-    kept = {value.numpy().tobytes() for value in meta.real.validation(70).values}
+    kept = {value.numpy().tobytes() for value in meta.real.kept_back(70).values}
     trained = {value.numpy().tobytes() for value in meta.real.read(0, 100).values}
     assert not kept & (trained | {v.numpy().tobytes() for v in meta.real.reference.values})
     too_many = improved("SIMS", weight="auto", validation=size - 99)
