@@ -22,10 +22,16 @@ exclude_patterns = ["generated/mad_lightning.*.configs*"]
 myst_heading_anchors = 3
 suppress_warnings = [
     "toc.not_included",
+    "docutils",  # a star before a name is no emphasis
     "myst.xref_missing",
     "myst.header",
 ]  # README's words, in a page of another level
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "ignore-module-all": True,  # a name is explained where it is made, not where it is handed on
+}
+napoleon_use_ivar = True
 autosummary_generate = True
