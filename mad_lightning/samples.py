@@ -150,7 +150,13 @@ class Samples:
         return cls(values, torch.cat(labels) if len(labels) == len(sets) else None)
 
     def to(self, *args: Any, **kwargs: Any) -> Samples:
-        """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch."""
+        """Moves to a device, as ``Tensor.to`` does; Lightning calls it on every batch.
+
+        Nobody waits for a copy up to a GPU: what is asked of it there comes after.
+        """
+        device = args[0] if args and isinstance(args[0], torch.device) else self.values.device
+        if device.type not in ("cpu", "mps", self.values.device.type):
+            kwargs = {"non_blocking": True, **kwargs}
         return Samples(**{name: x.to(*args, **kwargs) for name, x in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class Log:
 
 
 LOG = Log()
-PINNED = set()  # addresses of memory that says it is pinned
+PINNED = {}  # tensors in memory that says it is pinned, by address
 
 
 def place():
@@ -290,6 +290,12 @@ def _made_there(make):
     return made
 
 
+def pinned(tensor):
+    kept = tensor.clone()
+    PINNED[kept.untyped_storage().data_ptr()] = kept  # held, or its address would be another's
+    return kept
+
+
 _REGISTERED = []
 
 
@@ -310,6 +316,7 @@ def plugged_in(monkeypatch):
         foreach = [*optimizers._foreach_supported_types, OnDevice]
         patch.setattr(optimizers, "_foreach_supported_types", foreach)
         patch.setattr(torch.utils._foreach_utils, "_foreach_supported_types", foreach)
+        patch.setattr(torch.Tensor, "pin_memory", pinned)
         patch.setattr(base, "FUSED_ON", (*base.FUSED_ON, NAME))
         LOG.clear()
         with Factories():

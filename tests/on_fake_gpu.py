@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from mad_lightning.commands.train import build
+from mad_lightning.data.datamodule import GenerationDataModule
+from mad_lightning.data.sources import Digits
 from mad_lightning.generators import WGAN, Diffusion, Gaussian, Glow, Mixture, StyleGAN2
 from mad_lightning.lineage import LineageDirectory
 from mad_lightning.loop.inside import AddressedRandomness
@@ -199,6 +201,35 @@ def test_an_augmentation_waits_once(device):
     fake_gpu.LOG.clear()
     assert torch.equal(augment(*there).inner, at_home)
     assert fake_gpu.LOG.waits == {}
+
+
+class Between(fake_gpu.Steps):
+    """What the program waits for from the end of one step to the end of the next."""
+
+    def on_train_batch_start(self, *args):
+        pass
+
+    def on_train_batch_end(self, *args):
+        super().on_train_batch_end(*args)
+        fake_gpu.LOG.clear()
+
+
+def test_nobody_waits_for_the_next_batch_either(device, tmp_path):
+    data = GenerationDataModule(
+        Digits(), 16, images_per_epoch=64, n_reference=100, cache=str(tmp_path)
+    )
+    wgan, between = WGAN(n_critic=1).build(data.real().spec), Between()
+    trainer = L.Trainer(
+        **fake_gpu.trainer_arguments(), max_epochs=1, max_steps=100, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[between],
+    )  # fmt: skip
+    trainer.fit(wgan, datamodule=data)
+    assert between.waits[1:] == [{}] * 3
+    plain = [batch.values for batch in data.loader()]
+    loader = data.loader()
+    loader.is_ahead = True
+    assert all(torch.equal(a, b.values) for a, b in zip(plain, loader, strict=True))
 
 
 # --- what is measured ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from mad_lightning.data.ahead import ahead
 from mad_lightning.data.external import read_external
 from mad_lightning.data.laws import LawSource
 from mad_lightning.data.real import RealData
@@ -103,6 +104,8 @@ class MixLoader:
             self.images = math.ceil(self.images / batch_size) * batch_size
         self.at_once = at_once
         self.address, self.rank, self.world_size, self.epoch = address, rank, world_size, epoch
+        self.is_ahead = False
+        """Whether batches are made one ahead, in pinned memory; see :mod:`.ahead`."""
         self._lap = -1
         self._order = torch.empty(0, dtype=torch.int64)
         self._weights = weights.float() if weighs and weights is not None else None
@@ -142,7 +145,11 @@ class MixLoader:
         return samples
 
     def __iter__(self) -> Iterator[Samples]:
-        begin, end = (epoch * self.images for epoch in (self.epoch(), self.epoch() + 1))
+        batches = self._batches(self.epoch())
+        return ahead(batches) if self.is_ahead else batches
+
+    def _batches(self, epoch: int) -> Iterator[Samples]:
+        begin, end = epoch * self.images, (epoch + 1) * self.images
         for start in range(begin, end, self.batch_size * self.at_once):
             stop = min(start + self.batch_size * self.at_once, end)
             index = self.indices(start, stop)
@@ -215,6 +222,8 @@ class GenerationDataModule(Described, L.LightningDataModule):
         split_seed: Decides which ones, the same for every lineage seed. None: each lineage's own
             seed does, so that seeds share neither reference nor floor nor classifier, and what they
             say together holds for more than one reference.
+        device_batch: Samples that a device draws, or looks at, at once; None: a whole
+            `lineage.block_size`. Fewer take less of its memory. May change from start to start.
         cache: Directory for decoded data sets, classifiers and reference features; lineages on
             the same data share it.
         external: Samples that somebody else's generator drew, of the kind that real ones are;
@@ -230,11 +239,14 @@ class GenerationDataModule(Described, L.LightningDataModule):
         split_seed: int | None = 0,
         cache: str = "runs/cache",
         external: Source | None = None,
+        device_batch: int | None = None,
     ) -> None:
         super().__init__()
         check_within("[1, inf)", "e.g. 64", batch_size=batch_size)
         check_within("[1, 10000000000]", "e.g. 50000", images_per_epoch=images_per_epoch)
         check_within("[2, inf)", "e.g. 1000", n_reference=n_reference)
+        check_within("[1, 1000000]", "e.g. 64", device_batch=device_batch)
+        self.device_batch = device_batch
         self.source = source
         self.batch_size = batch_size
         self.images_per_epoch = images_per_epoch
@@ -398,6 +410,9 @@ class GenerationDataModule(Described, L.LightningDataModule):
         limit = trainer.limit_train_batches
         is_counted = trainer.max_steps != -1 or isinstance(limit, int) or limit != 1.0
         at_once = 1 if is_counted else getattr(trainer.lightning_module, "batches_at_once", 1)
-        return self.loader(
+        loader = self.loader(
             trainer.global_rank, trainer.world_size, lambda: trainer.current_epoch, at_once
         )
+        device = getattr(trainer.lightning_module, "device", torch.device("cpu"))
+        loader.is_ahead = device.type not in ("cpu", "mps")
+        return loader

@@ -24,6 +24,7 @@ _MAY_CHANGE = (
     "lineage.threads",
     "callbacks",
     "data.cache",
+    "data.device_batch",
     "data.external",  # known by the content of its samples
     "data.source",  # likewise
     "evaluator.n_errors",  # no value depends on it

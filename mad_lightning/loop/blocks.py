@@ -147,36 +147,58 @@ class BlockLoader:
         work: Sets of blocks, and what makes a batch from (job number, rows). The batch carries the
             job number as its ``job``; what is computed from it has ``tensors()`` by name, or is a
             tensor of features.
+        at_once: Rows of a batch, at most; None: whole blocks. A block that is computed in parts is
+            stored when the last of them is there.
     """
 
-    def __init__(self, work: Mapping[Blocks, Callable[[int, slice], Any]]) -> None:
+    def __init__(
+        self, work: Mapping[Blocks, Callable[[int, slice], Any]], at_once: int | None = None
+    ) -> None:
+        self.at_once = at_once
+        self._parts: list[dict[str, Tensor]] = []
         self.jobs = [
             (blocks, index, make) for blocks, make in work.items() for index in range(len(blocks))
         ]
         self.mine: list[int] = []
 
     def share(self, rank: int, world_size: int) -> int:
-        """Takes this process's share of what is pending; tells how many blocks that is."""
+        """Takes this process's share of what is pending; tells how many batches that is."""
         self.mine = [
             job
             for job in range(rank, len(self.jobs), world_size)
             if not self.jobs[job][0].stands(self.jobs[job][1])
         ]
-        return len(self.mine)
+        return len(self)
 
     def __len__(self) -> int:
-        return len(self.mine)
+        return sum(len(self._cut(job)) for job in self.mine)
 
     def __iter__(self) -> Iterator[Any]:
+        self._parts.clear()
         for job in self.mine:
-            blocks, index, make = self.jobs[job]
-            yield make(job, blocks.rows(index))
+            for rows in self._cut(job):
+                yield self.jobs[job][2](job, rows)
+
+    def _cut(self, job: int) -> list[slice]:
+        """The rows of a block, as they are computed."""
+        blocks, index, _ = self.jobs[job]
+        rows = blocks.rows(index)
+        step = self.at_once or max(1, rows.stop - rows.start)
+        starts = range(rows.start, rows.stop, step)
+        return [slice(start, min(start + step, rows.stop)) for start in starts]
 
     def write(self, batch: Any, computed: Any) -> None:
-        """Stores what was computed from a batch."""
+        """Stores what was computed from a batch, once all of its block is there."""
         blocks, index, _ = self.jobs[batch.job]
         is_features = isinstance(computed, Tensor)
-        blocks.write(index, {"features": computed} if is_features else computed.tensors())
+        self._parts.append({"features": computed} if is_features else computed.tensors())
+        if len(self._parts) < len(self._cut(batch.job)):
+            return
+        parts = [*self._parts]
+        self._parts.clear()
+        if len(parts) > 1:
+            parts = [{name: torch.cat([part[name] for part in parts]) for name in parts[0]}]
+        blocks.write(index, parts[0])
 
 
 class BlockWriter(L.Callback):

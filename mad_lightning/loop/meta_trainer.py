@@ -115,7 +115,7 @@ class MetaTrainer:
         self.build_generator = build_generator
         self._config = config
         self.lineage = settings.directory
-        self.trainers = Trainers(build_trainer_arguments)
+        self.trainers = Trainers(build_trainer_arguments, data.device_batch)
         self.observers = Observers(callbacks)
         self.store = Store(self.lineage)
         self.measuring = Measuring(

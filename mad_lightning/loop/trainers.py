@@ -174,10 +174,13 @@ class Trainers:
 
     Args:
         build_arguments: Makes fresh arguments for Lightning's Trainer, callbacks included.
+        at_once: Rows of a block that are computed at once; None: all.
     """
 
-    def __init__(self, build_arguments: Callable[[], Mapping[str, Any]]) -> None:
-        self.build_arguments = build_arguments
+    def __init__(
+        self, build_arguments: Callable[[], Mapping[str, Any]], at_once: int | None = None
+    ) -> None:
+        self.build_arguments, self.at_once = build_arguments, at_once
         self._is_used = False
 
     def arguments(self) -> dict[str, Any]:
@@ -372,7 +375,7 @@ class Trainers:
             work: Blocks, and what makes the batch of (job number, rows).
             announce: Called with (blocks done, all blocks) of this process.
         """
-        jobs = BlockLoader(work)
+        jobs = BlockLoader(work, self.at_once)
         device = self._plan.device
         wants_trainer = (is_overridden(name, module, L.LightningModule) for name in _OF_PREDICTING)
         if device is not None and not any(wants_trainer):

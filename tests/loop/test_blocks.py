@@ -184,3 +184,18 @@ def test_a_set_of_one_block_that_is_joined_next_is_not_written(tmp_path):
         kept = Blocks(tmp_path / f"{n}", n, 9, passing)
         kept.write(0, rows)
         assert kept.path(0).exists()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4, 50])
+def test_a_block_that_is_computed_in_parts_is_stored_when_all_are_there(tmp_path, at_once):
+    loader = process(tmp_path)
+    loader.at_once = at_once
+    assert loader.share(0, 1) == len(list(loader)) >= 8
+    batches = list(loader)
+    assert max(batch.rows.stop - batch.rows.start for batch in batches) <= at_once
+    for batch in batches[:-1]:
+        compute(loader, batch)
+    last = Blocks(tmp_path / "short", *SETS["short"])
+    assert not last.stands(0)
+    compute(loader, batches[-1])
+    assert_whole(tmp_path)

@@ -392,3 +392,15 @@ def test_a_training_in_float64_draws_the_same_after_a_kill_and_the_ledger_tells_
     versions = {"torch": "1.0"}
     record = replace(calm, environment=told | versions)
     assert build(options).changed_since(record) == [f"torch: 1.0 -> {told['torch']}"]
+
+
+def test_how_many_samples_a_device_takes_at_once_changes_nothing_and_may_change(arguments):
+    alone = build(arguments).fit()
+    begun = [*arguments, "--lineage.name", "begun", "--data.device_batch", "7"]
+    build([*begun, "--lineage.generations", "2"]).fit()
+    records = build([*begun, "--data.device_batch", "50"]).fit()
+    assert [record.digests for record in records] == [record.digests for record in alone]
+    assert records[2].changed == ["data.device_batch: 7 -> 50"]
+    with pytest.raises(Refused) as caught:
+        build([*begun, "--data.device_batch", "0"])
+    assert "device_batch" in caught.value.field
