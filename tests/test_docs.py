@@ -56,6 +56,7 @@ def test_what_a_page_takes_from_another_is_there(path):
     for entry in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
         for name in re.sub("^:.*$", "", entry, flags=re.MULTILINE).split():
             assert (DOCS / f"{name}.md").exists(), name
+            assert re.findall(rf"^{name}$", text, re.MULTILINE) == [name], "listed once"
 
 
 @pytest.mark.parametrize(
