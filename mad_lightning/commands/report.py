@@ -23,7 +23,7 @@ Options:
   --wandb_json JSON    what the report in W&B shows: run sets, keys, panels
 
 Lineages that differ in their share of real data also say how much of it is enough:
-  --answer METRIC      to keep what? (default: recall, else the distance that is judged)
+  --keep METRIC        to keep what? (default: recall, else the distance that is judged)
   --margin M           how well? of a share, in its units (default: 0.05); of others, in parts of
                        what generation 1 has (default: 0.25)
   --last N             average the last N generations (default: 1)
@@ -59,7 +59,7 @@ from mad_lightning.report.terminal import report, screen
 from mad_lightning.report.wandb import readable, specification, still_to_do
 from mad_lightning.report.words import headline
 
-__all__ = ["build_parser", "run"]
+__all__ = ["add_question", "build_parser", "question_of", "run"]
 
 
 _KINDS = (".svg", ".pdf", ".png")
@@ -87,7 +87,7 @@ def build_parser() -> PlainParser:
 
 def add_question(parser: PlainParser) -> None:
     """What may be asked of lineages with several shares of real data."""
-    parser.add_argument("--answer", metavar="METRIC")
+    parser.add_argument("--keep", metavar="METRIC")
     parser.add_argument("--margin", type=float, metavar="M")
     parser.add_argument("--last", type=int, default=1, metavar="N")
 
@@ -99,7 +99,7 @@ def question_of(given: Namespace, looks: Sequence[int] = ()) -> Question:
         Refused: If a number lies outside its range.
     """
     with asked():
-        return Question(given.answer, given.margin, given.last, looks=tuple(looks))
+        return Question(given.keep, given.margin, given.last, looks=tuple(looks))
 
 
 @contextmanager
@@ -108,12 +108,17 @@ def asked() -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        names = {"metric": "--answer", "": "--phase"}
+        names = {"metric": "--keep", "": "--phase"}
         raise refused.renamed(lambda name: names.get(name, f"--{name}")) from refused.__cause__
 
 
-def run(args: Sequence[str]) -> None:
-    """Writes what was asked for, and prints what it says; who reads may stop before its end."""
+def run(args: Sequence[str], looks: Sequence[int] = ()) -> None:
+    """Writes what was asked for, and prints what it says; who reads may stop before its end.
+
+    Args:
+        args: Lineages and options.
+        looks: Numbers of seeds after which a sweep could have given no more.
+    """
     given = build_parser().parse_args(args)
     for option in ("--figure", "--plane", "--phase"):
         path = getattr(given, option[2:])
@@ -124,7 +129,7 @@ def run(args: Sequence[str]) -> None:
         raise Refused("--wandb", f"{given.wandb!r} is no project", "say PROJECT or ENTITY/PROJECT")
     if given.wandb_view and not given.wandb:
         raise Refused("--wandb_view", "a view of which project?", "add --wandb PROJECT")
-    question = question_of(given)
+    question = question_of(given, looks)
     groups = load(given.lineages)
     known = metrics_of(groups)
     with asked():

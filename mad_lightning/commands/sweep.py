@@ -26,7 +26,16 @@ Options:
   --slurm KEY=VALUE ... of sbatch: time (minutes), partition, mem, account, qos, ...
   --dry_run             what it will cost, arm by arm; nothing is trained. slurm: the job script
 
-At the end it prints what mad report says of all. Ends with exit code 1 if a lineage is missing.
+At the end it prints what mad report says of all, and how much real data is enough where shares of
+it vary; and writes SWEEP.csv (all that was measured, arm by arm), SWEEP.html (the report) and
+SWEEP.svg (what is lost against the share) beside the lineages. That answers a question:
+  --keep METRIC         to keep what? (default: recall, else the distance that is judged)
+  --margin M            how well? of a share, in its units (default: 0.05); of others, in parts of
+                        what generation 1 has (default: 0.25)
+  --last N              average the last N generations (default: 1)
+  --answer              from what stands; nothing is trained
+
+Ends with exit code 1 if a lineage is missing.
 """
 
 from __future__ import annotations
@@ -36,17 +45,19 @@ import re
 import shlex
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
+from mad_lightning.commands.report import add_question, question_of
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
-from mad_lightning.sweeps.engine import Engine
-from mad_lightning.sweeps.plan import Sweep
-from mad_lightning.sweeps.rounds import Asked, ask
+from mad_lightning.sweeps.engine import Engine, Outcome
+from mad_lightning.sweeps.plan import Member, Sweep
+from mad_lightning.sweeps.rounds import FIRST_LOOK, Asked, ask
 from mad_lightning.sweeps.watching import Watch
 from mad_lightning.sweeps.worker import serve
 
@@ -69,6 +80,8 @@ def build_parser() -> PlainParser:
     add("--address", metavar="ADDRESS")
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE")
     add("--dry_run", action="store_true")
+    add("--answer", action="store_true")
+    add_question(parser)
     return parser
 
 
@@ -83,7 +96,10 @@ def run(args: Sequence[str]) -> None:
         needed = "ray" if option == "address" else option
         if getattr(given, option) and given.engine != needed:
             raise Refused(f"--{option}", f"not with {given.engine}", f"add --engine {needed}")
-    sweep = Sweep.read(given.config, given.root)
+    sweep, until_decided = Sweep.read(given.config, given.root), given.until is not None
+    question_of(given)
+    if given.answer:
+        return conclude(ask(sweep, _as_they_stand, until_decided=until_decided), given)
     if given.engine == "print":
         for member in sweep.members:
             print(shlex.join(["mad", "train", *member.arguments]))
@@ -94,9 +110,14 @@ def run(args: Sequence[str]) -> None:
         asked = ask(
             sweep,
             lambda members: engine.work_off(members, watch.changed),
-            until_decided=given.until is not None,
+            until_decided=until_decided,
         )
-    return conclude(asked)
+    return conclude(asked, given)
+
+
+def _as_they_stand(members: Sequence[Member]) -> list[Outcome]:
+    """Trains nothing."""
+    return [Outcome.of(member) for member in members]
 
 
 def engine_of(sweep: Sweep, given: Namespace) -> Engine:
@@ -167,21 +188,39 @@ def estimate(sweep: Sweep, given: Namespace) -> None:
     print(time if known else "time: known once a generation of each arm was trained")
 
 
-def conclude(asked: Asked) -> None:
+def conclude(asked: Asked, given: Namespace) -> None:
     """Says what is missing and why, and what all that stands says together."""
-    from mad_lightning.commands.report import run as report
-
     missing = [outcome for outcome in asked.outcomes if outcome.state != "finished"]
-    for outcome in missing:
+    for outcome in missing if not given.answer else ():
         print(f"{outcome.state}: {outcome.member.name} (see {outcome.log})")
         print("\n".join(f"  {line}" for line in outcome.last_words.splitlines()))
+    if missing and given.answer:
+        print(f"{len(missing)} of {len(asked.outcomes)} lineages are not finished")
     for arm, (answer, seeds, level) in asked.answers.items():
         print(f"{answer} after {seeds} seeds, looked at with {level:.3g}: {arm}")
-    reached = [str(one.member.directory) for one in asked.outcomes if one.member.reached]
-    if reached:
-        report(reached)
+    report([one.member for one in asked.outcomes if one.member.reached], given)
     if missing:
         raise SystemExit(1)
+
+
+def report(members: Sequence[Member], given: Namespace) -> None:
+    """Prints and writes what lineages say together."""
+    from mad_lightning.commands.report import run as report
+    from mad_lightning.report.answers import answers
+    from mad_lightning.report.groups import load
+
+    if not members:
+        return
+    paths = [str(member.directory) for member in members]
+    told = answers(load(paths), question_of(given))
+    place = members[0].directory.path.parent / given.config.stem
+    files = {"csv": ".csv", "html": ".html"} | ({"phase": ".svg"} if told else {})
+    written = {option: place.with_name(f"{place.name}{end}") for option, end in files.items()}
+    asked = {"keep": given.keep, "margin": given.margin, "last": given.last} | written
+    options = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    most = max(Counter(member.arm for member in members).values())
+    report([*paths, *options], range(FIRST_LOOK, most + 1) if given.until else ())
+    print(f"written: {', '.join(map(str, written.values()))}")
 
 
 def train(arguments: list[str]) -> None:

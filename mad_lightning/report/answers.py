@@ -191,20 +191,23 @@ class Answer:
 
     def __str__(self) -> str:
         known, tried = self.border, self.border.shares
-        low, high = known.low > 0.0, math.isfinite(known.high)
-        if not high:
+        low = known.low > 0.0
+        if not math.isfinite(known.high):
             return f"{self._head()}, {self._not_enough()} {self._tail()}"
         if not low and known.high == tried[0]:
             least = "none are needed" if tried[0] == 0.0 else f"at most {_percent(tried[0])} are"
             least += "" if tried[0] == 0.0 else " needed, the smallest share that was tried:"
             return f"{self._head()}, of {self._data()} {least} to {self._keep()} {self._tail()}"
-        said = (
-            f"{self._head()}, at least {self._interval()} {self._data()} {self._keep()} "
-            f"{self._tail()}"
-        )
         if low:
-            return said
-        return f"{said} No share was shown to be too small: {self._takes(known.shares[0])}."
+            return (
+                f"{self._head()}, at least {self._interval()} {self._data()} {self._keep()} "
+                f"{self._tail()}"
+            )
+        high = math.ceil(100.0 * known.high - 1e-6)
+        return (
+            f"{self._head()}, {high} % {self._data()} are enough to {self._keep()} {self._tail()} "
+            f"No share was shown to be too small: {self._takes(tried[0])}."
+        )
 
     def _head(self) -> str:
         arm = self.arms[0]

@@ -205,10 +205,11 @@ def _reasons(
         )
     if not upper <= max(distances):
         first = max(law.first, 1e-300)
+        bound = f"{upper / first:.2g} times" if upper < 1000 * first else "any number of times"
         reasons.append(
-            f"at that share the distance may lie {upper / first:.2g} times as high as generation "
-            f"1's, beyond the {max(distances) / first:.2g} times that were seen: it takes more "
-            "generations or lineages"
+            f"at that share the distance may lie {bound} as high as generation 1's, beyond the "
+            f"{max(distances) / first:.2g} times that were seen: it takes more generations or "
+            "lineages"
         )
     if not _THIRD[0] <= third <= _THIRD[1]:
         reasons.append(

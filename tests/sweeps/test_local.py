@@ -204,3 +204,28 @@ def test_options_that_cannot_be_are_refused_by_name(file, options, field, capsys
         main(["sweep", "--config", str(file), *options])
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {field}")
+
+
+def test_it_ends_with_an_answer_and_gives_it_again_from_what_stands(file, tmp_path, capsys):
+    fields = {
+        "base": str(file.parent / "base.yaml"),
+        "zip": {"policy.n_fresh": [10, 30], "policy.n_synthetic": [30, 10]},
+        "grid": {"policy": ["FreshData"], "policy.n_initial": [40], "seed_everything": [0, 1, 2]},
+    }
+    (tmp_path / "shares.yaml").write_text(yaml.safe_dump(fields))
+    asked = ["--config", str(tmp_path / "shares.yaml"), "--root", str(tmp_path / "runs")]
+    main(["sweep", *asked, "--parallel", "1", "--margin", "0.9"])
+    told = " ".join(capsys.readouterr().out.split())
+    files = [tmp_path / "runs" / f"shares.{end}" for end in ("csv", "html", "svg")]
+    assert all(path.exists() for path in files)
+    assert "policy.n_fresh" in files[0].read_text().partition("\n")[0]
+    sentence = told.partition("(tried: 25 and 75 %, 3 seeds each)")[0]
+    assert "With 40 samples a generation" in sentence
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*")}
+    main(["sweep", *asked, "--answer", "--margin", "0.9"])
+    assert sentence[sentence.index("With 40") :] in " ".join(capsys.readouterr().out.split())
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*")}
+    with pytest.raises(SystemExit) as left:
+        main(["sweep", *asked, "--answer", "--margin", "-1"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --margin")
