@@ -53,6 +53,7 @@ from typing import Any
 from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.commands.report import add_question, question_of
+from mad_lightning.commands.report import asked as asked_here
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
 from mad_lightning.sweeps.engine import Engine, Outcome
@@ -212,7 +213,8 @@ def report(members: Sequence[Member], given: Namespace) -> None:
     if not members:
         return
     paths = [str(member.directory) for member in members]
-    told = answers(load(paths), question_of(given))
+    with asked_here():
+        told = answers(load(paths), question_of(given))
     place = members[0].directory.path.parent / given.config.stem
     files = {"csv": ".csv", "html": ".html"} | ({"phase": ".svg"} if told else {})
     written = {option: place.with_name(f"{place.name}{end}") for option, end in files.items()}

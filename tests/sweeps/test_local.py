@@ -209,8 +209,8 @@ def test_options_that_cannot_be_are_refused_by_name(file, options, field, capsys
 def test_it_ends_with_an_answer_and_gives_it_again_from_what_stands(file, tmp_path, capsys):
     fields = {
         "base": str(file.parent / "base.yaml"),
-        "zip": {"policy.n_fresh": [10, 30], "policy.n_synthetic": [30, 10]},
-        "grid": {"policy": ["FreshData"], "policy.n_initial": [40], "seed_everything": [0, 1, 2]},
+        "zip": {"policy.n_fresh": [50, 150], "policy.n_synthetic": [150, 50]},
+        "grid": {"policy": ["FreshData"], "policy.n_initial": [200], "seed_everything": [0, 1]},
     }
     (tmp_path / "shares.yaml").write_text(yaml.safe_dump(fields))
     asked = ["--config", str(tmp_path / "shares.yaml"), "--root", str(tmp_path / "runs")]
@@ -219,11 +219,11 @@ def test_it_ends_with_an_answer_and_gives_it_again_from_what_stands(file, tmp_pa
     files = [tmp_path / "runs" / f"shares.{end}" for end in ("csv", "html", "svg")]
     assert all(path.exists() for path in files)
     assert "policy.n_fresh" in files[0].read_text().partition("\n")[0]
-    sentence = told.partition("(tried: 25 and 75 %, 3 seeds each)")[0]
-    assert "With 40 samples a generation" in sentence
+    sentence = told.partition("(tried: 25 and 75 %, 2 seeds each)")[0]
+    assert "With 200 samples a generation" in sentence
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*")}
     main(["sweep", *asked, "--answer", "--margin", "0.9"])
-    assert sentence[sentence.index("With 40") :] in " ".join(capsys.readouterr().out.split())
+    assert sentence[sentence.index("With 200") :] in " ".join(capsys.readouterr().out.split())
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*")}
     with pytest.raises(SystemExit) as left:
         main(["sweep", *asked, "--answer", "--margin", "-1"])
