@@ -25,7 +25,7 @@ from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.store import Store
 from mad_lightning.metrics.features.plain import Identity
 from mad_lightning.policies import LoopPolicy, shard_name
-from mad_lightning.processes import from_first, is_first, on_first
+from mad_lightning.processes import from_first, on_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Parts, Samples, to_floats
 from mad_lightning.treatments.base import Candidates, Own, Treatment, right, treated
@@ -167,29 +167,38 @@ class Treating:
             return self.store.seen_by_all(name)
         with on_first(self.lineage.timed(t, "treat")) as tick:
             candidates = self.candidates(t, drawn, tick)
-            if is_first():
-                with at("treatment"):
-                    said = treated(treatment(candidates), candidates, drawn.spec)
-                places = said.places
-                assert places is not None  # in full
-                samples: Samples = Parts([drawn.samples], places)
-                if said.values is not None or said.weights is not None:
-                    values = samples.values if said.values is None else said.values
-                    samples = Samples(values, samples.labels, weights=said.weights)
-                manifest = replace(
-                    drawn.manifest,
-                    name=name,
-                    parents=(drawn.manifest.name or shard_name(t),),
-                    treatment={
-                        **description(treatment),
-                        "made_of": made_of,
-                        "changed": said.values is not None,
-                        "weighted": said.weights is not None,
-                        **rates(candidates, places),
-                    },
-                )
-                kept.write(samples, manifest, lasting=False)
+            from_first(partial(self.leave, treatment, candidates, drawn, kept, made_of))
         return self.store.seen_by_all(name)
+
+    def leave(
+        self, treatment: Treatment, candidates: Candidates, drawn: Shard, kept: Shard, made_of: str
+    ) -> None:
+        """Treats candidates, and writes what is left of them.
+
+        Raises:
+            Refused: If the treatment says what is none, or keeps too few.
+        """
+        with at("treatment"):
+            said = treated(treatment(candidates), candidates, drawn.spec)
+        places, t = said.places, drawn.manifest.generation
+        assert places is not None  # in full
+        samples: Samples = Parts([drawn.samples], places)
+        if said.values is not None or said.weights is not None:
+            values = samples.values if said.values is None else said.values
+            samples = Samples(values, samples.labels, weights=said.weights)
+        manifest = replace(
+            drawn.manifest,
+            name=shard_name(t, KEPT),
+            parents=(shard_name(t),),
+            treatment={
+                **description(treatment),
+                "made_of": made_of,
+                "changed": said.values is not None,
+                "weighted": said.weights is not None,
+                **rates(candidates, places),
+            },
+        )
+        kept.write(samples, manifest, lasting=False)
 
     def made_of(self, t: int, drawn: Shard) -> str:
         """Digest of what decides the kept shard, beside the program itself."""
