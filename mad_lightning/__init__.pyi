@@ -44,6 +44,7 @@ from .metrics.detect import Detect as Detect
 from .metrics.distances import Frechet as Frechet
 from .metrics.distances import GaussianW2 as GaussianW2
 from .metrics.distances import Kernel as Kernel
+from .metrics.diversity import LogDeterminant as LogDeterminant
 from .metrics.diversity import Modes as Modes
 from .metrics.diversity import Trace as Trace
 from .metrics.evaluator import Evaluator as Evaluator

@@ -115,6 +115,7 @@ _OURS: dict[str, Quantity] = {
     "modes": Quantity("diversity", "lower", low=0.0),
     "mode_variance": Quantity("diversity", "lower", low=0.0),
     "trace_*": Quantity("diversity", "lower", low=0.0),
+    "log_det_*": Quantity("diversity", "lower"),
     "fid": Quantity("distance", "higher", low=0.0),
     "fd_*": Quantity("distance", "higher", low=0.0),
     "w2_squared": Quantity(

@@ -5,6 +5,7 @@ from .detect import Detect as Detect
 from .distances import Frechet as Frechet
 from .distances import GaussianW2 as GaussianW2
 from .distances import Kernel as Kernel
+from .diversity import LogDeterminant as LogDeterminant
 from .diversity import Modes as Modes
 from .diversity import Trace as Trace
 from .evaluator import Evaluator as Evaluator

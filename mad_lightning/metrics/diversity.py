@@ -20,7 +20,7 @@ from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.functional.errors import scatter
 from mad_lightning.refusal import Refused, check_within
 
-__all__ = ["Modes", "Trace"]
+__all__ = ["LogDeterminant", "Modes", "Trace"]
 
 
 class Trace(Metric):
@@ -42,6 +42,43 @@ class Trace(Metric):
     def quantities(self, extractor: str) -> dict[str, Quantity]:
         """Diversity."""
         return quantities_of((f"trace_{extractor}",))
+
+
+class LogDeterminant(Metric):
+    """Logarithm of the determinant of the samples' covariance, a dimension.
+
+    Theory's measure of collapse: a Gaussian of d dimensions that is fitted to n of its own samples
+    again and again loses about (d + 1) / 2n of it a generation. NaN where there are no more
+    samples than dimensions, or all lie in a subspace. ``mad study`` sets it
+    beside what is known of other families (``configs/studies/collapse.yaml``).
+    """
+
+    def values(self, real: View, synthetic: View) -> dict[str, float]:
+        """``log_det_<extractor>``; the covariance is divided by n - 1."""
+        x = synthetic.features.double()
+        sign, log = torch.linalg.slogdet(self._cov(x))
+        full = len(x) > x.shape[1] and float(sign) > 0 and math.isfinite(log)
+        return {self._name(synthetic): float(log) / x.shape[1] if full else math.nan}
+
+    def errors(self, real: View, synthetic: View, m: int) -> dict[str, MeasurementError]:
+        """From how squared Mahalanobis distances scatter; no reference is asked."""
+        x = synthetic.features.double()
+        if math.isnan(self.values(real, synthetic)[self._name(synthetic)]):
+            return {}
+        centred = x - x.mean(dim=0)
+        distances = (centred * torch.linalg.solve(self._cov(x), centred.T).T).mean(dim=1)
+        variance = scatter(distances, synthetic.labels) / len(x)
+        return {self._name(synthetic): MeasurementError(variance**0.5, 0.0)}
+
+    def _cov(self, x: Tensor) -> Tensor:
+        return x.T.cov().reshape(x.shape[1], -1)
+
+    def _name(self, synthetic: View) -> str:
+        return f"log_det_{synthetic.extractor}"
+
+    def quantities(self, extractor: str) -> dict[str, Quantity]:
+        """Diversity."""
+        return quantities_of((f"log_det_{extractor}",))
 
 
 class Modes(Metric):

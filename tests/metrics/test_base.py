@@ -17,6 +17,7 @@ from mad_lightning.metrics import (
     Frechet,
     GaussianW2,
     Kernel,
+    LogDeterminant,
     Memorisation,
     Metric,
     Modes,
@@ -42,6 +43,7 @@ METRICS = {
     "memorisation": Memorisation(),
     "tails": TailMass(),
     "trace": Trace(),
+    "log_det": LogDeterminant(),
     "modes": Modes(4.0),
 }
 

@@ -8,7 +8,7 @@ import torch
 
 from mad_lightning.commands.train import build
 from mad_lightning.data.laws import Grid25
-from mad_lightning.metrics import Modes, Trace, View
+from mad_lightning.metrics import LogDeterminant, Modes, Trace, View
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Law
 from mad_lightning.seeds import sample_seeds
@@ -84,6 +84,25 @@ def test_the_trace_is_numpys(offset):
     value = Trace()(View(torch.zeros(3, 5)), View(x))["trace_identity"]
     assert value == pytest.approx(np.trace(np.cov(x.double().numpy().T)), rel=1e-9)
     assert list(Trace()(View(x), View(x, "classifier"))) == ["trace_classifier"]
+
+
+@pytest.mark.parametrize("dim", [1, 5])
+def test_the_determinant_is_numpys_and_its_error_that_of_other_samples(dim):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(dim, dim))
+    clouds = [torch.from_numpy(rng.normal(size=(200, dim)) @ root + 7.0) for _ in range(200)]
+    told = [LogDeterminant()(View(x), View(x))["log_det_identity"] for x in clouds]
+    of_numpy = np.linalg.slogdet(np.cov(clouds[0].numpy().T).reshape(dim, dim))[1] / dim
+    assert told[0] == pytest.approx(of_numpy, rel=1e-9)
+    errors = [LogDeterminant().errors(View(x), View(x), 200) for x in clouds[:20]]
+    mean = np.mean([error["log_det_identity"].samples for error in errors])
+    assert mean == pytest.approx(np.std(told), rel=0.15)
+
+
+@pytest.mark.parametrize("x", [torch.randn(5, 5), torch.randn(9, 1).expand(9, 3)])
+def test_a_subspace_has_no_determinant(x):
+    assert math.isnan(LogDeterminant()(View(x), View(x))["log_det_identity"])
+    assert LogDeterminant().errors(View(x), View(x), 9) == {}
 
 
 @pytest.mark.parametrize(
