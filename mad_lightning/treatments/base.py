@@ -300,7 +300,7 @@ def right(drawn: Candidates) -> Tensor | None:
             real = real[drawn.real.labels == k]
         if len(real) < 2:
             continue
-        nearest = distances(real, real).sort(dim=1).values
-        radius = nearest[:, min(_K, len(real) - 1)]
+        n = min(_K, len(real) - 1) + 1  # each is its own nearest
+        radius = distances(real, real).topk(n, dim=1, largest=False).values.amax(dim=1)
         found[mine] = (distances(drawn.features[mine], real) <= radius).any(dim=1)
     return found
