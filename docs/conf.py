@@ -22,6 +22,7 @@ exclude_patterns = ["generated/mad_lightning.*.configs*"]
 myst_heading_anchors = 3
 suppress_warnings = [
     "toc.not_included",
+    "ref.python",  # two rooms may have a word in common
     "docutils",  # a star before a name is no emphasis
     "myst.xref_missing",
     "myst.header",
