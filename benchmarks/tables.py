@@ -32,7 +32,7 @@ TABLES: dict[str, tuple[str, list[str], list[Arm]]] = {
         METRICS,
         [
             (DIFFUSION, {}),
-            (f"{DIFFUSION}_bias066", {}),
+            (DIFFUSION, {"sampling_bias": 0.66}),
             ("digits_diffusion_synth_aug", {}),
             ("digits_diffusion_fresh", {}),
         ],
@@ -42,11 +42,11 @@ TABLES: dict[str, tuple[str, list[str], list[Arm]]] = {
         METRICS,
         [
             ("digits_glow_full_synth", {}),
-            ("digits_glow_full_synth_bias075", {}),
+            ("digits_glow_full_synth", {"sampling_bias": 0.75}),
             (WGAN, {}),
-            (f"{WGAN}_bias070", {}),
+            (WGAN, {"sampling_bias": 0.7}),
             ("digits_stylegan_full_synth", {}),
-            ("digits_stylegan_full_synth_bias070", {}),
+            ("digits_stylegan_full_synth", {"sampling_bias": 0.7}),
         ],
     ),
     "budgets": (
@@ -72,7 +72,7 @@ TABLES: dict[str, tuple[str, list[str], list[Arm]]] = {
         [*OF_SAMPLES, "tail_mass", "tail_mass_low", "tail_mass_high", "kd_identity"],
         [
             ("rosenbrock_glow_full_synth", {}),
-            ("rosenbrock_glow_full_synth_bias075", {}),
+            ("rosenbrock_glow_full_synth", {"sampling_bias": 0.75}),
             ("rosenbrock_glow_full_synth_n500", {}),
         ],
     ),

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from mad_lightning.commands.train import build
+from mad_lightning.sweeps import Sweep
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -81,8 +82,7 @@ def test_config_says_what_it_shows_what_it_costs_and_how_to_run_it(path):
     assert family.lower().startswith(name["family"])
     assert policy == LOOPS[name["loop"]]
     assert source.lower() == SOURCES.get(name["dataset"], name["dataset"])
-    bias = re.search(r"bias(\d)(\d\d)", name["variant"] or "")
-    assert plain["sampling_bias"] == (float(f"{bias[1]}.{bias[2]}") if bias else 1.0)
+    assert plain["sampling_bias"] == 1.0  # others by --sampling_bias
 
 
 def test_the_table_of_experiments_is_complete():
@@ -101,6 +101,22 @@ def test_configurations_that_the_documents_name_exist():
         named |= set(re.findall(r"`(?:studies|sweeps)/([a-z0-9_]+)`", text))
         named |= {Path(name).stem for name in re.findall(r"configs/(\S+?)\.yaml", text)}
         assert named <= known, document
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_sweep_says_what_it_asks_and_its_lineages_can_be_built(path):
+    head = path.read_text().partition("\nbase:")[0].partition("\nzip:")[0]
+    assert "Cost:" in head
+    assert f"mad sweep --config configs/sweeps/{path.name}" in head
+    assert f"`sweeps/{path.stem}`" in (ROOT / "configs" / "README.md").read_text()
+    sweep = Sweep.read(path)
+    for members in (min(sweep.arms.values(), key=len), [*sweep.arms.values()][-1]):
+        meta = build(members[-1].arguments)
+        assert meta.lineage.name == members[-1].name
+        assert meta.settings.generations == members[-1].generations
+        meta.policy.n_pool(meta.settings.generations)
 
 
 def test_each_experiment_of_the_paper_is_named():

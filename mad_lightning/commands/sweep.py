@@ -19,8 +19,8 @@ Options:
   --parallel N          lineages at a time (default: cores / threads of a lineage, or as there are
                         cards; a cluster: as it has room)
   --gpus N              cards of this machine that lineages share (default: all); slurm: of a task
-  --until decided       no more seeds for arms whose verdict is known: looks after the third and
-                        each later seed, all looks together wrong in 5 %
+  --until decided       no more seeds for arms of which it is known whether their share of real data
+                        is enough, or whether they go MAD: looks after the third and each later seed
   --root DIRECTORY      where all lineages lie (default: the base's lineage.root)
   --address ADDRESS     of a Ray cluster that stands, or auto (default: Ray on this machine)
   --slurm KEY=VALUE ... of sbatch: time (minutes), partition, mem, account, qos, ...
@@ -54,6 +54,7 @@ from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.commands.report import add_question, question_of
 from mad_lightning.commands.report import asked as asked_here
+from mad_lightning.loop.pacing import Pace
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
 from mad_lightning.sweeps.engine import Engine, Outcome
@@ -98,9 +99,9 @@ def run(args: Sequence[str]) -> None:
         if getattr(given, option) and given.engine != needed:
             raise Refused(f"--{option}", f"not with {given.engine}", f"add --engine {needed}")
     sweep, until_decided = Sweep.read(given.config, given.root), given.until is not None
-    question_of(given)
+    asks: dict[str, Any] = {"until_decided": until_decided, "question": question_of(given)}
     if given.answer:
-        return conclude(ask(sweep, _as_they_stand, until_decided=until_decided), given)
+        return conclude(ask(sweep, _as_they_stand, **asks), given)
     if given.engine == "print":
         for member in sweep.members:
             print(shlex.join(["mad", "train", *member.arguments]))
@@ -108,11 +109,7 @@ def run(args: Sequence[str]) -> None:
     if given.dry_run:
         return estimate(sweep, given)
     with engine_of(sweep, given) as engine, Watch(sweep) as watch:
-        asked = ask(
-            sweep,
-            lambda members: engine.work_off(members, watch.changed),
-            until_decided=until_decided,
-        )
+        asked = ask(sweep, lambda members: engine.work_off(members, watch.changed), **asks)
     return conclude(asked, given)
 
 
@@ -168,25 +165,43 @@ def estimate(sweep: Sweep, given: Namespace) -> None:
     """Prints what each arm will cost, and the job scripts where there are some."""
     from mad_lightning.commands.train import build
     from mad_lightning.loop.forecast import forecast
+    from mad_lightning.loop.pacing import known, probe
 
     workers = _parallel(sweep, given, given.gpus or 0)
-    bytes_, seconds, known = 0, 0.0, True
+    disk, seconds, starts, sources = 0, 0.0, 0.0, []
+    paces: dict[object, Pace | None] = {}
     for arm, members in sweep.arms.items():
+        generations = trained = drawn = 0
         for member in members:
             try:
-                told = forecast(build(member.arguments))
+                meta = build(member.arguments)
+                kind = member.kind
+                if kind not in paces:
+                    paces[kind] = known(meta) or probe(meta, member.arguments)
+                told = forecast(meta, paces[kind])
             except Refused as refused:
-                refused.remedy += f" (arm {arm})"
-                raise
-            bytes_ += told.samples_bytes + (told.weights_bytes or 0)
-            seconds += told.seconds or 0.0
-            known = known and (told.seconds is not None or not told.mixes)
-        lacking = f"{len(told.mixes)} generations a seed to come" if told.mixes else "finished"
-        counts = f"{sum(told.trained):,} trained on, {sum(told.drawn):,} drawn"
-        print(f"{arm}: {len(members)} seeds, {lacking}, {counts} by the last seed")
-    time = f"{duration(seconds)} of computing, {duration(seconds / workers)} on {workers} workers"
-    print(f"{len(sweep.members)} lineages, {size(bytes_)} on disk, ", end="")
-    print(time if known else "time: known once a generation of each arm was trained")
+                raise Refused(
+                    refused.field, refused.problem, f"{refused.remedy} (arm {arm})"
+                ) from None
+            generations, trained = generations + len(told.mixes), trained + sum(told.trained)
+            drawn, disk = drawn + sum(told.drawn), disk + told.disk
+            seconds, starts = seconds + (told.seconds or 0.0), max(starts, told.start)
+            sources += [told.source] if told.mixes else []
+        counts = f"{trained:,} trained on, {drawn:,} drawn"
+        print(f"{arm}: {len(members)} seeds, {generations} generations to come, {counts}")
+    total = seconds + workers * starts
+    time = f"{duration(total)} of computing, {duration(total / workers)} on {workers} workers"
+    if "" in sources:
+        time = "time: known once a generation was trained"
+    elif sources:
+        time += f", {sources[-1]}"
+    print(f"{len(sweep.members)} lineages, {size(disk)} on disk, {time}")
+    if given.engine == "slurm":
+        from mad_lightning.sweeps import Slurm
+
+        engine = engine_of(sweep, given)
+        assert isinstance(engine, Slurm)
+        print(engine.script([member for member in sweep.members if not member.is_finished]))
 
 
 def conclude(asked: Asked, given: Namespace) -> None:
@@ -197,8 +212,8 @@ def conclude(asked: Asked, given: Namespace) -> None:
         print("\n".join(f"  {line}" for line in outcome.last_words.splitlines()))
     if missing and given.answer:
         print(f"{len(missing)} of {len(asked.outcomes)} lineages are not finished")
-    for arm, (answer, seeds, level) in asked.answers.items():
-        print(f"{answer} after {seeds} seeds, looked at with {level:.3g}: {arm}")
+    for arm, word in asked.words.items():
+        print(f"{word} after {asked.seeds[arm]} seeds: {arm}")
     report([one.member for one in asked.outcomes if one.member.reached], given)
     if missing:
         raise SystemExit(1)

@@ -25,7 +25,8 @@ Groups of options:
   --callbacks           observers of the lineage: Console, SampleGrids, WandB, StopWhenMAD
   --trainer.*           Lightning's Trainer: accelerator, devices, strategy, max_epochs, ...
 
-  --dry_run             print generations, images, disk and time (if known), train nothing
+  --dry_run             print generations, images, disk and time; unless such a lineage stands,
+                        two short generations trained aside tell how long an image takes
   --print_config        print the resolved configuration and exit
   --full_help           every option with its type and default
   --generator.help Diffusion     the options of one class (also data.source, policy, ...)
@@ -67,6 +68,7 @@ from mad_lightning.lineage.naming import dotted, label, overridden
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.forecast import forecast
 from mad_lightning.loop.meta_trainer import MetaTrainer
+from mad_lightning.loop.pacing import known, probe
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.processes import part_ways
@@ -273,7 +275,7 @@ def run(args: Sequence[str]) -> None:
     said = ["--help" if arg == "--full_help" else arg for arg in args if arg != "--dry_run"]
     meta = build(said)
     if "--dry_run" in args:
-        return print(forecast(meta))
+        return print(forecast(meta, known(meta) or probe(meta, said)))
     meta.fit()
     return part_ways()
 

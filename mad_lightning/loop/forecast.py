@@ -1,24 +1,21 @@
 """What a lineage will cost, before it starts: generations, images, disk, and time if it is known.
 
-Counts are arithmetic on the configuration. Seconds are those of generations that the same settings
-have cost already, in this lineage or in another seed's beside it; without one they are not known.
+Counts are arithmetic on the configuration. Seconds, and what is kept besides samples, follow from
+the pace of a lineage that stands, or of a probe (:mod:`mad_lightning.loop.pacing`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
-from statistics import fmean
 
 from mad_lightning.generators.base import Generator
-from mad_lightning.lineage.directory import LineageDirectory
-from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.admission import admit
 from mad_lightning.loop.machine import sample_bytes, weight_bytes
 from mad_lightning.loop.meta_trainer import MetaTrainer
+from mad_lightning.loop.pacing import Pace, known
 from mad_lightning.magnitudes import duration, size
-from mad_lightning.refusal import Refused
 
 __all__ = ["Forecast", "forecast"]
 
@@ -36,7 +33,10 @@ class Forecast:
         drawn: Samples that it draws.
         samples_bytes: What of them is on disk at once, at most.
         weights_bytes: What all weights weigh; None of a family that must be trained to have some.
-        seconds: Of all that come; None if no generation of these settings was ever trained here.
+        seconds: Of all that come; None as long as no pace is known.
+        start: Seconds besides, each time a program starts.
+        disk: All bytes that will be kept, as far as a pace is known.
+        source: Where the pace is from.
     """
 
     name: str
@@ -47,6 +47,9 @@ class Forecast:
     samples_bytes: int
     weights_bytes: int | None
     seconds: float | None
+    start: float
+    disk: int
+    source: str
 
     def __str__(self) -> str:
         from_outside = any(mix[-1] for mix in self.mixes)
@@ -66,16 +69,22 @@ class Forecast:
             lines.append(f"{counts} {trained:>12,} {drawn:>9,}")
         time = "known after generation 1"
         if self.seconds is not None:
-            time = f"about {duration(self.seconds)}, as the same settings took before"
+            time = f"about {duration(self.seconds + self.start)}, {self.source}"
         disk = f"{size(self.samples_bytes)} of samples, weights known after generation 1"
         if self.weights_bytes is not None:
             disk = f"{size(self.samples_bytes)} of samples, {size(self.weights_bytes)} of weights"
+        if self.source:
+            disk += f"; with all else {size(self.disk)}"
         total = f"{sum(self.trained):,} trained on, {sum(self.drawn):,} drawn"
         return "\n".join([*lines, f"in all: {total}", f"disk:   {disk}", f"time:   {time}"])
 
 
-def forecast(meta: MetaTrainer) -> Forecast:
+def forecast(meta: MetaTrainer, pace: Pace | None = None) -> Forecast:
     """What the lineage will cost; nothing is trained or written.
+
+    Args:
+        meta: The lineage.
+        pace: What an image costs; None looks at lineages that stand beside it.
 
     Raises:
         Refused: If it cannot be trained as configured.
@@ -87,7 +96,16 @@ def forecast(meta: MetaTrainer) -> Forecast:
     mixes = [meta.policy.mix(t) for t in coming]
     drawn = [meta.treating.n_drawn(t) for t in coming]
     weights = weight_bytes(generator) or _weight_of_last(meta, finished)
-    known = [sum(record.seconds.values()) for record in _alike(meta)]
+    weighs = None if weights is None else len(coming) * weights * (1 + bool(meta.improving))
+    trained = [_trained(meta, generator, n) + meta.improving.images(n) for n in map(len, mixes)]
+    most = meta.retention.most(meta.treating.n_stored, coming.start)
+    samples = most * sample_bytes(generator.spec)
+    pace = pace or known(meta)
+    seconds, disk = None, samples + (weighs or 0)
+    start = time.process_time() if pace is None or pace.start is None else pace.start
+    if pace is not None:
+        seconds = len(coming) * pace.generation + sum(trained) * pace.image
+        disk = samples + round(len(coming) * pace.kept + (0 if finished else pace.once))
     return Forecast(
         meta.lineage.name,
         finished,
@@ -95,11 +113,14 @@ def forecast(meta: MetaTrainer) -> Forecast:
             (mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic, mix.n_external)
             for mix in mixes
         ],
-        [_trained(meta, generator, n) + meta.improving.images(n) for n in map(len, mixes)],
+        trained,
         drawn,
-        meta.retention.most(meta.treating.n_stored, coming.start) * sample_bytes(generator.spec),
-        None if weights is None else len(coming) * weights * (1 + bool(meta.improving)),
-        len(coming) * fmean(known) if known else None,
+        samples,
+        weighs,
+        seconds if mixes else 0.0,
+        start if mixes else 0.0,
+        disk if mixes else 0,
+        pace.source if pace else "",
     )
 
 
@@ -122,13 +143,3 @@ def _trained(meta: MetaTrainer, generator: Generator, mix: int) -> int:
     epochs, most = arguments.get("max_epochs") or 1000, arguments.get("max_steps") or -1
     steps = batches * epochs if epochs > 0 else most
     return batch * (min(steps, most) if most > 0 else steps)
-
-
-def _alike(meta: MetaTrainer) -> Iterator[GenerationRecord]:
-    """Generations that the same settings have made, here or beside it."""
-    for path in sorted(meta.lineage.path.parent.glob("*/")):
-        try:
-            records = LineageDirectory(path).records()
-        except (Refused, OSError):
-            continue  # what is damaged tells nothing
-        yield from (r for r in records if r.digests.get("settings") == meta.settings_digest)

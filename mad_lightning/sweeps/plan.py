@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,12 @@ class Member:
     def name(self) -> str:
         """Its name."""
         return self.directory.name
+
+    @property
+    def kind(self) -> tuple[tuple[str, str], ...]:
+        """Settings that decide what an image costs: all but the mix, the bias and the seed."""
+        free = ("policy", "sampling_bias", _SEED)
+        return tuple(pair for pair in self.wanted.items() if not pair[0].startswith(free))
 
     @property
     def reached(self) -> int:
@@ -175,11 +181,11 @@ class Sweep:
             arms.setdefault(member.arm, []).append(member)
         return arms
 
-    def refined(self, answers: Mapping[str, str]) -> dict[str, list[Member]]:
+    def refined(self, safe_arms: Collection[str]) -> dict[str, list[Member]]:
         """Adds an arm halfway to where the border may lie, for all that differ in their share.
 
         Args:
-            answers: What was concluded, by arm; only *settled* is safe.
+            safe_arms: Those whose share was shown to be enough.
 
         Returns:
             The arms that are new; none where the border is known well enough, or there is none.
@@ -190,7 +196,7 @@ class Sweep:
         for settings in self._families():
             safe: dict[str, Any] | None = None
             for one in sorted(settings, key=_share, reverse=True):  # the largest share first
-                if answers.get(self._member(one).arm) != "settled":
+                if self._member(one).arm not in safe_arms:
                     break
                 safe = one
             else:

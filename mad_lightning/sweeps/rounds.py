@@ -2,44 +2,34 @@
 
 To look at the seeds after each of them and to stop when they agree is to give chance several
 tries: five looks at 5 % each call every seventh loop that stands still MAD. So each look has a
-level of its own, such that *all* looks together keep 5 % (Pocock, 1977, solved for Student's t on
-seeds that accumulate). It pays where effects are clear: of eight seeds three or four are trained.
+level of its own, such that *all* looks together keep 5 %
+(:func:`~mad_lightning.verdict.intervals.level_of_looks`). It pays where effects are clear: of eight
+seeds three or four are trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mad_lightning.refusal import Refused
+from mad_lightning.report.answers import Question, answers
 from mad_lightning.report.groups import load
 from mad_lightning.report.judged import judgements
 from mad_lightning.sweeps.engine import Outcome
 from mad_lightning.sweeps.plan import Member, Sweep
-from mad_lightning.verdict.growth import Answer
+from mad_lightning.verdict.intervals import level_of_looks
 
-__all__ = ["FIRST_LOOK", "LEVELS", "Asked", "Judge", "ask", "judge"]
+__all__ = ["FIRST_LOOK", "Asked", "Judge", "ask", "judge"]
 
 FIRST_LOOK = 3
 """Seeds that an arm has before anybody looks."""
-LEVELS = {
-    3: 0.05,
-    4: 0.0320,
-    5: 0.0246,
-    6: 0.0204,
-    7: 0.0178,
-    8: 0.0159,
-    9: 0.0145,
-    10: 0.0134,
-    11: 0.0126,
-    12: 0.0119,
-}
-"""Error probability of each look, by the most seeds that an arm may have: after the third and each
-later one somebody looks, and all looks together are wrong in 5 %."""
+_SAFE = ("settled", "enough")
 
-Judge = Callable[[Sequence[Member], float], Answer]
-"""What the finished lineages of an arm allow to conclude, at an error probability."""
+Arms = Mapping[str, Sequence[Member]]
 WorkOff = Callable[[Sequence[Member]], Sequence[Outcome]]
+Judge = Callable[[Arms, Question], Mapping[str, str]]
+"""What finished lineages allow to conclude: a word an arm, *undecided* where they do not."""
 
 
 @dataclass
@@ -47,16 +37,42 @@ class Asked:
     """What a sweep was told.
 
     Attributes:
+        looks: Numbers of seeds after which somebody looked; empty if nobody did.
         outcomes: Of each lineage that was given a turn.
-        answers: By arm: the answer, after how many seeds, and the error probability of that look.
+        words: What is known of each arm that was looked at.
+        seeds: How many of its seeds that rests on.
     """
 
+    looks: tuple[int, ...] = ()
     outcomes: list[Outcome] = field(default_factory=list)
-    answers: dict[str, tuple[Answer, int, float]] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+
+
+def judge(arms: Arms, question: Question) -> dict[str, str]:
+    """Whether an arm's share of real data is enough; the verdict on its distance where it has none.
+
+    Args:
+        arms: Finished lineages.
+        question: What is to be kept, and after how many seeds somebody looks.
+    """
+    groups = {arm: load([m.directory.path for m in members])[0] for arm, members in arms.items()}
+    told = answers([*groups.values()], question)
+    words: dict[str, str] = {}
+    for arm, group in groups.items():
+        states = [state for answer in told if (state := answer.state(group)) is not None]
+        level = level_of_looks(question.alpha, question.looks)
+        words[arm] = states[0] if states else judgements([group], level)[0].verdict.answer
+    return words
 
 
 def ask(
-    sweep: Sweep, work_off: WorkOff, *, until_decided: bool = False, judge: Judge | None = None
+    sweep: Sweep,
+    work_off: WorkOff,
+    *,
+    until_decided: bool = False,
+    question: Question | None = None,
+    judge: Judge = judge,
 ) -> Asked:
     """Trains what the sweep asks for.
 
@@ -64,63 +80,55 @@ def ask(
         sweep: Its lineages; arms that refine it are added.
         work_off: Trains some of them.
         until_decided: Whether an arm gets no more seeds once it is decided.
-        judge: Reads an arm; None takes :func:`judge`.
+        question: What is to be kept.
+        judge: Reads arms.
 
     Raises:
-        Refused: If an arm has too few or too many seeds for that.
+        Refused: If an arm has too few seeds for that.
     """
-    read, told = judge or globals()["judge"], Asked()
-    if until_decided:
-        for arm, members in sweep.arms.items():
-            if len(members) not in LEVELS:
-                problem = f"{arm} has {len(members)} seeds"
-                raise Refused("seed_everything", problem, f"give {FIRST_LOOK} to {max(LEVELS)}")
+    most = max(map(len, sweep.arms.values()))
+    fewest = min(map(len, sweep.arms.values()))
+    if until_decided and fewest < FIRST_LOOK:
+        problem = f"an arm has {fewest} seeds, and is looked at after the third"
+        raise Refused("seed_everything", problem, f"give {FIRST_LOOK} at least, e.g. 8")
+    told = Asked(tuple(range(FIRST_LOOK, most + 1)) if until_decided else ())
+    asked = replace(question or Question(), looks=told.looks)
     coming = sweep.arms
     while coming:
         if until_decided:
-            _by_seeds(coming, work_off, read, told)
+            for n in told.looks:
+                _give(coming, n, work_off, told)
+                _look(sweep.arms, n, judge, asked, told)
         else:
-            in_order = [member for member in sweep.members if member.arm in coming]
-            told.outcomes += work_off(in_order)
+            told.outcomes += work_off([m for m in sweep.members if m.arm in coming])
             if sweep.refine is not None:
-                _look(coming, 0.05, read, told)
-        answers = {arm: answer for arm, (answer, *_) in told.answers.items()}
-        coming = sweep.refined(answers)
+                _look(sweep.arms, most, judge, asked, told)
+        coming = sweep.refined([arm for arm, word in told.words.items() if word in _SAFE])
     return told
 
 
-def judge(members: Sequence[Member], alpha: float) -> Answer:
-    """The verdict on the distance of an arm."""
-    groups = load([member.directory.path for member in members])
-    (judgement,) = judgements(groups, alpha)
-    return judgement.verdict.answer
+def _give(arms: Arms, n: int, work_off: WorkOff, told: Asked) -> None:
+    """Gives all arms that are not decided their n-th seed; at first, all up to it."""
+    turns = range(FIRST_LOOK) if n == FIRST_LOOK else [n - 1]
+    open_ = [members for arm, members in arms.items() if not _is_decided(arm, told)]
+    told.outcomes += work_off([some[k] for k in turns for some in open_ if k < len(some)])
 
 
-def _by_seeds(
-    arms: Mapping[str, list[Member]], work_off: WorkOff, judge: Judge, told: Asked
-) -> None:
-    """Seed by seed, for all arms that are not decided."""
-    most = max(map(len, arms.values()))
-    finished: set[str] = set()
-    for n in range(FIRST_LOOK, most + 1):
-        open_ = {arm: members for arm, members in arms.items() if _is_open(arm, told)}
-        turns = range(FIRST_LOOK) if n == FIRST_LOOK else [n - 1]
-        turn = [members[k] for k in turns for members in open_.values() if k < len(members)]
-        told.outcomes += (outcomes := work_off(turn))
-        finished |= {one.member.name for one in outcomes if one.state == "finished"}
-        for arm, members in open_.items():
-            if n <= len(members) and all(m.name in finished for m in members[:n]):
-                level = LEVELS[len(members)]
-                told.answers[arm] = (judge(members[:n], level), n, level)
+def _look(arms: Arms, n: int, judge: Judge, question: Question, told: Asked) -> None:
+    """Reads what stands: of arms that were decided before, what they were decided by.
 
-
-def _is_open(arm: str, told: Asked) -> bool:
-    return arm not in told.answers or told.answers[arm][0] == "undecided"
-
-
-def _look(arms: Mapping[str, list[Member]], alpha: float, judge: Judge, told: Asked) -> None:
-    """Once, at arms that are all there."""
+    Seeds count in the order in which they were planned, and an arm that lacks one is left out.
+    """
     finished = {one.member.name for one in told.outcomes if one.state == "finished"}
+    known: dict[str, Sequence[Member]] = {}
     for arm, members in arms.items():
-        if all(member.name in finished for member in members):
-            told.answers[arm] = (judge(members, alpha), len(members), alpha)
+        mine = members[: told.seeds[arm] if _is_decided(arm, told) else n]
+        if all(member.name in finished for member in mine):
+            known[arm] = mine
+    for arm, word in (judge(known, question) if known else {}).items():
+        if not _is_decided(arm, told):
+            told.words[arm], told.seeds[arm] = word, len(known[arm])
+
+
+def _is_decided(arm: str, told: Asked) -> bool:
+    return told.words.get(arm, "undecided") != "undecided"

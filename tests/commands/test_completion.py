@@ -23,8 +23,8 @@ def bash():
         (["mad", "export", "runs/x", "--t"], {"--to"}),
         (["mad", "train", "--trainer.max_e"], {"--trainer.max_epochs"}),
         (["mad", "branch", "--lineage.na"], {"--lineage.name"}),
-        (["mad", "configs", "--show", "digits_glow_full_synth_b"],
-         {"digits_glow_full_synth_bias075"}),
+        (["mad", "configs", "--show", "digits_glow_f"],
+         {"digits_glow_full_synth"}),
         (["mad", "report", "runs/"], set()),  # which are files
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ import pytest
 from mad_lightning.commands import main
 from mad_lightning.commands.train import build
 from mad_lightning.loop.forecast import forecast
+from mad_lightning.loop.pacing import probe
 
 
 def arguments(root, family, *more, name="x_seed0"):
@@ -54,11 +55,36 @@ def test_time_is_what_the_same_settings_took_before(tmp_path, capsys):
     took = sum(sum(record.seconds.values()) for record in records)
     sibling = arguments(tmp_path, "Gaussian", "--seed_everything", "1", name="x_seed1")
     assert forecast(build(sibling)).seconds == pytest.approx(took)
-    other = arguments(tmp_path, "Gaussian", "--policy.n_real", "71", name="other")
-    assert forecast(build(other)).seconds is None
+    other = arguments(tmp_path, "Gaussian", "--policy.n_real", "140", name="other")
+    told = forecast(build(other))  # another mix: what an image costs is known
+    train = sum(record.seconds["train"] for record in records)
+    images = [70, 120, 120], [140, 190, 190]
+    assert told.seconds == pytest.approx(took + train * (sum(images[1]) / sum(images[0]) - 1))
+    unlike = arguments(tmp_path, "Gaussian", "--data.n_reference", "61", name="unlike")
+    assert forecast(build(unlike)).seconds is None
     capsys.readouterr()
     main(["train", *arguments(tmp_path, "Gaussian", "--lineage.generations", "5"), "--dry_run"])
     text = capsys.readouterr().out
     assert "2 generations to come, 3 finished" in text
     assert "as the same settings took before" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.slow
+def test_a_probe_tells_disk_and_leaves_nothing(tmp_path, capsys):
+    """Of a family that is trained on batches, and of a closed form."""
+    for family, more in (
+        ("Gaussian", []),
+        ("Glow", ["--trainer.max_epochs", "40", "--generator.couplings", "2"]),
+    ):
+        given = arguments(tmp_path, family, *more, "--callbacks=[SampleGrids]", name=family)
+        before = sorted(tmp_path.rglob("*"))
+        pace = probe(build(given), given)
+        told = forecast(build(given), pace)
+        assert sorted(tmp_path.rglob("*")) == before
+        meta = build(given)
+        records = meta.fit()
+        kept = sum(f.stat().st_size for f in meta.lineage.path.rglob("*") if f.is_file())
+        assert told.disk == pytest.approx(kept, rel=0.1)
+        took = sum(sum(record.seconds.values()) for record in records)
+        assert took / 3 < told.seconds < took * 3  # a busy machine; no timed test

@@ -14,6 +14,7 @@ import yaml
 from mad_lightning.commands import main
 from mad_lightning.commands.sweep import _PROGRAM, _WORKER
 from mad_lightning.commands.train import build
+from mad_lightning.loop.pacing import Pace
 from mad_lightning.refusal import Refused
 from mad_lightning.sweeps import Local, Sweep
 from mad_lightning.sweeps.local import _Worker, cards
@@ -86,13 +87,26 @@ def test_again_it_does_what_is_missing_and_reports_all(file, swept, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in root.glob("*/*")}
 
 
-def test_a_dry_run_says_what_it_will_cost(file, capsys):
+def test_a_dry_run_says_what_it_will_cost_and_whose_arm_cannot_be_trained(
+    file, capsys, monkeypatch
+):
+    asked = []
+
+    def probe(meta, arguments):  # of which tests/loop/test_forecast.py knows
+        asked.append(arguments)
+        return Pace(0.001, 2.0, 5.0, 1000.0, 100.0, "as told")
+
+    monkeypatch.setattr("mad_lightning.loop.pacing.probe", probe)
     kept = yaml.safe_load(file.read_text())
     kept.pop("also")
     (file.parent / "dry.yaml").write_text(yaml.safe_dump(kept))
     root = str(file.parent / "d")
-    main(["sweep", "--config", str(file.parent / "dry.yaml"), "--dry_run", "--root", root])
+    one = ["--parallel", "1", "--dry_run", "--root", root]
+    main(["sweep", "--config", str(file.parent / "dry.yaml"), *one])
     text = capsys.readouterr().out
+    assert len(asked) == 1  # for all arms, which differ in bias and seed alone
+    trained = 4 * 2 * 50 * 0.001  # lineages, generations, images
+    assert f"{4 * 2 * 2.0 + trained + 5.0:.3g} s of computing" in text
     assert "4 lineages, " in text
     assert not (file.parent / "d").exists()
     with pytest.raises(SystemExit):

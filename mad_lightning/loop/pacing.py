@@ -1,0 +1,160 @@
+"""At what pace a lineage goes, and what it keeps: read from one that stands, or from a short probe.
+
+Counts of a lineage that is to come are arithmetic. What an image costs here, and what a generation
+keeps beside its samples, is measured: on lineages of the same settings, on those that differ in
+their mix alone, or on two generations trained aside for this, on a few batches.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+from mad_lightning.files import Damaged
+from mad_lightning.leash import __file__ as _LEASH
+from mad_lightning.lineage.configuration import differences
+from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.ledger import GenerationRecord
+from mad_lightning.loop.machine import weight_bytes
+from mad_lightning.loop.meta_trainer import MetaTrainer
+from mad_lightning.policies import shard_name
+from mad_lightning.refusal import Refused
+
+__all__ = ["Pace", "known", "probe"]
+
+_BATCHES = 60
+_PATIENCE = 300.0
+"""Seconds that a probe may take; of what is slower, the first generation will tell."""
+_MIX = ("policy.", "sampling_bias")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a lineage costs here.
+
+    Attributes:
+        image: Seconds of training on an image, or a sample.
+        generation: Seconds of a generation besides.
+        start: Seconds from the command to generation 1, and after the last one; None if unknown.
+        kept: Bytes that a generation keeps beside its samples.
+        once: Bytes that a lineage keeps besides.
+        source: Where that is from, in words.
+    """
+
+    image: float
+    generation: float
+    start: float | None
+    kept: float
+    once: float
+    source: str
+
+    @classmethod
+    def of(cls, directory: LineageDirectory, source: str, start: float | None = None) -> Pace:
+        """Of a lineage that stands, with a generation at least; of a probe, but for the first."""
+        records = directory.records()
+        timed = records if start is None else records[1:]  # the first one warms up
+        train = sum(record.seconds.get("train", 0.0) for record in timed)
+        rest = [sum(r.seconds.values()) - r.seconds.get("train", 0.0) for r in timed]
+        kept = [_generation_bytes(directory, record.generation) for record in records]
+        ledger = directory.ledger.path.stat().st_size
+        others = _size(directory.path) - sum(
+            _size(directory.generation(record.generation)) for record in records
+        )
+        return cls(
+            train / max(1, sum(map(images_of, timed))),
+            fmean(rest),
+            start,
+            fmean(kept) + ledger / len(records),
+            max(0, others - ledger),
+            source,
+        )
+
+
+def images_of(record: GenerationRecord) -> int:
+    """What a generation was trained on, counted as often as it was seen."""
+    return record.images or record.n_real + record.n_fresh + record.n_synthetic
+
+
+def known(meta: MetaTrainer) -> Pace | None:
+    """The pace of lineages beside it with the same settings, or with another mix; None if none."""
+    like: Pace | None = None
+    for directory in _beside(meta):
+        try:
+            records = directory.records()
+            if not records:
+                continue
+            if records[-1].digests.get("settings") == meta.settings_digest:
+                return Pace.of(directory, "as the same settings took before")
+            lines = differences(directory.config(), meta.config)
+            if like is None and all(line.startswith((*_MIX, "seed_")) for line in lines):
+                like = Pace.of(directory, f"as {directory.name} took")
+        except (Refused, Damaged, OSError):
+            continue  # what is damaged tells nothing
+    return like
+
+
+def probe(meta: MetaTrainer, arguments: Sequence[str]) -> Pace | None:
+    """Trains two generations aside, on a few batches; leaves nothing.
+
+    Args:
+        meta: The lineage. What is dear is taken from its cache, if that stands.
+        arguments: Of ``mad train``, that make it.
+
+    Returns:
+        None if that fails, or takes more than five minutes; of a family whose training is a
+        program of somebody else's, which knows of no few batches.
+    """
+    if not weight_bytes(meta.fresh_generator(1)):
+        return None
+    cache = meta.data.cache
+    with TemporaryDirectory() as folder:
+        place = LineageDirectory(Path(folder) / "probe")
+        command = [
+            *(sys.executable, _LEASH, sys.executable, "-m", "mad_lightning", "train"),
+            *arguments,
+            f"--lineage.root={folder}",
+            "--lineage.name=probe",
+            "--lineage.generations=2",
+            f"--data.cache={cache if cache.exists() else Path(folder) / 'cache'}",
+            '--callbacks=[{"class_path": "SampleGrids"}]',
+            "--trainer.max_epochs=1",
+            f"--trainer.limit_train_batches={_BATCHES}",
+        ]
+        began = time.monotonic()
+        nowhere = subprocess.DEVNULL
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere
+        ) as program:
+            try:
+                program.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                return None  # to leave closes its input, which ends it
+        if program.returncode:
+            return None
+        took = time.monotonic() - began
+        phases = sum(sum(record.seconds.values()) for record in place.records())
+        return Pace.of(place, "by two short generations trained aside", took - phases)
+
+
+def _beside(meta: MetaTrainer) -> Iterator[LineageDirectory]:
+    """The lineage itself, and those that lie beside it."""
+    yield meta.lineage
+    for path in sorted(meta.lineage.path.parent.glob("*/")):
+        yield LineageDirectory(path)
+
+
+def _generation_bytes(directory: LineageDirectory, t: int) -> int:
+    """What a generation keeps beside its samples."""
+    values = directory.shard(shard_name(t)).with_suffix(".safetensors")
+    samples = values.stat().st_size if values.exists() else 0
+    return _size(directory.generation(t)) - samples
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
