@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[1]
 FILES = {
     "ffhq_stylegan_synth_aug": ("--policy.n_real=1600", "--policy.n_synthetic=(t-1) x 200"),
     "ffhq_stylegan_full_synth": ("--policy.n_initial=1600", "--policy.n_synthetic=200"),
-    "ffhq_stylegan_full_synth_bias070": ("--policy.n_initial=1600", "--policy.n_synthetic=200"),
 }
 """The configurations, and counts of samples that 2,000 pictures have."""
 OVERRIDES = (
