@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
 from mad_lightning.files import Damaged
@@ -26,7 +28,7 @@ from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused
 
-__all__ = ["Pace", "known", "probe"]
+__all__ = ["Pace", "besides", "known", "probe"]
 
 _BATCHES = 60
 _PATIENCE = 300.0
@@ -63,12 +65,15 @@ class Pace:
         rest = [sum(r.seconds.values()) - r.seconds.get("train", 0.0) for r in timed]
         kept = [_generation_bytes(directory, record.generation) for record in records]
         ledger = directory.ledger.path.stat().st_size
+        beside = besides(records)
+        if start is not None:
+            start = max(0.0, start - beside * len(records))
         others = _size(directory.path) - sum(
             _size(directory.generation(record.generation)) for record in records
         )
         return cls(
             train / max(1, sum(map(images_of, timed))),
-            fmean(rest),
+            fmean(rest) + beside,
             start,
             fmean(kept) + ledger / len(records),
             max(0, others - ledger),
@@ -79,6 +84,20 @@ class Pace:
 def images_of(record: GenerationRecord) -> int:
     """What a generation was trained on, counted as often as it was seen."""
     return record.images or record.n_real + record.n_fresh + record.n_synthetic
+
+
+def besides(records: Sequence[GenerationRecord]) -> float:
+    """Seconds of a generation that no phase counts: observers, the ledger, waiting for the disk.
+
+    From when generations were finished; a pause between two starts does not count.
+    """
+    ends = [datetime.fromisoformat(record.time) for record in records if record.time]
+    if len(ends) < len(records):
+        return 0.0  # ledgers did not always tell
+    took = [(after - before).total_seconds() for before, after in pairwise(ends)]
+    usual = [seconds for seconds in took if seconds <= 3 * median(took) + 2.0]
+    counted = [sum(record.seconds.values()) for record in records[1:]]
+    return max(0.0, fmean(usual) - fmean(counted)) if took else 0.0
 
 
 def known(meta: MetaTrainer) -> Pace | None:

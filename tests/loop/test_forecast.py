@@ -4,8 +4,9 @@ import pytest
 
 from mad_lightning.commands import main
 from mad_lightning.commands.train import build
+from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.loop.forecast import forecast
-from mad_lightning.loop.pacing import probe
+from mad_lightning.loop.pacing import besides, probe
 
 
 def arguments(root, family, *more, name="x_seed0"):
@@ -54,12 +55,13 @@ def test_time_is_what_the_same_settings_took_before(tmp_path, capsys):
     records = build(arguments(tmp_path, "Gaussian")).fit()
     took = sum(sum(record.seconds.values()) for record in records)
     sibling = arguments(tmp_path, "Gaussian", "--seed_everything", "1", name="x_seed1")
-    assert forecast(build(sibling)).seconds == pytest.approx(took)
+    assert forecast(build(sibling)).seconds == pytest.approx(took + 3 * besides(records))
     other = arguments(tmp_path, "Gaussian", "--policy.n_real", "140", name="other")
     told = forecast(build(other))  # another mix: what an image costs is known
     train = sum(record.seconds["train"] for record in records)
     images = [70, 120, 120], [140, 190, 190]
-    assert told.seconds == pytest.approx(took + train * (sum(images[1]) / sum(images[0]) - 1))
+    more = train * (sum(images[1]) / sum(images[0]) - 1)
+    assert told.seconds == pytest.approx(took + more + 3 * besides(records))
     unlike = arguments(tmp_path, "Gaussian", "--data.n_reference", "61", name="unlike")
     assert forecast(build(unlike)).seconds is None
     capsys.readouterr()
@@ -68,6 +70,18 @@ def test_time_is_what_the_same_settings_took_before(tmp_path, capsys):
     assert "2 generations to come, 3 finished" in text
     assert "as the same settings took before" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_no_phase_counts_is_read_from_when_generations_ended_but_pauses_are_not():
+    def record(t, seconds, time):
+        return GenerationRecord(t, "x", 1, 0, 0, 1.0, {}, seconds={"train": seconds}, time=time)
+
+    day = "2026-11-27T0{}:00:{:02d}+00:00"
+    quick = [record(t, 2.0, day.format(1, 5 * t)) for t in range(1, 9)]
+    assert besides(quick) == pytest.approx(3.0)
+    assert besides([*quick, record(9, 2.0, day.format(7, 0))]) == pytest.approx(3.0)  # a pause
+    assert besides([record(t, 2.0, "") for t in (1, 2, 3)]) == 0.0  # nobody told
+    assert besides(quick[:1]) == 0.0
 
 
 @pytest.mark.slow
