@@ -223,3 +223,13 @@ def test_the_readme_names_what_exists():
         assert (ROOT / path).exists(), path
     for config in re.findall(r"--config (\S+\.yaml)", text):
         assert (ROOT / config).exists(), config
+
+
+def test_modules_of_tests_are_told_apart_by_their_names():
+    """Where a folder of tests is no package, pytest knows a module by its file's name alone."""
+    loose = [
+        path.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if not (path.parent / "__init__.py").exists()
+    ]
+    assert sorted(loose) == sorted(set(loose))

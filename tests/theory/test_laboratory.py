@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_lineages_that_were_trained_stand_beside_them(tmp_path):
         ({"question": "collapse", "families": [LeastSquares()]}, "families"),
         ({"trained": ["runs/*"]}, "trained"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" object at 0x\w+", "", str(value)),
 )
 def test_a_laboratory_that_cannot_be_is_refused(wrong, field):
     with pytest.raises(Refused) as caught:
@@ -165,7 +166,7 @@ def test_a_laboratory_that_cannot_be_is_refused(wrong, field):
         ({"generations": 3, "loops": [FullySynthetic(1)]}, "laboratory.loops"),
         ({"generations": 1, "question": "collapse"}, "generations"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" object at 0x\w+", "", str(value)),
 )
 def test_a_study_of_it_that_cannot_be_is_refused(study, field):
     own = {k: study.pop(k) for k in ("sampling_bias", "loops", "question") if k in study}
