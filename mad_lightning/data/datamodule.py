@@ -145,10 +145,10 @@ class MixLoader:
         return samples
 
     def __iter__(self) -> Iterator[Samples]:
-        batches = self._batches(self.epoch())
-        return ahead(batches) if self.is_ahead else batches
+        return ahead(self._batches()) if self.is_ahead else self._batches()
 
-    def _batches(self, epoch: int) -> Iterator[Samples]:
+    def _batches(self) -> Iterator[Samples]:
+        epoch = self.epoch()  # of the first batch: Lightning iterates before it restores the epoch
         begin, end = epoch * self.images, (epoch + 1) * self.images
         for start in range(begin, end, self.batch_size * self.at_once):
             stop = min(start + self.batch_size * self.at_once, end)

@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 
+from mad_lightning.data.ahead import ahead
 from mad_lightning.data.datamodule import GenerationDataModule, MixLoader
 from mad_lightning.data.laws import StandardNormal
 from mad_lightning.data.shards import Shard, ShardManifest, load_tensors, save_tensors
@@ -263,6 +264,19 @@ def test_batches_follow_rank_and_epoch_of_the_trainer(data, shards):
         module.trainer.current_epoch = number
         whole = [places(batch) for batch in module.loader(epoch=lambda number=number: number)]
         assert [places(batch) for batch in found] == [batch[2:] for batch in whole]
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+def test_the_epoch_is_that_of_the_first_batch(is_ahead, monkeypatch):
+    """Lightning begins to iterate before it restores the epoch that a training had reached."""
+    monkeypatch.setattr(ahead, "__defaults__", (lambda samples: samples,))  # no pinned memory here
+    now = [0]
+    found = loader(batch_size=6, images=30, epoch=lambda: now[0])
+    found.is_ahead = is_ahead
+    begun = iter(found)
+    now[0] = 3
+    expected = loader(batch_size=6, images=30, epoch=lambda: 3)
+    assert [places(batch) for batch in begun] == [places(batch) for batch in expected]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -185,9 +185,9 @@ def test_sources_are_built_from_yaml_without_looking_at_the_disk(tmp_path):
     given = parser.parse_args([f"--config={config}", "--source.filter=box"])
     built = parser.instantiate_classes(given).source
     assert built.framing == pictures.Framing(64, 3, "box")
-    for name in ("Digits", "MNIST", "FashionMNIST", "CIFAR10"):
-        built = parser.instantiate_classes(parser.parse_args([f"--source={name}"])).source
-        assert isinstance(built, getattr(data, name))
+    for kind in (data.Digits, data.MNIST, data.FashionMNIST, data.CIFAR10):
+        given = parser.parse_args([f"--source={kind.__name__}"])
+        assert isinstance(parser.instantiate_classes(given).source, kind)
 
 
 # --- data sets by name --------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_a_quantity_that_makes_no_sense_is_an_error(wrong):
 def test_words():
     assert known("recall").words == "diversity, worse if lower"
     assert Quantity().words == "other"
-    assert SECTIONS == ("fidelity", "diversity", "distance", "copies", "other")
+    assert SECTIONS == ("fidelity", "diversity", "distance", "copies", "other", "kept")
 
 
 @pytest.mark.parametrize(

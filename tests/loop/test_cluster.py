@@ -35,11 +35,11 @@ ALONE = {"devices": 1}
 TWO = {"devices": 2, "strategy": "ddp"}
 
 
-def lineage(root, name, trainer, *, seed=0, callbacks=(), bias=1.0, generations=2):
+def lineage(root, name, trainer, *, seed=0, callbacks=(), n=64, generations=2):
     """A lineage of tiny flows that trains for two epochs of two steps."""
     return MetaTrainer(
         LineageSettings(name, str(root), generations, block_size=20, threads=1),
-        FullySynthetic(n_initial=64),
+        FullySynthetic(n_initial=n),
         GenerationDataModule(
             Digits(), batch_size=32, images_per_epoch=64, n_reference=60,
             cache=str(Path(root).parent / "cache"),
@@ -47,7 +47,6 @@ def lineage(root, name, trainer, *, seed=0, callbacks=(), bias=1.0, generations=
         Evaluator(Identity(), [Frechet()], n_errors=0),
         lambda: Glow(levels=1, couplings=1, hidden=4),
         lambda: {"accelerator": "cpu", "max_epochs": 2, **trainer},
-        sampling_bias=bias,
         callbacks=callbacks,
         seed=seed,
     )  # fmt: skip
@@ -212,7 +211,7 @@ def second_stumbles(rank, place):
 
 
 def second_is_refused(rank, place):
-    lineage(place / "runs", "refused", TWO, bias=(1.0, 2.0)[rank]).fit()
+    lineage(place / "runs", "refused", TWO, n=(64, 64000)[rank]).fit()
 
 
 CASES = (calm, late, apart, first_stumbles, second_stumbles, second_is_refused)
@@ -275,7 +274,7 @@ def test_two_processes_agree_on_a_late_disk_and_end_together(tmp_path):
     assert codes["second_stumbles"] == [1, 3]
     assert "error: process 1 has failed: lost its way" in words["second_stumbles.0"]
     assert codes["second_is_refused"] == [3, 3]
-    assert "process 1 refuses: sampling_bias" in words["second_is_refused.0"]
+    assert "process 1 refuses: policy.n_initial" in words["second_is_refused.0"]
     assert not (tmp_path / "runs" / "refused").exists()
 
 
