@@ -165,7 +165,17 @@ def foreign(plain, directory):
     return ["--data.external.path", str(directory / "foreign.npz")]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def first_of_each_kind():
+    """All files; of those with the same policy, family and source the first, others ``slow``."""
+    seen = set()
+    for path in CONFIGS:
+        _, *kind = read(path)
+        is_first = tuple(kind) not in seen
+        seen.add(tuple(kind))
+        yield pytest.param(path, id=path.stem, marks=() if is_first else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("path", first_of_each_kind())
 def test_config_trains_two_small_generations(path, tmp_path):
     """The file as it is, with fewer samples, steps and channels; data made here, not downloaded."""
     plain, policy, family, source = read(path)

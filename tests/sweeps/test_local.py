@@ -130,7 +130,7 @@ def stand_in(file, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_breaks_is_tried_three_times_and_stops_nobody(stand_in, tmp_path, devices):
     also = [{"code": code, "seed_everything": 5} for code in (70, 2, 1)]
     also = [{**one, "trainer.devices": devices} for one in also]
