@@ -118,11 +118,9 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             waiting = None
         elif argument.startswith("--"):
             key, is_whole, text = argument.removeprefix("--").partition("=")
-            waiting = None if is_whole else key
-            if is_whole:
+            waiting = None if is_whole or key == "config" else key
+            if is_whole and key != "config":
                 yield key, text
-            if waiting == "config":
-                waiting = None
 
 
 def _value(text: str) -> Any:

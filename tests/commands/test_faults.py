@@ -59,7 +59,8 @@ def test_an_error_that_a_class_of_ones_own_causes_in_ours_names_it(
     place = arguments.index("--policy")
     more = ["--policy.n_initial", "100"] if "mix" in case else []
     arguments[place : place + 4] = ["--policy", f"{module}.Mine", *more]
-    assert refusal("train", *arguments).startswith(f"error: {module}.Mine: ")
+    named = "error: policy: Mine.mix(1) returns a NoneType" if more else f"error: {module}.Mine: "
+    assert refusal("train", *arguments).startswith(named)
 
 
 @pytest.mark.parametrize(

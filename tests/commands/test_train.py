@@ -1,5 +1,6 @@
 """The door: what is asked for is what is built, and bad input is refused on one screen."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ BAD = {
     "wrong choice": (["--generator.estimator", "best"], "generator.estimator", "unbiased"),
     "lambda zero": (["--sampling_bias", "0"], "sampling_bias", "1"),
     "lambda too large": (["--sampling_bias", "1.5"], "sampling_bias", "1"),
-    "lambda text": (["--sampling_bias", "abc"], "sampling_bias", "float"),
+    "lambda text": (["--sampling_bias", "abc"], "sampling_bias", "max(0.5, 1 - 0.1*t)"),
     "pool too small": (["--policy.n_initial", "5000"], "policy.n_initial", "n_reference"),
     "reference too large": (["--data.n_reference", "1797"], "data.n_reference", "at most 898"),
     "reference below k": (["--data.n_reference", "5"], "data.n_reference", "Neighbours.k"),
@@ -143,9 +144,17 @@ def test_the_name_comes_from_the_config_and_the_seed(tmp_path, arguments):
     (tmp_path / "mine.yaml").write_text("sampling_bias: 0.5\n")
     place = arguments.index("--lineage.name")
     del arguments[place : place + 2]
-    for given in (["--config", str(tmp_path / "mine.yaml")], [f"--config={tmp_path}/mine.yaml"]):
-        meta = build([*given, *arguments, "--seed_everything", "4"])
-        assert meta.lineage.name == "mine_seed4"
+    one, two = (
+        build([*given, *arguments, "--seed_everything", "4"]).lineage.name
+        for given in (["--config", f"{tmp_path}/mine.yaml"], [f"--config={tmp_path}/mine.yaml"])
+    )
+    assert one == two
+    assert re.fullmatch(r"mine,.*policy=FullySynthetic,n_initial=200_seed4", one)
+    plain = build(arguments).config
+    del plain["lineage"]["name"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain))
+    alone = build(["--config", str(tmp_path / "mine.yaml"), "--seed_everything", "4"])
+    assert alone.lineage.name == "mine_seed4"
 
 
 def test_every_generation_gets_fresh_objects(arguments):

@@ -126,7 +126,7 @@ def test_a_value_that_means_nothing_is_refused_by_name_or_works(cls, name, value
         (lambda: Diffusion(beta_schedule="cosine"), "beta_schedule"),
         (lambda: Diffusion(beta_schedule="Linear"), "beta_schedule"),
         (lambda: Diffusion(beta_schedule=""), "beta_schedule"),
-        (lambda: Diffusion(sampler="ddim"), "sampler"),
+        (lambda: Diffusion(sampler="plms"), "sampler"),
         (lambda: Diffusion(prediction="v"), "prediction"),
         (lambda: Diffusion(timesteps=5, sampling_steps=6), "sampling_steps"),
         (lambda: Gaussian(estimator="mle"), "estimator"),
