@@ -277,6 +277,7 @@ def test_sigkill_in_a_second_phase_changes_nothing(tmp_path):
         assert result["leftovers"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_draw_by_both_what_one_would(tmp_path):
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--lineage.generations", "1"]

@@ -181,7 +181,7 @@ def test_sample_seeds_and_grid_are_addressed(arguments):
             grids.append((t, samples))
 
     longer = build([*arguments, "--lineage.generations", "5"])
-    longer.observers = Observers([Keep()])
+    longer.observers.callbacks = (Keep(),)
     longer.fit()
     assert [t for t, _ in grids] == [4, 5]
     assert grids[0][1].labels.tolist() == [i % 10 for i in range(80)]
