@@ -39,7 +39,7 @@ def frozen(weight):
 
 def test_defaults_are_told_and_positions_are_names():
     assert description(FreshData(5, n_fresh=6, n_synthetic="t * 7")) == {
-        "class_path": "mad_lightning.policies.FreshData",
+        "class_path": "mad_lightning.policies.paper.FreshData",
         "init_args": {
             "n_initial": 5,
             "n_fresh": 6,
