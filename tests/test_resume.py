@@ -37,7 +37,7 @@ def crash(tmp_path, places, arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("family", ["Gaussian", "Diffusion"])
+@pytest.mark.parametrize("family", ["Gaussian", pytest.param("Diffusion", marks=pytest.mark.slow)])
 def test_sigkill_in_every_phase_changes_nothing(tmp_path, arguments, diffusion, family):
     options = [*arguments[: arguments.index("--callbacks")], "--trainer.accelerator", "cpu"]
     places = PLACES

@@ -370,6 +370,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_fit_what_one_does(tmp_path, run):
     places = ["--lineage.root", str(tmp_path / "runs"), "--data.cache", str(tmp_path / "cache")]
