@@ -1,5 +1,6 @@
 """Small lineages for all tests, hermetic: no network, no W&B account, one thread."""
 
+import json
 import os
 import subprocess
 import sys
@@ -67,5 +68,31 @@ def two_processes(tmp_path):
         for process in processes:
             _, errors = process.communicate(timeout=600)
             assert process.returncode == 0, errors[-3000:]
+
+    return run
+
+
+@pytest.fixture
+def crash():
+    """Trains a lineage in a program that is killed at each of some places (see ``crash.py``)."""
+    tests = Path(__file__).parent
+
+    def run(tmp_path, places, arguments):
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(tests / "crash.py"),
+                str(tmp_path),
+                json.dumps(places),
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tests.parent,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(tests.parent)},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
 
     return run

@@ -128,16 +128,8 @@ def test_each_experiment_of_the_paper_is_named():
 def stand_in(source, directory):
     """Arguments that put a few made-up samples in the place of data that must be brought."""
     rng = np.random.default_rng(0)
-    if source == "MNIST":
-        images = rng.integers(0, 256, (150, 28, 28)).astype("uint8")
-        np.savez(directory / "stand_in.npz", images=images, labels=np.arange(150) % 10)
-        return [
-            "--data.source", "Arrays",
-            "--data.source.path", str(directory / "stand_in.npz"),
-            "--data.source.labels", "labels",
-        ]  # fmt: skip
-    if source == "CIFAR10":
-        images = rng.integers(0, 256, (150, 3, 32, 32)).astype("uint8")
+    if (shape := {"MNIST": (28, 28), "CIFAR10": (3, 32, 32)}.get(source)) is not None:
+        images = rng.integers(0, 256, (150, *shape)).astype("uint8")
         np.savez(directory / "stand_in.npz", images=images, labels=np.arange(150) % 10)
         return [
             "--data.source", "Arrays",

@@ -1,9 +1,6 @@
 """A lineage that was killed anywhere ends with the numbers of one left alone."""
 
-import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,21 +21,8 @@ PLACES = [
 ]
 
 
-def crash(tmp_path, places, arguments):
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "crash.py"), str(tmp_path), json.dumps(places), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=TESTS.parent,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(TESTS.parent)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 @pytest.mark.parametrize("family", ["Gaussian", pytest.param("Diffusion", marks=pytest.mark.slow)])
-def test_sigkill_in_every_phase_changes_nothing(tmp_path, arguments, diffusion, family):
+def test_sigkill_in_every_phase_changes_nothing(tmp_path, arguments, diffusion, family, crash):
     options = [*arguments[: arguments.index("--callbacks")], "--trainer.accelerator", "cpu"]
     places = PLACES
     if family == "Diffusion":

@@ -97,7 +97,8 @@ def _lost(answer: Answer, arm: Arm) -> tuple[float, float, float]:
     if not answer.quantity.is_share:
         firsts = [first for each in answer.arms for first, _ in answer.values(each).values()]
         scale = abs(math.fsum(firsts) / len(firsts)) or 1.0
-    return tuple(x / scale + answer.margin for x in (told.estimate, told.low, told.high))  # type: ignore[return-value]
+    estimate, low, high = (x / scale + answer.margin for x in (told.estimate, told.low, told.high))
+    return estimate, low, high
 
 
 def _curves(told: Sequence[Answer], top: float) -> Iterator[str]:
@@ -151,10 +152,14 @@ def _map(told: Sequence[Answer], top: float) -> tuple[list[str], float]:
     def bias(arm: Arm) -> float:
         return arm.group.lineages[0].records[-1].sampling_bias
 
+    def real(arm: Arm) -> float:
+        return float(arm.n_fresh + arm.n_real)
+
+    def synthetic(arm: Arm) -> float:
+        return arm.n - real(arm)
+
     if len({bias(arm) for _, arm in arms}) > 1:
         return _cells(arms, top, lambda arm: round(100 * arm.share, 2), bias, ("real data, %", "λ"))
-    synthetic = lambda arm: float(arm.n - arm.n_fresh - arm.n_real)  # noqa: E731
-    real = lambda arm: float(arm.n_fresh + arm.n_real)  # noqa: E731
     if len({arm.n for _, arm in arms}) > 1 and len({real(arm) for _, arm in arms}) > 1:
         return _cells(arms, top, real, synthetic, ("real samples", "synthetic samples"))
     return [], 0.0

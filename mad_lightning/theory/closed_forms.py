@@ -25,6 +25,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -128,6 +129,41 @@ def w2_squared_to_standard_normal(mean: Tensor, root: Tensor) -> Tensor:
     eigenvalues = gram[..., 0] if rank == 1 else torch.linalg.eigvalsh(gram)
     axes = (1.0 - eigenvalues.clamp(min=0.0).sqrt()).square().sum(dim=-1)
     return mean.square().sum(dim=-1) + axes + (dim - rank)
+
+
+class Laws:
+    """Gaussian laws of the last generation of many lineages, and what is measured of them.
+
+    Attributes:
+        mean: Their means, with shape (S, R, d).
+        root: Factors A of their covariances A'A, with shape (S, R, r, d), r <= d.
+    """
+
+    mean: Tensor
+    root: Tensor
+
+    def covariance(self) -> Tensor:
+        """Covariances of the last generation, with shape (S, R, d, d)."""
+        return self.root.mT @ self.root
+
+    def drift(self) -> Tensor:
+        """Squared length of the last generation's mean, with shape (S, R)."""
+        return self.mean.square().sum(dim=-1)
+
+    def variance(self) -> Tensor:
+        """Mean variance tr Σ / d of the last generation, with shape (S, R)."""
+        return self.root.square().sum(dim=(-2, -1)) / self.root.shape[-1]
+
+    def w2_squared(self, which: Sequence[int] | None = None) -> Tensor:
+        """Squared W2 distance between the last generation and N(0, I), with shape (S, R).
+
+        Args:
+            which: Places of the settings to measure, in order; None measures all.
+        """
+        if which is None or len(which) == len(self.mean):
+            return w2_squared_to_standard_normal(self.mean, self.root)
+        at = torch.tensor(which, dtype=torch.int64, device=self.mean.device)
+        return w2_squared_to_standard_normal(self.mean[at], self.root[at])
 
 
 # the fully synthetic loop

@@ -137,12 +137,7 @@ class Normal(Family):
 
     def measure(self, law: _NormalLaw) -> dict[str, Array]:
         """``variance`` is tr Σ / d, ``mean`` the first axis', ``drift`` all axes' squared."""
-        return {
-            "variance": np.einsum("rii->r", law.cov) / self.dim,
-            "log_variance": _log_det(law.cov),
-            "mean": law.mean[:, 0],
-            "drift": np.square(law.mean).sum(axis=1),
-        }
+        return _measures(law.mean, law.cov)
 
     def expected(
         self, policy: LoopPolicy, generations: int, sampling_bias: float | str
@@ -267,13 +262,7 @@ class KernelDensity(Family):
 
     def measure(self, law: _KernelLaw) -> dict[str, Array]:
         """Of the density: the variance of its points and that of its kernel."""
-        cov = law.cov + law.kernel
-        return {
-            "variance": np.einsum("rii->r", cov) / self.dim,
-            "log_variance": _log_det(cov),
-            "mean": law.mean[:, 0],
-            "drift": np.square(law.mean).sum(axis=1),
-        }
+        return _measures(law.mean, law.cov + law.kernel)
 
     def expected(
         self, policy: LoopPolicy, generations: int, sampling_bias: float | str
@@ -329,6 +318,16 @@ def root_of(cov: Array) -> Array:
     except np.linalg.LinAlgError:
         values, axes = np.linalg.eigh(cov)
         return axes * np.sqrt(values.clip(0.0))[..., None, :]
+
+
+def _measures(mean: Array, cov: Array) -> dict[str, Array]:
+    """Of laws with means (R, d) and covariances (R, d, d)."""
+    return {
+        "variance": np.einsum("rii->r", cov) / cov.shape[-1],
+        "log_variance": _log_det(cov),
+        "mean": mean[:, 0],
+        "drift": np.square(mean).sum(axis=1),
+    }
 
 
 def _log_det(cov: Array) -> Array:

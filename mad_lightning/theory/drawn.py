@@ -16,7 +16,7 @@ from torch import Tensor
 from mad_lightning.policies import Mix
 from mad_lightning.refusal import Refused
 from mad_lightning.seeds import seed_for
-from mad_lightning.theory.closed_forms import Estimator, w2_squared_to_standard_normal
+from mad_lightning.theory.closed_forms import Estimator, Laws
 from mad_lightning.theory.segments import Setting
 
 __all__ = ["DrawnLineages"]
@@ -25,7 +25,7 @@ _NUMBERS = 8 * 2**20
 """Of all samples of the lineages that are followed at once: 64 MiB, in float64."""
 
 
-class DrawnLineages:
+class DrawnLineages(Laws):
     """R lineages of one setting, one generation a step.
 
     Args:
@@ -119,19 +119,3 @@ class DrawnLineages:
         """Standard normal samples (R, count, d)."""
         size = (self.lineages, count, self.dim)
         return torch.randn(size, generator=self._rng, device=self.device, dtype=torch.float64)
-
-    def covariance(self) -> Tensor:
-        """Covariances of the last generation, with shape (1, R, d, d)."""
-        return self.root.mT @ self.root
-
-    def drift(self) -> Tensor:
-        """Squared length of the last generation's mean, with shape (1, R)."""
-        return self.mean.square().sum(dim=-1)
-
-    def variance(self) -> Tensor:
-        """Mean variance tr Σ / d of the last generation, with shape (1, R)."""
-        return self.root.square().sum(dim=(-2, -1)) / self.dim
-
-    def w2_squared(self) -> Tensor:
-        """Squared W2 distance between the last generation and N(0, I), with shape (1, R)."""
-        return w2_squared_to_standard_normal(self.mean, self.root)

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from mad_lightning.seeds import seed_for
-from mad_lightning.theory.closed_forms import Estimator, w2_squared_to_standard_normal
+from mad_lightning.theory.closed_forms import Estimator, Laws
 from mad_lightning.theory.cores import Work, in_turns
 from mad_lightning.theory.drawn import DrawnLineages
 from mad_lightning.theory.segments import (
@@ -110,7 +110,7 @@ class _Law(NamedTuple):
         return cls(mean, (root / scale).float(), scale * spread[:, None, None, None])
 
 
-class GaussianLineages:
+class GaussianLineages(Laws):
     """S settings, R lineages of each, one generation a step.
 
     Args:
@@ -211,29 +211,6 @@ class GaussianLineages:
             spread = torch.tensor(biases, dtype=torch.float64, device=self.device)
             self._laws[t] = _Law.of(self.mean, self.root, spread)
         self._laws = {g: law for g, law in self._laws.items() if self._last_draw.get(g, 0) > t}
-
-    def covariance(self) -> Tensor:
-        """Covariances of the last generation, with shape (S, R, d, d)."""
-        return self.root.mT @ self.root
-
-    def drift(self) -> Tensor:
-        """Squared length of the last generation's mean, with shape (S, R)."""
-        return self.mean.square().sum(dim=-1)
-
-    def variance(self) -> Tensor:
-        """Mean variance tr Σ / d of the last generation, with shape (S, R)."""
-        return self.root.square().sum(dim=(-2, -1)) / self.dim
-
-    def w2_squared(self, which: Sequence[int] | None = None) -> Tensor:
-        """Squared W2 distance between the last generation and N(0, I), with shape (S, R).
-
-        Args:
-            which: Places of the settings to measure, in order; None measures all.
-        """
-        if which is None or len(which) == len(self.mean):
-            return w2_squared_to_standard_normal(self.mean, self.root)
-        at = torch.tensor(which, dtype=torch.int64, device=self.device)
-        return w2_squared_to_standard_normal(self.mean[at], self.root[at])
 
     def keep(self, which: Sequence[int]) -> None:
         """Goes on with some of the settings only; it changes none of their numbers.

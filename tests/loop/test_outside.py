@@ -1,6 +1,5 @@
 """Lineages with weights, schedules, choices and samples from outside, killed and resumed, too."""
 
-import json
 import os
 import shutil
 import signal
@@ -154,20 +153,7 @@ def test_choices_are_the_seeds_own(arguments):
     assert {n_real + n_synthetic for row in by_seed for n_real, n_synthetic, _ in row} == {200}
 
 
-def crash(tmp_path, places, arguments):
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "crash.py"), str(tmp_path), json.dumps(places), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=TESTS.parent,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(TESTS.parent)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_sigkill_changes_nothing(tmp_path, mixed, diffusion):
+def test_sigkill_changes_nothing(tmp_path, mixed, diffusion, crash):
     """Networks that meet samples by weight, in the middle of an epoch's order."""
     options = [*mixed[: mixed.index("--callbacks")], "--trainer.accelerator", "cpu", *diffusion]
     results = crash(tmp_path / "lineages", [["train", 6]], options)
