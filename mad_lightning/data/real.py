@@ -246,16 +246,20 @@ class RealData:
             return self._draw(start, count, self.seed, "real")
         return Parts([self._samples], self._places(start, count))
 
-    def kept_back(self, n: int) -> Samples | None:
+    def kept_back(self, n: int, after: int = 0) -> Samples | None:
         """The last n of this lineage's order of the pool, for who judges samples; None if n is 0.
 
         Of an inexhaustible pool, n that lie where no generation and no metric reads.
+
+        Args:
+            n: How many.
+            after: How many at the very end are somebody else's.
         """
         if n == 0:
             return None
         if self.size is None:
-            return self._draw(4 * _PLACES, n, self.seed, "real")
-        return self.read(self.size - n, n)
+            return self._draw(4 * _PLACES + after, n, self.seed, "real")
+        return self.read(self.size - after - n, n)
 
     def labels(self, start: int, count: int) -> Tensor | None:
         """Classes (N,) of what :meth:`read` reads; None if samples have none."""

@@ -51,7 +51,7 @@ class Improvement(Described, ABC):
         weight: w, at least 0; 0 leaves the generator as it was. Of several, or of those that
             ``auto`` stands for, each generation takes the one whose samples come nearest, by the
             Fréchet distance of the evaluator's features, to ``validation`` real samples that
-            neither a generation nor a metric sees.
+            neither a generation nor a treatment learns from, and that are not of the reference.
         images: Images that the auxiliary is trained on, counted as often as they are seen.
         samples: How many samples the generator draws (without bias) for its auxiliary; None: as
             many as it was trained on.

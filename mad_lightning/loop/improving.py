@@ -58,6 +58,7 @@ class Improving:
         measuring: Knows policy, data and seed, and finds features.
         sampling: Knows λ, and which classes are asked for.
         fresh: Makes the generator of a generation, untrained.
+        n_apart: Real samples at the end of the pool that a treatment has for itself.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class Improving:
         measuring: Measuring,
         sampling: Sampling,
         fresh: Callable[[int], Generator],
+        n_apart: int = 0,
     ) -> None:
-        self.improvement, self.fresh = improvement, fresh
+        self.improvement, self.fresh, self.n_apart = improvement, fresh, n_apart
         self.measuring, self.sampling = measuring, sampling
         self.bias, self.lineage = sampling.bias, measuring.lineage
         self.data, self.seed, self.trainers = measuring.data, measuring.seed, measuring.trainers
@@ -90,11 +92,12 @@ class Improving:
         if len(self.improvement.weights) < 2 or size is None:
             return
         taken = self.measuring.policy.n_pool(generations)
-        if taken + n > size:
+        if taken + self.n_apart + n > size:
             raise Refused(
                 "validation",
-                f"a weight is to be chosen by {n} real samples that no generation sees, "
-                f"{generations} generations take {taken} of the {size} in the pool",
+                f"a weight is to be chosen by {n} real samples that nobody else sees, "
+                f"{generations} generations take {taken} of the {size} in the pool"
+                + (f", and the treatment {self.n_apart}" if self.n_apart else ""),
                 "take fewer, train on fewer real samples, or give one `weight`",
             )
 
@@ -277,7 +280,7 @@ class _Phase:
     def _distances(self, auxiliary: Generator) -> dict[str, float]:
         """Of samples drawn by each weight to real ones that nobody else sees, by weight."""
         measuring, n = self.of.measuring, self.improvement.validation
-        kept_back = measuring.real.kept_back(n)
+        kept_back = measuring.real.kept_back(n, self.of.n_apart)
         assert kept_back is not None  # of 2 or more
         sides: dict[str, Samples] = {"validation": kept_back}
         for weight in self.improvement.weights:

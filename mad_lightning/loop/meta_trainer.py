@@ -147,7 +147,13 @@ class MetaTrainer:
             self.treating.n_drawn,
             self.mending.mend,
         )
-        self.improving = Improving(improvement, self.measuring, self.sampling, self.fresh_generator)
+        self.improving = Improving(
+            improvement,
+            self.measuring,
+            self.sampling,
+            self.fresh_generator,
+            0 if treatment is None else treatment.n_real,
+        )
         self.retention = Retention(
             settings.keep, self.policy, settings.generations, self.store, self.treating.name
         )

@@ -181,6 +181,25 @@ def test_a_weight_is_chosen_by_samples_that_nobody_else_sees(tmp_path):
     assert not (tmp_path / "runs" / "many").exists()
 
 
+def test_who_chooses_a_weight_and_who_keeps_samples_have_real_ones_of_their_own(tmp_path):
+    selects = [
+        "--treatment", "TopShare",
+        "--treatment.score", "Nearness",
+        "--treatment.n_real", "40",
+        "--treatment.candidates", "2",
+        "--evaluator.extractor", "Pixels",
+        "--evaluator.extractor.resolution", "8",
+    ]  # fmt: skip
+    size = build(options(tmp_path)).real.size
+    both = [*improved("SIMS", weight="auto", validation=size - 139), *selects]
+    with pytest.raises(Refused, match=f"take 100 of the {size} .*, and the treatment 40"):
+        build(options(tmp_path, *both, "--lineage.generations", "1")).fit()
+    real = build(options(tmp_path)).real
+    sides = [real.read(0, size - 110), real.kept_back(70, after=40), real.kept_back(40)]
+    parts = [torch.stack(list(side.values)) for side in sides]
+    assert torch.equal(torch.cat(parts), torch.stack(list(real.read(0, size).values)))
+
+
 def test_samples_come_back_as_they_were_drawn(copied):
     first = Shard(LineageDirectory(copied / "sims").shard("001"))
     assert first.is_evicted
