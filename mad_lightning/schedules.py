@@ -18,7 +18,15 @@ from typing import Any
 
 from mad_lightning.refusal import Refused, check_sampling_bias
 
-__all__ = ["MOST", "bias_schedule", "check_count", "count_schedule", "schedule", "spelled"]
+__all__ = [
+    "MOST",
+    "bias_schedule",
+    "check_count",
+    "check_weight",
+    "count_schedule",
+    "schedule",
+    "spelled",
+]
 
 MOST = 10**15
 """No count is larger; how many a machine can hold is asked where machines are known."""
@@ -135,6 +143,19 @@ def check_count(field: str, n: object, least: int) -> None:
         raise Refused(field, f"{n} samples", f"take at least {least}, at most 10^15")
 
 
+def check_weight(field: str, weight: object) -> None:
+    """Refuses what is no positive number.
+
+    Raises:
+        Refused: With the field.
+    """
+    remedy = "give a positive number, 1 for what counts once"
+    if isinstance(weight, bool) or not isinstance(weight, Real):
+        raise Refused(field, f"{weight!r} is no number", remedy)
+    if not 0.0 < float(weight) <= 1e6:
+        raise Refused(field, f"{weight} lies outside (0, 1000000]", remedy)
+
+
 def count_schedule(field: str, n: object, least: int) -> Callable[[int], int]:
     """A count, or a schedule of counts, as a parameter.
 
@@ -152,7 +173,7 @@ def count_schedule(field: str, n: object, least: int) -> Callable[[int], int]:
     try:
         return schedule(n)  # type: ignore[arg-type] # it was looked at
     except ValueError as error:
-        raise Refused(field, str(error), 'write a number, or e.g. "(t-1) * 70000"') from None
+        raise Refused(field, str(error), 'write a whole number, or e.g. "(t-1) * 70000"') from None
 
 
 def bias_schedule(sampling_bias: float | str) -> Callable[[int], float]:

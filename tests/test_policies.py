@@ -338,6 +338,9 @@ def test_what_says_nothing_is_not_told():
         (lambda n: FreshData(9, 5, 5, "last_k", n), "k"),
         (lambda n: Combined(9, n_external=n), "n_external"),
         (lambda n: AccumulateSubsample(9, 9 if n is None else n, "x" if n is None else 9), ""),
+        (lambda n: Part("real", None, n, 5), "start"),  # as in policies of one's own
+        (lambda n: Part("synthetic", "001", 0, n), "count"),
+        (lambda n: Part("real", None, 0, 1, among=0.5 if n is None else n), "among"),
     ],
 )
 def test_what_is_no_count_is_refused_from_python_too(build, field, bad):
@@ -347,7 +350,13 @@ def test_what_is_no_count_is_refused_from_python_too(build, field, bad):
     assert len(str(caught.value)) < 400
 
 
+def test_an_origin_is_one_that_is_known():
+    with pytest.raises(Refused, match="choose real or fresh or synthetic or external"):
+        Part("fake", None, 0, 5)
+
+
 def test_a_count_may_be_numpys():
+    assert type(Part("real", None, 0, np.int32(5)).count) is int
     for policy in (FullySynthetic(np.int64(9)), SyntheticAugmentation(np.int64(9))):
         assert {type(part.count) for t in (1, 2) for part in policy.mix(t).parts} == {int}
 

@@ -102,7 +102,7 @@ class Improvement(Described, ABC):
             raise Refused(
                 "",
                 f"{name} trains an auxiliary step by step along gradients, {family} has none",
-                "take a family that is trained so, or leave `improve` out",
+                "take a family that is trained so, or leave it out",
             )
         if self.lr is not None and not hasattr(generator, "lr"):
             raise Refused("lr", f"{family} has no learning rate of that name", "set `lr: null`")

@@ -148,11 +148,7 @@ class MetaTrainer:
             self.mending.mend,
         )
         self.improving = Improving(
-            improvement,
-            self.measuring,
-            self.sampling,
-            self.fresh_generator,
-            0 if treatment is None else treatment.n_real,
+            improvement, self.measuring, self.sampling, self.fresh_generator, self.treating.n_real
         )
         self.retention = Retention(
             settings.keep, self.policy, settings.generations, self.store, self.treating.name

@@ -70,6 +70,11 @@ class Treating:
         """How published shards are called beside those drawn; empty: they are the same."""
         return "" if self.treatment is None else KEPT
 
+    @property
+    def n_real(self) -> int:
+        """Real samples at the end of the pool that it has for itself."""
+        return 0 if self.treatment is None else self.treatment.n_real
+
     def n_kept(self, t: int) -> int:
         """Samples of generation ``t`` that are published, for those after it and to be measured."""
         return self.measuring.n_needed(t)

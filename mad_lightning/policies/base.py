@@ -92,13 +92,10 @@ class LoopPolicy(Described, ABC):
             if not isinstance(mix, Mix):
                 problem = f"{type(self).__name__}.mix({t}) returns a {type(mix).__name__}"
                 raise Refused("", problem, "let it return a Mix")
-            if len(mix) == 0 or any(part.count < 0 for part in mix.parts):
+            if len(mix) == 0:
                 problem = f"generation {t} has nothing to train on"
                 raise Refused("", problem, NOTHING_TO_TRAIN_ON)
             for part in mix.parts:
-                if not 0.0 < part.weight < float("inf"):
-                    problem = f"generation {t} gives samples the weight {part.weight}"
-                    raise Refused("", problem, "give positive weights, 1 for what counts once")
                 source = part.generation
                 if source is None:
                     continue

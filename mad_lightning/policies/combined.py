@@ -7,12 +7,9 @@ generator drew and that nobody can tell from real ones.
 
 from __future__ import annotations
 
-from numbers import Real
-
 from mad_lightning.policies.mixes import EXTERNAL, Part
 from mad_lightning.policies.windows import SyntheticFrom, Windowed
-from mad_lightning.refusal import Refused
-from mad_lightning.schedules import check_count
+from mad_lightning.schedules import check_count, check_weight
 
 __all__ = ["Combined"]
 
@@ -124,16 +121,3 @@ class Combined(Windowed):
     def arithmetic(self, generations: int) -> str:
         """The fixed set, and the fresh samples of every later generation."""
         return f"the fixed set and the fresh ones after it, {self.n_pool(generations)}"
-
-
-def check_weight(field: str, weight: object) -> None:
-    """Refuses what is no positive number.
-
-    Raises:
-        Refused: With the field.
-    """
-    remedy = "give a positive number, 1 for what counts once"
-    if isinstance(weight, bool) or not isinstance(weight, Real):
-        raise Refused(field, f"{weight!r} is no number", remedy)
-    if not 0.0 < float(weight) <= 1e6:
-        raise Refused(field, f"{weight} lies outside (0, 1000000]", remedy)

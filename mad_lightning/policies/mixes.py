@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from mad_lightning.refusal import check_one_of
+from mad_lightning.schedules import MOST, check_count, check_weight
+
 __all__ = ["EXTERNAL", "FOREIGN", "ORIGINS", "Mix", "Origin", "Part", "shard_name"]
 
 Origin = Literal["real", "fresh", "synthetic", "external"]
@@ -40,6 +43,10 @@ class Part:
         weight: How often each of them is seen, beside a sample of weight 1.
         among: How long the run is that the samples are chosen from at random, each once; None: all
             of it is taken.
+
+    Raises:
+        Refused: If a place or a number of samples is no whole number, a weight no positive one,
+            or an origin unknown.
     """
 
     origin: Origin
@@ -48,6 +55,18 @@ class Part:
     count: int
     weight: float = 1.0
     among: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what a policy of one's own may have divided; makes NumPy's integers Python's."""
+        for name in ("start", "count", "among"):
+            n = getattr(self, name)
+            if (type(n) is int and 0 <= n <= MOST) or (name == "among" and n is None):
+                continue  # as quick as can be: there may be a million parts
+            check_count(name, n, 0)
+            object.__setattr__(self, name, int(n))
+        if self.weight != 1.0:
+            check_weight("weight", self.weight)
+        check_one_of(ORIGINS, origin=self.origin)
 
     @property
     def stop(self) -> int:
