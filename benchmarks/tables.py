@@ -7,7 +7,8 @@
 A table is a list of lineages: a shipped configuration and what differs from it. Each is trained by
 the command that a user would type, with one thread, in a directory below ``--root``; run again, the
 same command goes on where it was stopped. What is printed is ``mad report --markdown`` of them,
-seeds as one row: mean and standard deviation over seeds, excess over the floor, verdict.
+seeds as one row: mean and standard deviation over seeds, excess over the floor, verdict. Beside
+tables that compare a change with a lineage that lacks it stand the differences of equal seeds.
 """
 
 from __future__ import annotations
@@ -20,10 +21,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
+from mad_lightning.lineage import LineageDirectory
+from mad_lightning.verdict.intervals import Interval
+
 HOUSE = Path(__file__).resolve().parent.parent
 Arm = tuple[str, dict[str, object]]
 METRICS = ["precision", "recall", "coverage", "fd_classifier", "kd_classifier"]
 OF_SAMPLES = ["precision", "recall", "coverage"]
+OF_PAIRS = {"guidance", "selection"}
+"""Tables whose lineages are compared with the first one that is drawn by the same sampler."""
 
 DIFFUSION, WGAN = "digits_diffusion_full_synth", "digits_wgan_full_synth"
 TABLES: dict[str, tuple[str, list[str], list[Arm]]] = {
@@ -66,6 +74,25 @@ TABLES: dict[str, tuple[str, list[str], list[Arm]]] = {
             (DIFFUSION, {"generator.sampler": "ddpm", "generator.sampling_steps": 25}),
             *((WGAN, {"sampling_bias": bias}) for bias in (1.0, 0.85, 0.7)),
         ],
+    ),
+    "guidance": (
+        "negative guidance, diffusion on digits; 30 s a generation",
+        METRICS,
+        [
+            (f"{DIFFUSION}{improved}", sampler)
+            for sampler in ({}, {"generator.sampler": "dpm_solver"})
+            for improved in ("", "_sims", "_neon")
+        ],
+    ),
+    "selection": (
+        "one of four digits is kept, diffusion; 35 s a generation",
+        METRICS,
+        [(f"{DIFFUSION}{kept}", {}) for kept in ("", "_random", "_top", "_diverse")],
+    ),
+    "glyphs": (
+        "StyleGAN2 from a healthy start; 150 s a generation",
+        [*OF_SAMPLES, "fd_identity", "kd_identity"],
+        [("glyphs_stylegan_full_synth", {})],
     ),
     "rosenbrock": (
         "the flow on Rosenbrock's law; 4 to 15 s a generation, 16 generations",
@@ -114,6 +141,31 @@ def show(name: str, seeds: Sequence[int], root: Path) -> None:
     subprocess.run([*report, "--metrics", *metrics], cwd=HOUSE, check=True)
 
 
+def values(arm: Arm, seed: int, root: Path) -> dict[int, dict[str, float]]:
+    """What a lineage measured, by generation and name."""
+    records = LineageDirectory(root / f"{name_of(arm)}_seed{seed}").records()
+    return {record.generation: record.metrics for record in records}
+
+
+def show_pairs(name: str, seeds: Sequence[int], root: Path) -> None:
+    """Prints what each change does to equal seeds, in the first and the last generation."""
+    _, metrics, arms = TABLES[name]
+    print("\nDifferences of equal seeds, mean [95 %]:\n")
+    for arm in arms:
+        plain = next(other for other in arms if other[1] == arm[1])
+        if plain is arm:
+            continue
+        with_it, without = ([values(a, s, root) for s in seeds] for a in (arm, plain))
+        for t in (1, min(map(max, [*with_it, *without]))):
+            pairs = list(zip(with_it, without, strict=True))
+            told = []
+            for metric in metrics:
+                gained = np.array([a[t][metric] - b[t][metric] for a, b in pairs])
+                both = Interval.of(gained, 0.025)
+                told.append(f"{metric} {both.estimate:+.3g} [{both.low:+.3g}, {both.high:+.3g}]")
+            print(f"- {name_of(arm)}, generation {t}, {len(pairs)} seeds: {', '.join(told)}")
+
+
 def main() -> None:
     """Trains and prints."""
     parser = argparse.ArgumentParser(
@@ -140,6 +192,8 @@ def main() -> None:
             print(f"stands: {name_of(arm)}, seed {seed}", flush=True)
     for name in given.tables:
         show(name, seeds, root)
+        if name in OF_PAIRS:
+            show_pairs(name, seeds, root)
 
 
 if __name__ == "__main__":
