@@ -15,6 +15,7 @@ from mad_lightning.commands.train import build
 from mad_lightning.data.datamodule import GenerationDataModule
 from mad_lightning.data.sources import Digits
 from mad_lightning.generators import WGAN, Diffusion, Gaussian, Glow, StyleGAN2
+from mad_lightning.generators.solvers import SOLVERS
 from mad_lightning.lineage import LineageDirectory
 from mad_lightning.metrics import Identity, Pixels
 from mad_lightning.metrics import functional as measures
@@ -219,19 +220,65 @@ def test_an_extractor_has_the_cpus_features_there(make, device):
     assert torch.equal(there.inner, alone)
 
 
+# --- drawing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [pytest.param(n, marks=() if n == "sde_dpm_solver" else pytest.mark.slow) for n in SOLVERS],
+)
+def test_a_solver_draws_the_same_there_and_hardly_waits(sampler, device):
+    torch.manual_seed(0)
+    made = Diffusion(families.small_unet, 100, "squaredcos_cap_v2", "velocity", sampler, 4)
+    made, seeds = made.build(SampleSpec(IMAGE, 3)), sample_seeds(0, 3, "drawn")
+    at_home = made.sample(seeds, 0.7, labels=torch.arange(3)).values
+    made.to(device)
+    there, labels = seeds.to(device), torch.arange(3).to(device)
+    with torch.no_grad():
+        fake_gpu.LOG.clear()
+        made.draw(there, 0.7, labels)
+    # Once a block the schedule is read; diffusers' UniPC puts coefficients there at every step.
+    few = 1 + (6 * 4 if sampler == "unipc" else 0)
+    assert sum(fake_gpu.LOG.waits.values()) <= few, fake_gpu.LOG.waits
+    drawn_there = made.sample(seeds, 0.7, labels=torch.arange(3)).values
+    torch.testing.assert_close(drawn_there, at_home, rtol=0, atol=1)
+
+
 # --- whole lineages ------------------------------------------------------------------------------
+
+
+def there(arguments, monkeypatch):
+    """Trains a lineage on the device; gives it, and its records."""
+    meta = build(arguments)
+    usual = meta.trainers.build_arguments
+    meta.trainers.build_arguments = lambda: {**usual(), **fake_gpu.trainer_arguments()}
+    with fake_gpu.plugged_in(monkeypatch):
+        return meta, meta.fit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("improvement", ["SIMS", "Autoguidance", "Neon"])
+def test_a_second_phase_and_a_selection_run_there(improvement, arguments, diffusion, monkeypatch):
+    given = [*arguments, *diffusion, "--lineage.generations", "2", "--trainer.max_epochs", "1"]
+    given += ["--policy.n_initial", "64", "--improve", improvement, "--improve.images", "128"]
+    given += ["--improve.weight", "[0.3, 0.6]", "--improve.validation", "32"]
+    given += ["--treatment", "TopShare", "--treatment.candidates", "1.5", "--treatment.score",
+              "Nearness", "--treatment.n_real", "40", "--treatment.features", "Pixels"]  # fmt: skip
+    meta, records = there(given, monkeypatch)
+    assert [record.sampler["improve"] for record in records] == [improvement] * 2
+    for record in records:
+        shard = meta.store[record.drawn]
+        seeds = sample_seeds(0, 8, *shard.manifest.seeds)
+        at_home = meta.trained(record.generation).sample(seeds, 1.0, shard.samples.labels[:8])
+        torch.testing.assert_close(at_home.values, shard.samples.values[:8], rtol=0, atol=1)
 
 
 def test_a_lineage_is_the_same_there(arguments, tmp_path, monkeypatch):
     given = [*arguments, "--lineage.generations", "2", "--generator.per_class", "false"]
     build(given).fit()
     at_home = [r.digests for r in LineageDirectory(tmp_path / "runs" / "tiny").records()]
-    meta = build([*given, "--lineage.name", "there"])
-    usual = meta.trainers.build_arguments
-    meta.trainers.build_arguments = lambda: {**usual(), **fake_gpu.trainer_arguments()}
-    with fake_gpu.plugged_in(monkeypatch):
-        records = meta.fit()
-    for here, there in zip(at_home, records, strict=True):
+    _, records = there([*given, "--lineage.name", "there"], monkeypatch)
+    for here, record in zip(at_home, records, strict=True):
         for what in ("generator", "shard", "metrics"):
-            assert here[what] == there.digests[what]
+            assert here[what] == record.digests[what]
     assert records[0].environment["device"]

@@ -333,7 +333,7 @@ class Generator(Described, L.LightningModule, ABC):
         kept = floats.flatten(1).float()  # in which more is infinite than in float64
         if not kept.sum().isfinite() and (broken := int((~kept.isfinite()).any(dim=1).sum())):
             raise self.diverged(f"{broken} of {len(seeds)} samples are not finite")
-        return Samples(to_stored(floats, self.spec).cpu(), labels)
+        return Samples(to_stored(floats, self.spec).cpu(), None if labels is None else labels.cpu())
 
     def predict_step(self, batch: SeedBlock, batch_idx: int) -> Samples:
         """Draws one block; Lightning brings devices, precision and processes."""

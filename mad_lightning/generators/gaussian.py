@@ -142,14 +142,14 @@ class Gaussian(ClosedForm):
         self._squares.add_(member.square().sum(dim=1))
         means = member @ x / n.where(n > 0, 1.0)[:, None]
         centred = x - means[labels]
-        for k in range(len(n)):
+        total = self.n + n
+        total = total.where(total > 0, 1.0)
+        gaps = (means - self.mean) * (n > 0)[:, None]
+        between = self.n * n / total
+        for k, gap in enumerate(gaps):
             of_class = centred * member[k][:, None]
-            total = self.n[k] + n[k]
-            total = total.where(total > 0, 1.0)
-            gap = (means[k] - self.mean[k]) * (n[k] > 0)
-            between = gap.outer(gap).mul_(self.n[k] * n[k] / total)
-            self.scatter[k].add_(of_class.T @ centred).add_(between)
-            self.mean[k].add_(gap.mul_(n[k] / total))
+            self.scatter[k].add_(of_class.T @ centred).add_(gap.outer(gap).mul_(between[k]))
+        self.mean.add_(gaps.mul_((n / total)[:, None]))
         self.n.add_(n)
 
     def _merge(self, k: int, n: Tensor | float, mean: Tensor, scatter: Tensor) -> None:
