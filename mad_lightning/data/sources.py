@@ -335,6 +335,9 @@ class Images(Source):
 class Arrays(Source):
     """Samples from a numpy file: images as uint8, or vectors as floats.
 
+    Every process reads them into its memory; large sets of pictures are better given as
+    :class:`Images`, which stay on disk.
+
     Args:
         path: ``.npy`` or ``.npz``. Images are (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3
             channels; vectors are (N, D).

@@ -25,7 +25,7 @@ from mad_lightning.loop.measuring import Measuring
 from mad_lightning.loop.store import Store
 from mad_lightning.metrics.features.plain import Identity
 from mad_lightning.policies import LoopPolicy, shard_name
-from mad_lightning.processes import from_first, on_first
+from mad_lightning.processes import from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Parts, Samples, to_floats
 from mad_lightning.treatments.base import Candidates, Own, Treatment, right, treated
@@ -188,9 +188,9 @@ class Treating:
         places, t = said.places, drawn.manifest.generation
         assert places is not None  # in full
         samples: Samples = Parts([drawn.samples], places)
-        if said.values is not None or said.weights is not None:
-            values = samples.values if said.values is None else said.values
-            samples = Samples(values, samples.labels, weights=said.weights)
+        if said.values is not None:
+            samples = Samples(said.values, samples.labels)
+        samples.weights = said.weights
         manifest = replace(
             drawn.manifest,
             name=shard_name(t, KEPT),
@@ -224,7 +224,8 @@ class Treating:
         samples, real = drawn.samples, self.data.real(self.seed).kept_back(treatment.n_real)
         sides = {"drawn": samples} | ({"own": real} if real is not None else {})
         if treatment.features is None:
-            features = {k: to_floats(side.values).flatten(1) for k, side in sides.items()}
+            mine = sides if is_first() else {}
+            features = {k: to_floats(side.values).flatten(1) for k, side in mine.items()}
         else:
             place = self.lineage.unfinished(t, "features") / f"treated-{drawn.manifest.sha256[:12]}"
             progress = self.observers.progress(t, "treat", tick)
