@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -25,6 +26,7 @@ __all__ = [
     "check_memory",
     "check_one_of",
     "check_sampling_bias",
+    "check_system",
     "check_within",
 ]
 
@@ -131,6 +133,18 @@ def check_one_of(names: Collection[object], **chosen: object) -> None:
     for field, name in chosen.items():
         if name not in names:
             raise Refused(field, f"there is no {name!r}", f"choose {' or '.join(map(str, names))}")
+
+
+def check_system() -> None:
+    """Refuses Windows, which cannot bring the names in a directory to the disk.
+
+    On that all rests that a lineage keeps: a file appears whole or not at all.
+
+    Raises:
+        Refused: If this is Windows.
+    """
+    if sys.platform == "win32":
+        raise Refused("", "lineages are not kept on Windows", "use Linux, also in WSL, or a Mac")
 
 
 def check_memory(field: str, size: float, what: str, remedy: str) -> None:

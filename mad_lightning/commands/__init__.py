@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mad_lightning import __version__
-from mad_lightning.refusal import Diverged, Refused
+from mad_lightning.refusal import Diverged, Refused, check_system
 
 __all__ = ["VERBS", "flag", "main", "page"]
 
@@ -103,7 +103,8 @@ def speak_anywhere() -> None:
 
 
 def run(verb: str, args: Sequence[str]) -> None:
-    """Does the work of a verb."""
+    """Does the work of a verb, where it can be done."""
+    check_system()
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     here = str(Path.cwd())
     if here not in sys.path:  # classes of one's own lie where one stands, as with `python -m`

@@ -40,7 +40,7 @@ from mad_lightning.loop.treating import Treating
 from mad_lightning.magnitudes import size
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy, Mix
-from mad_lightning.refusal import Diverged, Refused, at
+from mad_lightning.refusal import Diverged, Refused, at, check_system
 from mad_lightning.samples import SampleSpec
 
 __all__ = ["Candidate", "admit"]
@@ -95,6 +95,7 @@ def admit(meta: Candidate) -> bool:
     Raises:
         Refused: With the field, what is wrong with it, and the remedy.
     """
+    check_system()
     biases = {meta.bias(t) for t in _all(meta)}
     with at("trainer"):
         meta.trainers.check()

@@ -7,6 +7,7 @@ import torch
 
 import mad_lightning
 from mad_lightning.callbacks import LineageCallback, Observers, StopWhenMAD
+from mad_lightning.commands import main
 from mad_lightning.commands.train import build
 from mad_lightning.generators import Gaussian
 from mad_lightning.lineage import Quantity
@@ -52,6 +53,17 @@ def refusal(meta):
         admit(meta)
     assert not meta.lineage.path.exists()
     return caught.value
+
+
+def test_windows_is_told_so_before_anything_is_written(arguments, tmp_path, monkeypatch, capsys):
+    meta = build(arguments)
+    monkeypatch.setattr("sys.platform", "win32")
+    assert "not kept on Windows" in refusal(meta).problem
+    for command in (["train", *arguments], ["doctor"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+        assert capsys.readouterr().err.startswith("error: lineages are not kept on Windows")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(("field", "told"), [("n_odd", "policy.n_odd"), ("", "policy")])
