@@ -8,6 +8,7 @@ import yaml
 
 from mad_lightning.commands import main
 from mad_lightning.commands.train import build
+from mad_lightning.data.shards import Shard
 from mad_lightning.lineage import LineageDirectory
 from mad_lightning.loop.branching import branch
 from mad_lightning.refusal import Refused
@@ -232,3 +233,23 @@ def test_networks_that_shall_go_on_from_the_parents_weights_must_fit_them(
                     "--lineage.generations", "2"])  # fmt: skip
     assert branch(slower, meta.lineage) == 1
     assert len(slower.fit()) == 2
+
+
+def test_a_branch_of_a_lineage_that_evicts_goes_on_as_its_parent(parent, capsys):
+    early = begun(parent, "early")
+    here = ["--lineage.root", parent.path.parent]  # its configuration tells of another place
+    evicting = [*here, "--lineage.keep", "needed", "--lineage.generations"]
+    go_on(parent, *evicting, 4)
+    later = begun(parent, "later", at="4")
+    go_on(parent, *evicting, 5)
+    for lineage in (early, later):  # what one of them drops, the others keep
+        assert digests(go_on(lineage, *evicting, 5)) == digests(parent)
+    assert [Shard(later.shard(f"00{t}")).is_evicted for t in range(1, 6)] == [True] * 3 + [
+        False
+    ] * 2
+
+    with pytest.raises(SystemExit):
+        begun(parent, "refused", at="1")
+    assert "the samples of shard 001 were evicted" in capsys.readouterr().err
+    go_on(parent, *here, "--lineage.keep", "all", "--lineage.generations", 5)
+    assert digests(go_on(begun(parent, "back", at="1"), *evicting, 5)) == digests(parent)
