@@ -58,7 +58,6 @@ from mad_lightning.report.tables import measurements, summary, table, verdicts
 from mad_lightning.report.terminal import report, screen
 from mad_lightning.report.wandb import readable, specification, still_to_do
 from mad_lightning.report.words import headline
-from mad_lightning.verdict.intervals import level_of_looks
 
 __all__ = ["add_question", "build_parser", "question_of", "run"]
 
@@ -135,9 +134,8 @@ def run(args: Sequence[str], looks: Sequence[int] = ()) -> None:
     known = metrics_of(groups)
     with asked():
         told = answers(groups, question)
-    level = level_of_looks(question.alpha, question.looks)
     curves = [name for name in ("precision", "recall") if name in known] or known
-    shown, judged = given.metrics or known, judgements(groups, level)
+    shown, judged = given.metrics or known, judgements(groups, looks=question.looks)
     if given.figure:
         draw(given.figure, figure(groups, given.metrics or curves))
     if given.plane:

@@ -2,8 +2,8 @@
 
 To look at the seeds after each of them and to stop when they agree is to give chance several
 tries: five looks at 5 % each call every seventh loop that stands still MAD. So each look has a
-level of its own, such that *all* looks together keep 5 %
-(:func:`~mad_lightning.verdict.intervals.level_of_looks`). It pays where effects are clear: of eight
+level of its own, such that *all* looks together keep 5 %, little of it at first and most at the end
+(:func:`~mad_lightning.verdict.intervals.level_of_look`). It pays where effects are clear: of eight
 seeds three or four are trained.
 """
 
@@ -18,7 +18,6 @@ from mad_lightning.report.groups import load
 from mad_lightning.report.judged import judgements
 from mad_lightning.sweeps.engine import Outcome
 from mad_lightning.sweeps.plan import Member, Sweep
-from mad_lightning.verdict.intervals import level_of_looks
 
 __all__ = ["FIRST_LOOK", "Asked", "Judge", "ask", "judge"]
 
@@ -61,8 +60,8 @@ def judge(arms: Arms, question: Question) -> dict[str, str]:
     words: dict[str, str] = {}
     for arm, group in groups.items():
         states = [state for answer in told if (state := answer.state(group)) is not None]
-        level = level_of_looks(question.alpha, question.looks)
-        words[arm] = states[0] if states else judgements([group], level)[0].verdict.answer
+        closed = [] if states else judgements([group], question.alpha, question.looks)
+        words[arm] = states[0] if states else closed[0].verdict.answer
     return words
 
 

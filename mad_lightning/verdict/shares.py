@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -34,7 +34,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 from mad_lightning.refusal import Refused
-from mad_lightning.verdict.intervals import Array, Interval, level_of_looks
+from mad_lightning.verdict.intervals import Array, Interval, level_of_look
 
 __all__ = ["Border", "Excess", "State", "border"]
 
@@ -115,7 +115,7 @@ def border(tried: Sequence[Excess], *, alpha: float = 0.05, looks: Sequence[int]
     for arm in arms:
         if not (0.0 <= arm.share <= 1.0 and np.isfinite(arm.values).all()):
             raise Refused("tried", f"{arm}", "give shares within [0, 1] and finite numbers")
-    test = _Tests(arms, level_of_looks(alpha / 2, tuple(looks)))
+    test = _Tests(arms, alpha / 2, tuple(looks))
     low, high = test.low(), test.high()
     estimate = min(max(_crossing(arms), low), high)
     return Border(
@@ -124,7 +124,7 @@ def border(tried: Sequence[Excess], *, alpha: float = 0.05, looks: Sequence[int]
         high=high,
         states={arm.share: test.state(place) for place, arm in enumerate(arms)},
         means={arm.share: test.of({place: 1.0}) for place, arm in enumerate(arms)},
-        seeds_needed={arm.share: _needed(arm, test.level) for arm in arms},
+        seeds_needed={arm.share: _needed(arm, test.level(max(looks, default=0))) for arm in arms},
         convex=test.convex,
         alpha=alpha,
     )
@@ -136,12 +136,17 @@ class _Tests:
 
     Attributes:
         arms: From the smallest share.
-        level: Error probability of each bound.
+        alpha: Error probability of each bound, over all looks.
+        looks: Numbers of seeds at which somebody looked.
     """
 
     arms: Sequence[Excess]
-    level: float
-    _known: dict[frozenset[int], Array] = field(default_factory=dict)
+    alpha: float
+    looks: tuple[int, ...]
+
+    def level(self, seeds: int) -> float:
+        """Error probability of a bound from so many seeds."""
+        return level_of_look(self.alpha, self.looks, seeds)
 
     def of(self, weights: Mapping[int, float]) -> Interval:
         """The weighted sum of the shares' means, between bounds.
@@ -156,8 +161,9 @@ class _Tests:
         if len(common) > 1 or len(chosen) == 1:
             order = sorted(common)
             rows = np.array([[arm.by_seed[seed] for seed in order] for arm in chosen])
-            return Interval.of(parts @ rows, self.level, error)
-        return _of_strangers(parts, chosen, self.level, error)
+            return Interval.of(parts @ rows, self.level(len(order)), error)
+        fewest = min(len(arm.by_seed) for arm in chosen)
+        return _of_strangers(parts, chosen, self.level(fewest), error)
 
     def state(self, place: int) -> State:
         """What is shown of a share that was tried."""
