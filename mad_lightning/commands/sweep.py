@@ -48,13 +48,12 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mad_lightning.commands import main
 from mad_lightning.commands.explain import PlainParser
 from mad_lightning.commands.report import add_question, question_of
 from mad_lightning.commands.report import asked as asked_here
-from mad_lightning.loop.pacing import Pace
 from mad_lightning.magnitudes import duration, size
 from mad_lightning.refusal import Refused
 from mad_lightning.sweeps.engine import Engine, Outcome
@@ -62,6 +61,11 @@ from mad_lightning.sweeps.plan import Member, Sweep
 from mad_lightning.sweeps.rounds import FIRST_LOOK, Asked, ask
 from mad_lightning.sweeps.watching import Watch
 from mad_lightning.sweeps.worker import serve
+
+if TYPE_CHECKING:  # what takes seconds to import waits until it is needed
+    from mad_lightning.loop.forecast import Forecast
+    from mad_lightning.loop.meta_trainer import MetaTrainer
+    from mad_lightning.loop.pacing import Pace
 
 __all__ = ["build_parser", "run", "train"]
 
@@ -162,46 +166,90 @@ def _pairs(told: Sequence[str]) -> dict[str, Any]:
 
 
 def estimate(sweep: Sweep, given: Namespace) -> None:
-    """Prints what each arm will cost, and the job scripts where there are some."""
-    from mad_lightning.commands.train import build
-    from mad_lightning.loop.forecast import forecast
-    from mad_lightning.loop.pacing import known, probe
-
+    """Prints what it will cost, what is known at once first; and the job scripts, if any."""
+    arms = sweep.arms
+    count = sum(member.generations for member in sweep.members)
+    print(f"{len(sweep.members)} lineages in {len(arms)} arms, {count} generations", flush=True)
+    coming = [each for arm, members in arms.items() for each in _counted(arm, members)]
+    coming = [each for each in coming if each.told.mixes]
     workers = _parallel(sweep, given, given.gpus or 0)
-    disk, seconds, starts, sources = 0, 0.0, 0.0, []
-    paces: dict[object, Pace | None] = {}
-    for arm, members in sweep.arms.items():
-        generations = trained = drawn = 0
-        for member in members:
-            try:
-                meta = build(member.arguments)
-                kind = member.kind
-                if kind not in paces:
-                    paces[kind] = known(meta) or probe(meta, member.arguments)
-                told = forecast(meta, paces[kind])
-            except Refused as refused:
-                raise Refused(
-                    refused.field, refused.problem, f"{refused.remedy} (arm {arm})"
-                ) from None
-            generations, trained = generations + len(told.mixes), trained + sum(told.trained)
-            drawn, disk = drawn + sum(told.drawn), disk + told.disk
-            seconds, starts = seconds + (told.seconds or 0.0), max(starts, told.start)
-            sources += [told.source] if told.mixes else []
-        counts = f"{trained:,} trained on, {drawn:,} drawn"
-        print(f"{arm}: {len(members)} seeds, {generations} generations to come, {counts}")
-    total = seconds + workers * starts
-    time = f"{duration(total)} of computing, {duration(total / workers)} on {workers} workers"
-    if "" in sources:
-        time = "time: known once a generation was trained"
-    elif sources:
-        time += f", {sources[-1]}"
-    print(f"{len(sweep.members)} lineages, {size(disk)} on disk, {time}")
+    firsts = {each.member.kind: each for each in reversed(coming)}  # one of each kind
+    paces = {kind: _pace(each) for kind, each in firsts.items()}
+    coming = [each.at(paces[each.member.kind]) for each in coming]
+    print(_all_together([each.told for each in coming], workers))
     if given.engine == "slurm":
         from mad_lightning.sweeps import Slurm
 
         engine = engine_of(sweep, given)
         assert isinstance(engine, Slurm)
         print(engine.script([member for member in sweep.members if not member.is_finished]))
+
+
+class _Coming(NamedTuple):
+    """A lineage of a sweep, built, and what it will cost."""
+
+    member: Member
+    meta: MetaTrainer
+    told: Forecast
+
+    def at(self, pace: Pace | None) -> _Coming:
+        """The same at a pace."""
+        return self._replace(told=self.told.at(pace))
+
+
+def _counted(arm: str, members: Sequence[Member]) -> list[_Coming]:
+    """Prints what is counted of an arm."""
+    from mad_lightning.commands.train import build
+    from mad_lightning.loop.forecast import counted
+
+    told: list[_Coming] = []
+    try:
+        for member in members:
+            if told and not member.reached and not told[0].told.finished:
+                told.append(told[0]._replace(member=member))  # as much as another seed
+                continue
+            meta = build(member.arguments)
+            told.append(_Coming(member, meta, counted(meta)))
+    except Refused as refused:
+        raise Refused(refused.field, refused.problem, f"{refused.remedy} (arm {arm})") from None
+    generations, trained, drawn = (
+        sum(sum(column) for column in each)
+        for each in zip(
+            *(([1 for _ in one.mixes], one.trained, one.drawn) for _, _, one in told), strict=True
+        )
+    )
+    counts = f"{trained:,} trained on, {drawn:,} drawn"
+    print(f"{arm}: {len(members)} seeds, {generations} generations to come, {counts}", flush=True)
+    return told
+
+
+def _pace(lineage: _Coming) -> Pace | None:
+    """Of lineages of a kind: that of one that stands, or of a probe, which is announced."""
+    from mad_lightning.loop.pacing import known, probe
+
+    pace = known(lineage.meta)
+    if pace is None:
+        print(f"measuring the pace, by a short lineage of {lineage.member.arm} aside", flush=True)
+        pace = probe(lineage.meta, lineage.member.arguments)
+    return pace
+
+
+def _all_together(told: Sequence[Forecast], workers: int) -> str:
+    """Disk, and time if it is known, of all lineages that lack something."""
+    from mad_lightning.loop.forecast import computing
+
+    if not told:
+        return "nothing is missing"
+    disk = f"{len(told)} lineages to train, {size(sum(one.disk for one in told))} on disk"
+    if any(one.seconds is None for one in told):
+        return f"{disk}, time: known once a generation was trained"
+    seconds = sum(one.seconds or 0.0 for one in told)
+    total = seconds + min(workers, len(told)) * max(one.start for one in told)
+    spent = None
+    if all(one.cpu is not None for one in told):
+        spent = sum((one.cpu or 0.0) * (one.seconds or 0.0) for one in told) / max(seconds, 1e-9)
+    time = f"about {duration(total / workers)} on {workers} workers{computing(total, spent)}"
+    return f"{disk}, {time}, {told[-1].source}"
 
 
 def conclude(asked: Asked, given: Namespace) -> None:

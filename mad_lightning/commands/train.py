@@ -68,7 +68,7 @@ from mad_lightning.lineage.naming import dotted, label, overridden
 from mad_lightning.lineage.settings import LineageSettings
 from mad_lightning.loop.forecast import forecast
 from mad_lightning.loop.meta_trainer import MetaTrainer
-from mad_lightning.loop.pacing import known, probe
+from mad_lightning.loop.pacing import probe
 from mad_lightning.metrics.evaluator import Evaluator
 from mad_lightning.policies import LoopPolicy
 from mad_lightning.processes import part_ways
@@ -275,7 +275,12 @@ def run(args: Sequence[str]) -> None:
     said = ["--help" if arg == "--full_help" else arg for arg in args if arg != "--dry_run"]
     meta = build(said)
     if "--dry_run" in args:
-        return print(forecast(meta, known(meta) or probe(meta, said)))
+        told = forecast(meta)
+        print(told.counts, flush=True)
+        if told.seconds is None:
+            print("measuring the pace, by a short lineage aside", flush=True)
+            told = told.at(probe(meta, said))
+        return print(told.cost)
     meta.fit()
     return part_ways()
 

@@ -62,7 +62,7 @@ class LineageDirectory(Places):
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
-        self._seconds: dict[int, dict[str, float]] = {}  # of the generation at work
+        self._spent: dict[int, dict[str, dict[str, float]]] = {}  # on the generation at work
 
     # what they hold
 
@@ -267,12 +267,16 @@ class LineageDirectory(Places):
         except Damaged:
             return {}
 
-    def seconds(self, t: int) -> dict[str, float]:
-        """How long the phases of a generation took, as far as that was kept."""
-        if t not in self._seconds:
+    def spent(self, t: int) -> dict[str, dict[str, float]]:
+        """How long the phases of a generation took, as far as that was kept.
+
+        Wall ``seconds`` and ``cpu_seconds`` of this process, by phase, as ledgers tell them.
+        """
+        told = self._spent.get(t, {})
+        if not told:
             with suppress(Damaged):  # no number depends on it
-                return read_json(self.seconds_file(t))
-        return self._seconds.get(t, {})
+                told = read_json(self.seconds_file(t))
+        return {kind: told.get(kind, {}) for kind in ("seconds", "cpu_seconds")}
 
     def branch(self, path: Path, t: int, config: Mapping[str, Any]) -> None:
         """Begins another lineage with the first generations of this one, or leaves no trace.
@@ -363,16 +367,19 @@ class LineageDirectory(Places):
         Yields:
             To be called often while it goes on, so that a kill costs at most a second of the count.
         """
-        before = self.seconds(t)
+        before, used = self.spent(t), _cpu_seconds()
         start = last = time.perf_counter()
 
         def tick() -> None:
             nonlocal last
             now = time.perf_counter()
-            so_far = round(before.get(phase, 0.0) + now - start, 3)
-            self._seconds = {t: before | {phase: so_far}}
+            more = {"seconds": now - start, "cpu_seconds": _cpu_seconds() - used}
+            self._spent[t] = {
+                kind: told | {phase: round(told.get(phase, 0.0) + more[kind], 3)}
+                for kind, told in before.items()
+            }
             if now - last > 1.0:
-                write_json(self.seconds_file(t), self._seconds[t], lasting=False)
+                write_json(self.seconds_file(t), self._spent[t], lasting=False)
                 last = now
 
         yield tick
@@ -416,6 +423,12 @@ class LineageDirectory(Places):
         with suppress(OSError):  # there is none, or somebody keeps a file of his own there
             self.auxiliary_training(t).rmdir()
         self.seconds_file(t).unlink(missing_ok=True)
+
+
+def _cpu_seconds() -> float:
+    """Of this process, all threads, and of the programs that it ran and waited for."""
+    told = os.times()
+    return time.process_time() + told.children_user + told.children_system
 
 
 def _settings(path: Path) -> dict[str, Any]:

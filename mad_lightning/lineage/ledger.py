@@ -41,13 +41,13 @@ _REMEDY = (
     "what stands of each generation"
 )
 
-_PASSING = ("seconds", "time", "environment", "changed")
+_PASSING = ("seconds", "cpu_seconds", "time", "environment", "changed")
 """What a line tells of how it came about, and not of what came out."""
 
 
 def now() -> str:
-    """The time as ledgers tell it, e.g. ``2026-11-27T04:31:41+00:00``."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time as ledgers tell it, e.g. ``2026-11-27T04:31:41.250+00:00``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ class GenerationRecord:
         sampler: What besides λ shapes its samples: sampler, steps, clipping, weights used.
         images: Training images it has seen.
         seconds: Wall seconds by phase.
+        cpu_seconds: CPU seconds by phase, of the first process and of programs that it ran: what
+            phases would take on a machine that does nothing else. Empty in ledgers that were begun
+            before ledgers told.
         digests: SHA-256 by artefact (``generator``, ``shard``, ``metrics``), and of what made them:
             ``data`` (the real samples), ``settings`` (what of the configuration decides numbers,
             without the seed), ``base`` (the weights that training starts from, if it is told any),
@@ -85,8 +88,7 @@ class GenerationRecord:
             Empty in ledgers that were begun before ledgers told.
         branched_from: Of a generation that another lineage made, that lineage's ``name``, and the
             ``digest`` of its ledger up to this line.
-        time: When it was finished, UTC, to the second. Empty in ledgers that were begun before
-            ledgers told.
+        time: When it was finished, UTC. Empty in ledgers that were begun before ledgers told.
         world_size: Processes that trained it.
         start: Where its first weights came from: ``scratch``, ``base`` or ``previous``.
         ages: Samples of its mix by age: how many come from generators so many generations older.
@@ -112,6 +114,7 @@ class GenerationRecord:
     sampler: dict[str, Any] = field(default_factory=dict)
     images: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     world_size: int = 1
     start: Start = "scratch"

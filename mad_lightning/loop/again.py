@@ -97,6 +97,7 @@ class MeasuredAgain(MetaTrainer):
     def enter(self, told: GenerationRecord, measured: dict[str, Any]) -> GenerationRecord:
         """Enters the generation into its own ledger."""
         t, settings = told.generation, {}
+        spent = self.lineage.spent(t)
         if not told.branched_from:
             settings = {"settings": self.settings_digest}
         record = replace(
@@ -106,7 +107,8 @@ class MeasuredAgain(MetaTrainer):
             floor=with_nan(measured["floor"]),
             floor_errors=with_nan(measured["floor_errors"]),
             protocol=measured["protocol"],
-            seconds=told.seconds | self.lineage.seconds(t),
+            seconds=told.seconds | spent["seconds"],
+            cpu_seconds=told.cpu_seconds | spent["cpu_seconds"],
             digests=told.digests | {"metrics": values_digest(measured["values"])} | settings,
             quantities=self.measuring.quantities(),
             changed=[],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mad_lightning.generators.base import Generator
 from mad_lightning.loop.admission import admit
@@ -17,7 +17,7 @@ from mad_lightning.loop.meta_trainer import MetaTrainer
 from mad_lightning.loop.pacing import Pace, known
 from mad_lightning.magnitudes import duration, size
 
-__all__ = ["Forecast", "forecast"]
+__all__ = ["Forecast", "computing", "counted", "forecast"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class Forecast:
         drawn: Samples that it draws.
         samples_bytes: What of them is on disk at once, at most.
         weights_bytes: What all weights weigh; None of a family that must be trained to have some.
-        seconds: Of all that come; None as long as no pace is known.
         start: Seconds besides, each time a program starts.
-        disk: All bytes that will be kept, as far as a pace is known.
+        seconds: Of all that come; None as long as no pace is known.
+        cpu: CPU seconds in each of these seconds; None if that is not known.
+        kept: Bytes that will be kept besides samples, weights included; None as long as no pace is
+            known.
         source: Where the pace is from.
     """
 
@@ -46,12 +48,39 @@ class Forecast:
     drawn: list[int]
     samples_bytes: int
     weights_bytes: int | None
-    seconds: float | None
     start: float
-    disk: int
-    source: str
+    seconds: float | None = None
+    cpu: float | None = None
+    kept: int | None = None
+    source: str = ""
+
+    def at(self, pace: Pace | None) -> Forecast:
+        """The same at a pace, if one is known."""
+        if pace is None or not self.mixes:
+            return self
+        first = not self.finished
+        seconds = len(self.mixes) * pace.generation + sum(self.trained) * pace.image
+        kept = len(self.mixes) * pace.kept + first * pace.once
+        return replace(
+            self,
+            seconds=max(0.0, seconds + first * pace.first),
+            start=self.start if pace.start is None else pace.start,
+            cpu=pace.cpu,
+            kept=round(kept),
+            source=pace.source,
+        )
+
+    @property
+    def disk(self) -> int:
+        """All bytes that will be kept, as far as that is known."""
+        return self.samples_bytes + ((self.weights_bytes or 0) if self.kept is None else self.kept)
 
     def __str__(self) -> str:
+        return f"{self.counts}\n{self.cost}"
+
+    @property
+    def counts(self) -> str:
+        """What is arithmetic, in words."""
         from_outside = any(mix[-1] for mix in self.mixes)
         head = f"{'generation':>10} {'real':>9} {'fresh':>9} {'synthetic':>10}"
         head += f" {'external':>9}" if from_outside else ""
@@ -67,24 +96,43 @@ class Forecast:
             counts = f"{t:>10} {real:>9,} {fresh:>9,} {synthetic:>10,}"
             counts += f" {external:>9,}" if from_outside else ""
             lines.append(f"{counts} {trained:>12,} {drawn:>9,}")
+        total = f"{sum(self.trained):,} trained on, {sum(self.drawn):,} drawn"
+        return "\n".join([*lines, f"in all: {total}"])
+
+    @property
+    def cost(self) -> str:
+        """Disk and time, in words."""
         time = "known after generation 1"
         if self.seconds is not None:
-            time = f"about {duration(self.seconds + self.start)}, {self.source}"
+            whole = self.seconds + self.start
+            time = f"about {duration(whole)}{computing(whole, self.cpu)}, {self.source}"
         disk = f"{size(self.samples_bytes)} of samples, weights known after generation 1"
         if self.weights_bytes is not None:
             disk = f"{size(self.samples_bytes)} of samples, {size(self.weights_bytes)} of weights"
         if self.source:
             disk += f"; with all else {size(self.disk)}"
-        total = f"{sum(self.trained):,} trained on, {sum(self.drawn):,} drawn"
-        return "\n".join([*lines, f"in all: {total}", f"disk:   {disk}", f"time:   {time}"])
+        return f"disk:   {disk}\ntime:   {time}"
 
 
-def forecast(meta: MetaTrainer, pace: Pace | None = None) -> Forecast:
-    """What the lineage will cost; nothing is trained or written.
+def computing(seconds: float, cpu: float | None) -> str:
+    """What of a time is spent computing, in words; nothing if that is not known."""
+    return "" if cpu is None else f" ({duration(seconds * cpu)} of CPU time)"
 
-    Args:
-        meta: The lineage.
-        pace: What an image costs; None looks at lineages that stand beside it.
+
+def forecast(meta: MetaTrainer) -> Forecast:
+    """What the lineage will cost, at the pace of lineages that stand beside it, if there are any.
+
+    Nothing is trained or written.
+
+    Raises:
+        Refused: If it cannot be trained as configured.
+    """
+    told = counted(meta)
+    return told.at(known(meta) if told.mixes else None)
+
+
+def counted(meta: MetaTrainer) -> Forecast:
+    """What the lineage will cost as far as that is arithmetic.
 
     Raises:
         Refused: If it cannot be trained as configured.
@@ -94,18 +142,9 @@ def forecast(meta: MetaTrainer, pace: Pace | None = None) -> Forecast:
     finished = len(meta.lineage.records())
     coming = range(finished + 1, meta.settings.generations + 1)
     mixes = [meta.policy.mix(t) for t in coming]
-    drawn = [meta.treating.n_drawn(t) for t in coming]
     weights = weight_bytes(generator) or _weight_of_last(meta, finished)
     weighs = None if weights is None else len(coming) * weights * (1 + bool(meta.improving))
-    trained = [_trained(meta, generator, n) + meta.improving.images(n) for n in map(len, mixes)]
-    most = meta.retention.most(meta.treating.n_stored, coming.start)
-    samples = most * sample_bytes(generator.spec)
-    pace = pace or known(meta)
-    seconds, disk = None, samples + (weighs or 0)
-    start = time.process_time() if pace is None or pace.start is None else pace.start
-    if pace is not None:
-        seconds = len(coming) * pace.generation + sum(trained) * pace.image
-        disk = samples + round(len(coming) * pace.kept + (0 if finished else pace.once))
+    most = meta.retention.most(meta.treating.n_stored, coming.start) if mixes else 0
     return Forecast(
         meta.lineage.name,
         finished,
@@ -113,14 +152,12 @@ def forecast(meta: MetaTrainer, pace: Pace | None = None) -> Forecast:
             (mix.generation, mix.n_real, mix.n_fresh, mix.n_synthetic, mix.n_external)
             for mix in mixes
         ],
-        trained,
-        drawn,
-        samples,
+        [_trained(meta, generator, len(mix)) + meta.improving.images(len(mix)) for mix in mixes],
+        [meta.treating.n_drawn(t) for t in coming],
+        most * sample_bytes(generator.spec),
         weighs,
-        seconds if mixes else 0.0,
-        start if mixes else 0.0,
-        disk if mixes else 0,
-        pace.source if pace else "",
+        start=time.process_time() if mixes else 0.0,
+        seconds=None if mixes else 0.0,
     )
 
 

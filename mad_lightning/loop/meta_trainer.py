@@ -260,7 +260,7 @@ class MetaTrainer:
         self, t: int, mix: Mix, drawn: Shard, published: Shard, measured: Mapping[str, Any]
     ) -> GenerationRecord:
         """Enters the generation into the ledger, then drops what only its making needed."""
-        curves = from_first(partial(self.lineage.curves, t))
+        curves, spent = from_first(partial(self.lineage.curves, t)), self.lineage.spent(t)
         record = GenerationRecord(
             generation=t,
             policy=self.policy.token,
@@ -276,7 +276,8 @@ class MetaTrainer:
             protocol=measured["protocol"],
             sampler=drawn.manifest.sampler,
             images=int(curves[-1]["images"]) if curves else 0,
-            seconds=self.lineage.seconds(t),
+            seconds=spent["seconds"],
+            cpu_seconds=spent["cpu_seconds"],
             digests=self.digests(drawn, published, measured["values"]),
             world_size=self.trainers.world_size,
             start=self.settings.start,

@@ -2,7 +2,11 @@
 
 Counts of a lineage that is to come are arithmetic. What an image costs here, and what a generation
 keeps beside its samples, is measured: on lineages of the same settings, on those that differ in
-their mix alone, or on two generations trained aside for this, on a few batches.
+their mix alone, or on a few generations trained aside for this, on a few batches. The first of
+these warms up: what it takes beyond the pace of the others, a lineage takes once.
+
+Wall seconds say when it will be done while the machine is as busy as it was. CPU seconds do not
+depend on that, and are told beside them.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from mad_lightning.refusal import Refused
 __all__ = ["Pace", "besides", "known", "probe"]
 
 _BATCHES = 60
+_GENERATIONS = {True: 6, False: 2}
+"""Of a probe, where a fit is one exact pass, and where it is trained on batches."""
 _PATIENCE = 300.0
 """Seconds that a probe may take; of what is slower, the first generation will tell."""
 _MIX = ("policy.", "sampling_bias")
@@ -43,47 +49,69 @@ class Pace:
     Attributes:
         image: Seconds of training on an image, or a sample.
         generation: Seconds of a generation besides.
-        start: Seconds from the command to generation 1, and after the last one; None if unknown.
+        first: Seconds that generation 1 takes beyond the others.
+        start: Seconds of a program before and after its generations; None if unknown.
         kept: Bytes that a generation keeps beside its samples.
         once: Bytes that a lineage keeps besides.
         source: Where that is from, in words.
+        cpu: CPU seconds in each of these seconds; None if ledgers do not tell.
     """
 
     image: float
     generation: float
+    first: float
     start: float | None
     kept: float
     once: float
     source: str
+    cpu: float | None = None
 
     @classmethod
-    def of(cls, directory: LineageDirectory, source: str, start: float | None = None) -> Pace:
-        """Of a lineage that stands, with a generation at least; of a probe, but for the first."""
+    def of(cls, directory: LineageDirectory, source: str, took: float | None = None) -> Pace:
+        """Of a lineage that stands, with a generation at least.
+
+        Args:
+            directory: The lineage.
+            source: Where that is from, in words.
+            took: Seconds of the one program that made it, of a probe.
+        """
         records = directory.records()
-        timed = records if start is None else records[1:]  # the first one warms up
+        timed = records[1:] or records
         train = sum(record.seconds.get("train", 0.0) for record in timed)
         rest = [sum(r.seconds.values()) - r.seconds.get("train", 0.0) for r in timed]
         kept = [_generation_bytes(directory, record.generation) for record in records]
         ledger = directory.ledger.path.stat().st_size
         beside = besides(records)
-        if start is not None:
-            start = max(0.0, start - beside * len(records))
+        image, generation = train / max(1, sum(map(images_of, timed))), fmean(rest)
+        first = sum(records[0].seconds.values()) - generation - image * images_of(records[0])
+        phases = sum(sum(record.seconds.values()) for record in records)
         others = _size(directory.path) - sum(
             _size(directory.generation(record.generation)) for record in records
         )
         return cls(
-            train / max(1, sum(map(images_of, timed))),
-            fmean(rest) + beside,
-            start,
+            image,
+            generation + beside,
+            first,
+            None if took is None else max(0.0, took - phases - beside * len(records)),
             fmean(kept) + ledger / len(records),
             max(0, others - ledger),
             source,
+            _cpu(timed),
         )
 
 
 def images_of(record: GenerationRecord) -> int:
     """What a generation was trained on, counted as often as it was seen."""
     return record.images or record.n_real + record.n_fresh + record.n_synthetic
+
+
+def _cpu(records: Sequence[GenerationRecord]) -> float | None:
+    """CPU seconds a second, in all phases of generations."""
+    wall, cpu = (
+        sum(sum(spent.values()) for spent in each)
+        for each in zip(*((r.seconds, r.cpu_seconds) for r in records), strict=True)
+    )
+    return cpu / wall if all(r.cpu_seconds for r in records) and wall else None
 
 
 def besides(records: Sequence[GenerationRecord]) -> float:
@@ -119,7 +147,7 @@ def known(meta: MetaTrainer) -> Pace | None:
 
 
 def probe(meta: MetaTrainer, arguments: Sequence[str]) -> Pace | None:
-    """Trains two generations aside, on a few batches; leaves nothing.
+    """Trains a few generations aside, on a few batches; leaves nothing.
 
     Args:
         meta: The lineage. What is dear is taken from its cache, if that stands.
@@ -129,9 +157,10 @@ def probe(meta: MetaTrainer, arguments: Sequence[str]) -> Pace | None:
         None if that fails, or takes more than five minutes; of a family whose training is a
         program of somebody else's, which knows of no few batches.
     """
-    if not weight_bytes(meta.fresh_generator(1)):
+    generator = meta.fresh_generator(1)
+    if not weight_bytes(generator):
         return None
-    cache = meta.data.cache
+    generations, cache = _GENERATIONS[generator.exact_pass], meta.data.cache
     with TemporaryDirectory() as folder:
         place = LineageDirectory(Path(folder) / "probe")
         command = [
@@ -139,7 +168,7 @@ def probe(meta: MetaTrainer, arguments: Sequence[str]) -> Pace | None:
             *arguments,
             f"--lineage.root={folder}",
             "--lineage.name=probe",
-            "--lineage.generations=2",
+            f"--lineage.generations={generations}",
             f"--data.cache={cache if cache.exists() else Path(folder) / 'cache'}",
             '--callbacks=[{"class_path": "SampleGrids"}]',
             "--trainer.max_epochs=1",
@@ -157,8 +186,7 @@ def probe(meta: MetaTrainer, arguments: Sequence[str]) -> Pace | None:
         if program.returncode:
             return None
         took = time.monotonic() - began
-        phases = sum(sum(record.seconds.values()) for record in place.records())
-        return Pace.of(place, "by two short generations trained aside", took - phases)
+        return Pace.of(place, f"by {generations} short generations trained aside", took)
 
 
 def _beside(meta: MetaTrainer) -> Iterator[LineageDirectory]:

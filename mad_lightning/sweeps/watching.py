@@ -63,7 +63,8 @@ class Watch:
         if self._live is None:
             took = f" in {duration(outcome.seconds)}" if outcome.seconds else ""
             again = f" for the {outcome.tries}. time" if outcome.tries > 1 else ""
-            words = f"{outcome.state}: {outcome.member.name}{again}{took}"
+            state = "unfinished" if outcome.state == "waits" else outcome.state
+            words = f"{state}: {outcome.member.name}{again}{took}"
             self.console.print(f"{words} ({self.summary()})", soft_wrap=True, markup=False)
 
     def show(self) -> RenderableType:

@@ -214,25 +214,27 @@ def test_phases_are_timed_each_under_its_name(lineage):
     for phase in ("train", "sample", "train"):
         with lineage.timed(2, phase):
             pass
-    assert lineage.seconds(2).keys() == {"train", "sample"}
+    assert [phases.keys() for phases in lineage.spent(2).values()] == [{"train", "sample"}] * 2
     with pytest.raises(ZeroDivisionError), lineage.timed(2, "evaluate"):
         _ = 1 / 0
-    assert lineage.seconds(2).keys() == {"train", "sample"}  # what failed took no time
+    assert lineage.spent(2)["seconds"].keys() == {"train", "sample"}  # what failed took no time
     assert not lineage.seconds_file(2).exists(), "a kill may cost a second of the count"
 
 
 def test_long_phases_are_counted_over_kills(lineage, monkeypatch):
-    now = iter([0.0, 5.0, 5.5, 100.0, 101.2])
+    now, busy = iter([0.0, 5.0, 5.5, 100.0, 101.2]), iter([0.0, 2.0, 2.5, 7.0, 7.5])
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("mad_lightning.lineage.directory._cpu_seconds", lambda: next(busy))
     killed = lineage.timed(2, "train")
     tick = killed.__enter__()
     tick()  # at 5.0: kept
     tick()  # at 5.5: lost with the kill
     again = LineageDirectory(lineage.path)
-    assert again.seconds(2) == {"train": 5.0}
+    assert again.spent(2) == {"seconds": {"train": 5.0}, "cpu_seconds": {"train": 2.0}}
     with again.timed(2, "train"):
         pass
-    assert LineageDirectory(lineage.path).seconds(2) == {"train": 6.2}
+    whole = {"seconds": {"train": 6.2}, "cpu_seconds": {"train": 2.5}}
+    assert LineageDirectory(lineage.path).spent(2) == whole
     again.sweep(2)
     assert not again.seconds_file(2).exists(), "the ledger tells"
 

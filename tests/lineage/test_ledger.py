@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -33,11 +33,12 @@ def test_records_round_trip(ledger):
 
 
 def test_a_line_tells_when_it_was_finished_and_equal_lineages_need_not_agree_on_that(ledger):
-    before = datetime.now(UTC).replace(microsecond=0)
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
     ledger.append(record(1))
     (told,) = ledger.records()
     assert before <= datetime.fromisoformat(told.time) <= datetime.now(UTC)
-    passing = {"time": "2001", "seconds": {"train": 9.0}, "environment": {"torch": "1"}}
+    spent = {"seconds": {"train": 9.0}, "cpu_seconds": {"train": 8.0}}
+    passing = {"time": "2001", **spent, "environment": {"torch": "1"}}
     assert record(1, **passing, changed=["trainer.devices: 1 -> 2"]).outcome == told.outcome
     assert record(1, digests={"shard": "ab"}).outcome != told.outcome
     assert json.loads(told.to_json()).keys() - told.outcome.keys() == {*passing, "changed"}

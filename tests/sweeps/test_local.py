@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_it_will_cost_and_whose_arm_cannot_be_trained(
 
     def probe(meta, arguments):  # of which tests/loop/test_forecast.py knows
         asked.append(arguments)
-        return Pace(0.001, 2.0, 5.0, 1000.0, 100.0, "as told")
+        return Pace(0.001, 2.0, 0.5, 5.0, 1000.0, 100.0, "as told", 0.25)
 
     monkeypatch.setattr("mad_lightning.loop.pacing.probe", probe)
     kept = yaml.safe_load(file.read_text())
@@ -106,8 +106,10 @@ def test_a_dry_run_says_what_it_will_cost_and_whose_arm_cannot_be_trained(
     text = capsys.readouterr().out
     assert len(asked) == 1  # for all arms, which differ in bias and seed alone
     trained = 4 * 2 * 50 * 0.001  # lineages, generations, images
-    assert f"{4 * 2 * 2.0 + trained + 5.0:.3g} s of computing" in text
-    assert "4 lineages, " in text
+    whole = 4 * (2 * 2.0 + 0.5) + trained + 5.0
+    assert f"about {whole:.3g} s on 1 workers ({whole / 4:.3g} s of CPU time)" in text
+    assert text.startswith("4 lineages in 2 arms, 8 generations\n")  # before anything is measured
+    assert text.index("measuring the pace") < text.index("4 lineages to train, ")
     assert not (file.parent / "d").exists()
     with pytest.raises(SystemExit):
         main(["sweep", "--config", str(file), "--dry_run", "--root", root])
