@@ -152,7 +152,7 @@ class Group:
     """Lineages that differ only in the seed.
 
     Attributes:
-        name: Name of its first directory, without the seed and without what all names begin with.
+        name: Name of its first directory, without the seed and without what all of them say.
         lineages: At least one.
     """
 
@@ -260,7 +260,15 @@ def load(directories: Iterable[str | Path]) -> list[Group]:
         mark = "," if all("," in name for name in names) else "_"  # a sweep's settings, or words
         shared = os.path.commonprefix(names).rpartition(mark)[0]  # noqa: RUF071
         names = [name.removeprefix(f"{shared}{mark}") for name in names]
+        names = _varying([name.split(",") for name in names])
     return list(map(Group, names, groups))
+
+
+def _varying(names: Sequence[Sequence[str]]) -> list[str]:
+    """Names without settings that all of them have, as long as something is left of each."""
+    common = {*names[0]}.intersection(*names[1:])
+    short = [",".join(part for part in name if part not in common) for name in names]
+    return short if all(short) else [",".join(name) for name in names]
 
 
 def _lineages(paths: Iterable[Path]) -> Iterator[Lineage]:

@@ -88,7 +88,7 @@ def _verdicts(groups: Sequence[Group], judged: Sequence[Judgement]) -> Table:
         verdict, grew = judgement.verdict, change(judgement)
         other = judgement.distance is not None and judgement.distance != names[0]
         table.add_row(
-            group.name,
+            group.name.replace(",", ", "),  # so that it is broken between settings
             str(verdict.seeds),
             str(group.generations),
             "none" if verdict.closed else "comes in",

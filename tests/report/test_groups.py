@@ -59,6 +59,15 @@ def test_a_name_keeps_a_word_at_least(tmp_path):
     assert load([tmp_path / "digits_fresh"])[0].name == "digits_fresh"
 
 
+def test_settings_of_a_sweep_that_do_not_vary_are_left_out(tmp_path):
+    names = [f"digits,bias={bias},dim=2,n_fresh={n}" for bias, n in ((1, 5), (1, 9), (0.5, 5))]
+    for name in names:
+        lineage(tmp_path, "fresh", 0, config=None).rename(tmp_path / f"{name}_seed0")
+    groups = load(tmp_path / f"{name}_seed0" for name in names)
+    told = [group.name for group in groups]
+    assert told == ["bias=1,n_fresh=5", "bias=1,n_fresh=9", "bias=0.5,n_fresh=5"]
+
+
 def test_a_group_speaks_for_the_generations_that_all_its_seeds_have(tmp_path):
     runs = [lineage(tmp_path, "full_synth", seed, generations=6 - seed) for seed in range(3)]
     (group,) = load(runs)
