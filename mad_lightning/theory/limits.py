@@ -242,8 +242,7 @@ def limits(
         """Measures between one judgement and the next, as many parts at a time as there are."""
         runs = {place: _Run.of(loops[place], dim, estimator) for place in places}
         batch = [settings[place] for place in places]
-        horizon = max(run.horizon for run in runs.values())
-        plan = partial(GaussianLineages, batch, dim, horizon, lineages, estimator, device)
+        plan = partial(GaussianLineages, batch, dim, _needed(runs), lineages, estimator, device)
         parts = (yield [plan])[0].parts()
         while runs:
             until = min(run.first + run.length for run in runs.values())
@@ -282,6 +281,11 @@ def limits(
     return [found[place] for place in range(len(loops))]
 
 
+def _needed(runs: Mapping[int, _Run]) -> int:
+    """Generations that judging all runs takes, and one more: a law is kept if others draw of it."""
+    return 1 + max(run.first + run.length for run in runs.values())
+
+
 def _measured(
     part: GaussianLineages, until: int, runs: Mapping[int, _Run]
 ) -> list[tuple[int, int, np.ndarray]]:
@@ -291,6 +295,8 @@ def _measured(
         Run, generation, and squared distance, drift of the mean and total variance of each of the
         part's c lineages, (3, c).
     """
+    if part.generations < _needed(runs):
+        part.look_ahead(_needed(runs))
     measured = []
     while part.t < until:
         part.step()

@@ -146,27 +146,38 @@ class GaussianLineages(Laws):
         estimator: Estimator = "unbiased",
         device: str | torch.device = "cpu",
     ) -> None:
-        plans = [checked_segments(setting, generations, estimator) for setting in settings]
-        shapes = {shape(plan) for plan in plans}
-        if len(shapes) != 1:
-            raise ValueError(f"settings of {len(shapes)} shapes cannot be simulated as one batch")
-        self.dim, self.generations, self.lineages = dim, generations, lineages
+        self.dim, self.lineages = dim, lineages
         self.estimator, self.device = estimator, torch.device(device)
-        self._plan = plans[0]
-        self._counts = torch.tensor([[segment.count for segment in plan] for plan in plans])
         self._settings = list(settings)
         self._seeds = [setting.seed for setting in settings]
         self._streams = range(-(-lineages // _together(dim)))
         self._rngs: list[list[torch.Generator]] = []
+        self.look_ahead(generations)
+        self._laws: dict[int, _Law] = {}
+        self._kept: dict[_Takes, _Statistics] = {}
+        self.t = 0
+        self.mean = self.root = torch.empty(0)
+
+    def look_ahead(self, generations: int) -> None:
+        """Asks the policies what every generation up to this one takes.
+
+        Where no samples are taken again later it may be asked for more on the way, before the last
+        generation that was asked for: planning all that could be needed is dear.
+
+        Args:
+            generations: How many, from the first.
+        """
+        plans = [checked_segments(one, generations, self.estimator) for one in self._settings]
+        shapes = {shape(plan) for plan in plans}
+        if len(shapes) != 1:
+            raise ValueError(f"settings of {len(shapes)} shapes cannot be simulated as one batch")
+        self.generations, self._plan = generations, plans[0]
+        self._counts = torch.tensor([[segment.count for segment in plan] for plan in plans])
         self._first_uses: dict[int, list[int]] = defaultdict(list)
         self._last_draw: dict[int, int] = {}
         for place, segment in enumerate(self._plan):
             self._first_uses[segment.uses[0]].append(place)
             self._last_draw[segment.source] = segment.uses[0]
-        self._laws: dict[int, _Law] = {}
-        self._kept: dict[_Takes, _Statistics] = {}
-        self.t = 0
-        self.mean = self.root = torch.empty(0)
 
     def parts(self) -> list[GaussianLineages]:
         """These lineages dealt out, each stream by itself, before their first step.
