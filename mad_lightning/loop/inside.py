@@ -204,6 +204,7 @@ class Curves(Inner, Checkpoint):
     ) -> None:
         self.lineage, self.t, self.announce = lineage, t, announce
         self.images: int | None = None
+        self._rows: list[dict[str, float]] | None = None
         self._new = 0  # of this process, in this epoch
         self._before: dict[str, Any] = {}
 
@@ -241,22 +242,25 @@ class Curves(Inner, Checkpoint):
         self.images = self._counted(trainer) + int(Team.of().gathered(new).sum())
         if not trainer.is_global_zero:
             return
-        epoch = trainer.current_epoch
-        rows = self._rows(epoch)
-        row = {"epoch": epoch, "images": self.images, **values}
+        row = {"epoch": trainer.current_epoch, "images": self.images, **values}
+        rows = self._rows_before(trainer)
         self.lineage.keep_curves(self.t, [*rows, row])
+        rows.append({name: float(value) for name, value in row.items()})  # as the file has them
         self.announce(self.images, values)
 
     def _counted(self, trainer: L.Trainer) -> int:
         """Images before this epoch; checkpoints did not always tell."""
         if self.images is None:
-            rows = self._rows(trainer.current_epoch)
+            rows = self._rows_before(trainer)
             self.images = int(rows[-1]["images"]) if rows else 0
         return self.images
 
-    def _rows(self, epoch: int) -> list[dict[str, float]]:
-        """Rows of the epochs before one."""
-        return [row for row in self.lineage.curves(self.t) if row["epoch"] < epoch]
+    def _rows_before(self, trainer: L.Trainer) -> list[dict[str, float]]:
+        """Rows of the epochs before this one; read once."""
+        if self._rows is None:
+            rows = self.lineage.curves(self.t)
+            self._rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
+        return self._rows
 
 
 class Checkpoints(Inner, Checkpoint):
