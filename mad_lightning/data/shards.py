@@ -16,7 +16,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ class ShardManifest:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it; what only treated shards tell stands in theirs alone."""
-        plain = asdict(self)
+        plain = {**vars(self)}
         if not self.treatment:
             del plain["treatment"]
         return plain

@@ -209,13 +209,12 @@ class Gaussian(ClosedForm):
 
     def draw(self, seeds: Tensor, sampling_bias: float, labels: Tensor | None) -> Tensor:
         """Draws from N(μ, λΣ)."""
-        z = normal(seeds, self.mean.shape[1]).double() * sampling_bias**0.5
+        z = normal(seeds, self.mean.shape[1]).double().mul_(sampling_bias**0.5)
         groups: dict[int, slice | Tensor] = {0: slice(None)}
         if labels is not None and len(self.n) > 1:
             groups = {k: labels == k for k in labels.unique().tolist()}
         asked = torch.tensor([*groups], dtype=torch.int64, device=z.device)
         self.check_met(asked, self.n != 0.0)
-        out = torch.empty_like(z)
         for k, rows in groups.items():
-            out[rows] = self.mean[k] + z[rows] @ self.factor(k).T
-        return out.reshape(len(seeds), *self.spec.shape)
+            z[rows] = (z[rows] @ self.factor(k).T).add_(self.mean[k])
+        return z.reshape(len(seeds), *self.spec.shape)

@@ -388,10 +388,10 @@ class LineageDirectory(Places):
     def settle(self, t: int) -> None:
         """Waits until what a generation keeps would survive a power cut; then the ledger may tell.
 
-        Weights have waited when they were written: they are dear to make again.
+        Weights that are dear to make again have waited when they were written.
         """
-        files = [file(t) for file in (self.mix_file, self.picture, self.metrics_file)]
-        files += [self.curves_file(t), *self.generation(t).glob("*.safetensors")]
+        kept = (self.mix_file, self.picture, self.metrics_file, self.weights, self.curves_file)
+        files = [*(file(t) for file in kept), *self.generation(t).glob("*.safetensors")]
         files += [file.with_suffix(".json") for file in files if file.suffix == ".safetensors"]
         to_disk(*filter(Path.exists, [*files, self.training(t), self.generation(t)]))
 

@@ -45,10 +45,11 @@ class SealedCheckpoints(TorchCheckpointIO):
 
     Args:
         made_of: Digest of what the training is made of.
+        lasting: Whether to wait until they would survive a power cut.
     """
 
-    def __init__(self, made_of: str = "") -> None:
-        self.made_of = made_of
+    def __init__(self, made_of: str = "", lasting: bool = True) -> None:
+        self.made_of, self.lasting = made_of, lasting
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -58,7 +59,7 @@ class SealedCheckpoints(TorchCheckpointIO):
         Raises:
             OSError: If it cannot be written, with its name.
         """
-        with appearing(Path(path)) as temporary:
+        with appearing(Path(path), self.lasting) as temporary:
             with _Plainspoken(io.FileIO(temporary, "w")) as file:
                 file.take(checkpoint | {"made_of": self.made_of})
             _seal(temporary)

@@ -83,14 +83,14 @@ class OnePass:
         generator.cpu()
 
     def save_checkpoint(self, path: Path, weights_only: bool = True) -> None:
-        """Keeps the weights, as Lightning's checkpoints hold them."""
+        """Keeps the weights, as Lightning's checkpoints hold them; they are cheap to make again."""
         content = {
             "epoch": 1,
             "global_step": 0,
             "pytorch-lightning_version": L.__version__,
             "state_dict": self.generator.state_dict(),
         }
-        SealedCheckpoints(self.made_of).save_checkpoint(content, path)
+        SealedCheckpoints(self.made_of, lasting=False).save_checkpoint(content, path)
 
     def _tell(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:
