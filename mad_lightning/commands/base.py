@@ -7,12 +7,14 @@ Examples:
   mad train --config cifar10_diffusion_full_synth.yaml --config cifar.yaml
 
 FOLDER holds a pipeline, or a UNet2DModel with its scheduler_config.json in it or beside it, as
-save_pretrained writes them, with weights as safetensors; nothing is fetched. NAME.ckpt becomes its
-weights, and NAME.yaml the rest: network, noise schedule, prediction, sampler, lineage.start: base.
-In a lineage of that configuration each generation starts from these weights, and FOLDER is not
-needed any more. What cannot be said so is refused, with the field of FOLDER's own files.
+save_pretrained or mad export writes them, weights as safetensors; nothing is fetched. NAME.ckpt
+becomes its weights, and NAME.yaml the rest: network, noise schedule, prediction, sampler,
+lineage.start: base. In a lineage of that configuration each generation starts from these weights,
+and FOLDER is not needed any more. What cannot be said so is refused, with the field of FOLDER's
+own files.
 
-Where the network knows classes, it gets one more, for "no class", which training learns.
+Where the network knows classes, it gets one more, for "no class", which training learns; one that
+mad export wrote has it, and draws on as it did.
 
 Options:
   --out NAME             without an ending (default: the folder's name, here)
@@ -87,10 +89,11 @@ def run(args: Sequence[str]) -> None:
     for path in (weights, config):
         if path.exists():
             raise Refused("--out", f"{path} exists already", "name another, or take it away")
-    network, scheduler, has_none = _found(given.folder)
-    arguments = _schedule(scheduler, given.sampler, given.steps)
+    network, scheduler, ours = _found(given.folder)
+    arguments = _arguments(scheduler, ours, given.sampler, given.steps)
     options = _options(network)
-    adds_class = "num_class_embeds" in options and not (has_none or given.last_class_is_none)
+    is_whole = bool(ours) or given.last_class_is_none
+    adds_class = "num_class_embeds" in options and not is_whole
     if adds_class:
         options["num_class_embeds"] += 1
     generator = _generator(network, options, arguments, adds_class)
@@ -100,8 +103,8 @@ def run(args: Sequence[str]) -> None:
     say(f"{weights} and {config}: mad train --config OTHERS.yaml --config {config}")
 
 
-def _found(folder: Path) -> tuple[Path, dict[str, Any], bool]:
-    """Where the network lies, how it is scheduled, and whether its last class means none."""
+def _found(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Where the network lies, how it is scheduled, and what mad export says of it, if it did."""
     if not folder.is_dir():
         raise Refused("FOLDER", f"there is no folder {folder}", "name one that is on this machine")
     network = next((at for at in (folder / "unet", folder) if (at / "config.json").is_file()), None)
@@ -115,7 +118,8 @@ def _found(folder: Path) -> tuple[Path, dict[str, Any], bool]:
         problem = f"{folder} has no scheduler_config.json, which tells the noise schedule"
         raise Refused("FOLDER", problem, "save its scheduler there, by save_pretrained, too")
     index = _read(folder / "model_index.json")
-    return network, _read(file), "ClassPipeline" in json.dumps(index.get("_class_name"))
+    is_ours = "ClassPipeline" in json.dumps(index.get("_class_name"))
+    return network, _read(file), index.get("arguments") or {} if is_ours else {}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -160,11 +164,30 @@ def _same(value: Any, default: Any) -> bool:
     return value == (list(default) if isinstance(default, tuple) else default)
 
 
-def _schedule(config: Mapping[str, Any], sampler: str | None, steps: int | None) -> dict[str, Any]:
-    """Arguments of :class:`Diffusion` from a scheduler's configuration.
+def _arguments(
+    scheduler: Mapping[str, Any], ours: Mapping[str, Any], sampler: str | None, steps: int | None
+) -> dict[str, Any]:
+    """Arguments of :class:`Diffusion`: those of an export of ours, or what a scheduler tells.
 
     Raises:
-        Refused: If it says what they cannot say.
+        Refused: If there are none that draw so.
+    """
+    told = dict(ours) or _schedule(scheduler, sampler)
+    told["sampler"] = sampler or told["sampler"]
+    if steps is not None:
+        told["sampling_steps"] = steps
+    elif sampler or not ours:
+        is_ancestral = told["sampler"].startswith("ddpm")
+        told["sampling_steps"] = None if is_ancestral else min(50, told["timesteps"])
+    Diffusion(**told)  # refuses what it does not take
+    return told
+
+
+def _schedule(config: Mapping[str, Any], sampler: str | None) -> dict[str, Any]:
+    """What a scheduler's configuration tells, but for the number of steps.
+
+    Raises:
+        Refused: If it says what no argument of :class:`Diffusion` can say.
     """
     kind, variance = str(config.get("_class_name")), config.get("variance_type")
     own = _SAMPLERS.get((kind, variance or ("fixed_small" if kind == "DDPMScheduler" else None)))
@@ -183,21 +206,15 @@ def _schedule(config: Mapping[str, Any], sampler: str | None, steps: int | None)
     if config.get("trained_betas") is not None:
         problem = f"{len(config['trained_betas'])} numbers of its own"
         raise Refused("trained_betas", problem, _RETELL)
-    sampler, timesteps = sampler or own, config.get("num_train_timesteps", 1000)
-    if steps is None and str(sampler)[:4] != "ddpm":
-        steps = min(50, timesteps)
-    told = {
-        "timesteps": timesteps,
+    return {
+        "timesteps": config.get("num_train_timesteps", 1000),
         "beta_schedule": config.get("beta_schedule", "linear"),
         "beta_start": config.get("beta_start", BETAS[0]),
         "beta_end": config.get("beta_end", BETAS[1]),
         "prediction": _PREDICTIONS[prediction],
-        "sampler": sampler,
-        "sampling_steps": steps,
+        "sampler": own,
         "clip": bool(config.get("clip_sample", False)),
     }
-    Diffusion(**told)  # refuses what it does not take
-    return told
 
 
 def _generator(

@@ -343,8 +343,18 @@ class Diffusion(Generator):
             raise Refused("network", f"diffusers has no such network: it {what}", remedy)
         scheduler = self.solver.scheduler(prediction_type=_PREDICTIONS[self.prediction])
         times = " ".join(map(str, self.solver.times))
+        arguments = {
+            "timesteps": self.timesteps,
+            "beta_schedule": self.beta_schedule,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+            "prediction": self.prediction,
+            "sampler": self.sampler_name,
+            "sampling_steps": self.sampling_steps,
+            "clip": self.clip,
+        }
         pipeline.ClassPipeline(
-            net.unet, scheduler, times, height, width, 1.0 / sampling_bias
+            net.unet, scheduler, times, height, width, 1.0 / sampling_bias, arguments
         ).save_pretrained(path)
         code, index = Path(pipeline.__file__), path / "model_index.json"
         shutil.copy(code, path)

@@ -30,6 +30,7 @@ class ClassPipeline(DiffusionPipeline):
         height: Of an image.
         width: Of an image.
         guidance_scale: 1/λ that the samples of the lineage were drawn with; 1 does not guide.
+        arguments: Of the generator that it comes from; nothing here needs them, ``mad base`` does.
     """
 
     def __init__(
@@ -40,11 +41,16 @@ class ClassPipeline(DiffusionPipeline):
         height: int = 1,
         width: int = 1,
         guidance_scale: float = 1.0,
+        arguments: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(
-            timesteps=timesteps, height=height, width=width, guidance_scale=guidance_scale
+            timesteps=timesteps,
+            height=height,
+            width=width,
+            guidance_scale=guidance_scale,
+            arguments=arguments,
         )
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """A U-Net that diffusers has saved becomes a base, and draws what diffusers draws."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from diffusers.schedulers import scheduling_ddpm
 import mad_lightning
 from mad_lightning.commands import main
 from mad_lightning.commands.train import LineageCLI, build
+from mad_lightning.generators.diffusion import Diffusion
+from mad_lightning.generators.solvers import SOLVERS
 from mad_lightning.loop.checkpoints import load_weights
+from mad_lightning.nets.unet import UNet
 from mad_lightning.samples import SampleSpec
 from mad_lightning.seeds import normal
 
@@ -143,8 +147,31 @@ def test_each_generation_of_a_lineage_starts_from_it(here):
     assert again.fit()[-1].digests["base"] == base
     main(["export", "runs/a", "--to", "diffusers", "--out", "out"])
     assert UNet2DModel.from_pretrained("out/unet").config.num_class_embeds == 11
-    with pytest.raises(SystemExit):
-        main(["base", "out", "--out", "twice"])  # its betas are numbers
+    main(["base", "out", "--out", "twice"])
+    seeds, labels = torch.arange(20), torch.arange(20) % 10
+    drawn = mad_lightning.load("runs/a", 3).sample(seeds, 0.5, labels).values
+    assert torch.equal(imported("twice", (1, 8, 8), 10).sample(seeds, 0.5, labels).values, drawn)
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_what_was_exported_draws_on_as_it_did(here, sampler):
+    """Also where steps are few, and the schedule ends before diffusers would end it."""
+    spec, seeds, labels = SampleSpec((1, 8, 8), 3), torch.arange(6), torch.arange(6) % 3
+    torch.manual_seed(0)
+    exported = Diffusion(
+        partial(UNet, widths=(8, 16)), 40, "squaredcos_cap_v2", "velocity", sampler, 7, clip=False
+    ).build(spec)
+    exported.eval().save_pretrained(here / "x")
+    main(["base", "x"])
+    again = imported("x", spec.shape, spec.classes)
+    for bias in (1.0, 0.5):
+        with torch.no_grad():
+            ours, theirs = (model.draw(seeds, bias, labels) for model in (again, exported))
+        assert torch.equal(ours, theirs)
+    main(["base", "x", "--out", "y", "--sampler", "ddim"])
+    told = yaml.safe_load(Path("y.yaml").read_text())["generator"]["init_args"]
+    assert (told["sampler"], told["sampling_steps"]) == ("ddim", 40)
+    assert told["beta_schedule"] == "squaredcos_cap_v2"
 
 
 def test_what_was_drawn_by_another_sampler_needs_to_be_told_one(here, capsys):
