@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mad_lightning.commands.explain import PlainParser
-from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.directory import LineageDirectory, finished_among
 from mad_lightning.loop.verifying import damage, damage_of_whole, evicted
 from mad_lightning.policies import shard_name
 from mad_lightning.refusal import Refused
@@ -34,12 +34,8 @@ def build_parser() -> PlainParser:
 
 def run(args: Sequence[str]) -> None:
     """Reads lineages, and tells what is wrong with them."""
-    paths = build_parser().parse_args(args).lineages
-    lineages = [LineageDirectory(path) for path in paths if LineageDirectory(path).has_ledger]
-    if not lineages:
-        raise Refused(paths[0], "no generation is finished", "give lineages' directories")
     wrong: list[str] = []
-    for lineage in lineages:
+    for lineage in finished_among(build_parser().parse_args(args).lineages):
         for told, words in looked_at(lineage):
             wrong += words
             print(f"{lineage}{told}: {'; '.join(words) or 'as told'}")

@@ -26,7 +26,7 @@ from mad_lightning.callbacks.base import LineageInfo
 from mad_lightning.callbacks.console import say
 from mad_lightning.callbacks.wandb import WandB
 from mad_lightning.commands.explain import PlainParser
-from mad_lightning.lineage.directory import LineageDirectory
+from mad_lightning.lineage.directory import LineageDirectory, finished_among
 from mad_lightning.lineage.ledger import GenerationRecord
 from mad_lightning.refusal import Refused, at
 
@@ -42,7 +42,7 @@ def build_parser() -> PlainParser:
 
 def run(args: Sequence[str]) -> None:
     """Rebuilds the runs of all lineages; says what was logged, and where it is."""
-    lineages = [LineageDirectory(path) for path in build_parser().parse_args(args).lineages]
+    lineages = finished_among(build_parser().parse_args(args).lineages)
     if os.environ.get("WANDB_MODE") == "disabled":
         problem = "WANDB_MODE is disabled: nothing would be logged"
         raise Refused("WANDB_MODE", problem, "set it to online or offline")

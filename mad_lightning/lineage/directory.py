@@ -45,7 +45,7 @@ from mad_lightning.lineage.places import Places
 from mad_lightning.policies import FOREIGN, Mix, Part, shard_name
 from mad_lightning.refusal import Refused
 
-__all__ = ["LineageDirectory"]
+__all__ = ["LineageDirectory", "finished_among"]
 
 _SEAL = "seal"  # a column, empty up to the last row
 _BLOCK = r"\d{5,}\.safetensors"
@@ -115,6 +115,12 @@ class LineageDirectory(Places):
                 + more,
                 "undo the change, or give the new lineage a `name` of its own",
             )
+
+    @property
+    def is_one(self) -> bool:
+        """Whether anything tells that it is a lineage's, be it only a start that failed."""
+        known = (self.ledger_file, self.config_file, self.failed_file, self.generation(1))
+        return any(path.exists() for path in known)
 
     @property
     def is_begun(self) -> bool:
@@ -470,3 +476,19 @@ def _part(plain: dict[str, Any]) -> Part:
         t = plain.pop("generation")
         plain = {**plain, "shard": None if t is None else shard_name(t)}
     return Part(**plain)
+
+
+def finished_among(paths: Sequence[str]) -> list[LineageDirectory]:
+    """Lineages that have finished a generation; what else ``runs/*`` brings along is passed over.
+
+    Raises:
+        Refused: If a path is not there, or none is such a lineage.
+    """
+    remedy = "give lineages' directories, e.g. runs/*"
+    for path in paths:
+        if not Path(path).exists():
+            raise Refused(path, "there is no such directory", remedy)
+    found = [lineage for lineage in map(LineageDirectory, paths) if lineage.has_ledger]
+    if not found:
+        raise Refused(paths[0], "no generation is finished", remedy)
+    return found

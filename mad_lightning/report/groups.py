@@ -231,8 +231,8 @@ def thinned(n: int, most: int) -> list[int]:
 def load(directories: Iterable[str | Path]) -> list[Group]:
     """Reads lineages and groups those that differ only in the seed, in the order given.
 
-    Directories of something else, lineages without a finished generation, and copies, whose
-    generators are those of another seed, are left out with a word.
+    Lineages without a finished generation, and copies, whose generators are those of another seed,
+    are left out with a word; without one, caches, tables and whatever else ``runs/*`` brings along.
 
     Raises:
         Refused: If no directory holds a finished generation, or a group has a seed twice.
@@ -277,22 +277,28 @@ def _lineages(paths: Iterable[Path]) -> Iterator[Lineage]:
     Raises:
         Refused: Why the first directory is no such lineage, if none is; and what is damaged.
     """
-    unread: list[Refused] = []
+    unread: list[tuple[Path, Refused]] = []
     read = 0
     for path in paths:
         try:
             lineage = _read(path)
         except _NothingYet as refused:
-            unread.append(refused)
+            unread.append((path, refused))
             continue
         read += 1
         yield lineage
     if not read:
-        raise unread[0] if unread else Refused("directories", "none", "give some, e.g. runs/*")
-    for problem in dict.fromkeys(why.problem for why in unread):
-        fields = [why.field for why in unread if why.problem == problem]
+        raise unread[0][1] if unread else Refused("directories", "none", "give some, e.g. runs/*")
+    told = [why for path, why in unread if not path.exists() or _is_of_lineages(path)]
+    for problem in dict.fromkeys(why.problem for why in told):
+        fields = [why.field for why in told if why.problem == problem]
         more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
         _log.warning("left out, %s: %s%s", problem, ", ".join(fields[:3]), more)
+
+
+def _is_of_lineages(path: Path) -> bool:
+    """Whether it is one's directory, or holds some."""
+    return any(LineageDirectory(place).is_one for place in (path, *path.glob("*/")))
 
 
 class _NothingYet(Refused):

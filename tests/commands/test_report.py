@@ -162,8 +162,9 @@ def test_a_copy_is_no_second_seed(tmp_path, refusal):
 
 def test_what_is_no_lineage_is_left_out_in_one_line_a_reason(directories, tmp_path, caplog, capsys):
     (tmp_path / "cache").mkdir()
-    for k in range(4):
-        (tmp_path / f"{k}.log").write_text("")
+    for k in range(5):
+        (tmp_path / f"{k}").mkdir()
+        (tmp_path / f"{k}" / "failed.yaml").write_text("")
     half = tmp_path / "half"
     half.mkdir()
     (half / "lineage.jsonl").write_text("")

@@ -67,11 +67,18 @@ def test_a_run_that_was_synced_stays_as_it_is(lineage):
     assert sum("generation" in row for row in history(second)) == 3
 
 
-def test_what_is_no_lineage_is_refused_before_any_run_is_drawn(lineage, tmp_path, refusal):
-    assert "no generation is finished" in refusal("wandb", lineage, tmp_path / "nowhere")
-    assert "no generation is finished" in refusal("wandb", lineage, lineage.ledger.path)
+def test_what_is_not_there_is_refused_before_any_run_is_drawn(lineage, tmp_path, refusal):
+    assert "there is no such directory" in refusal("wandb", lineage, tmp_path / "nowhere")
+    assert "no generation is finished" in refusal("wandb", lineage.ledger.path)
     assert not lineage.wandb_folder.exists()
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_else_lies_in_runs_is_passed_over(lineage, tmp_path, capsys):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "sweep.csv").write_text("arm,seed\n")
+    main(["wandb", *map(str, sorted(tmp_path.iterdir()))])
+    assert len(runs(lineage)) == 1
 
 
 @pytest.mark.parametrize("mode", ["disabled", "nonsense"])

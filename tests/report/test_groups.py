@@ -186,13 +186,19 @@ def test_ledgers_that_tell_no_ages_leave_that_to_counts_or_to_the_mixes_on_disk(
 
 def test_what_is_no_lineage_is_left_out_with_a_word(tmp_path, caplog):
     runs = fed(tmp_path, "full", FullySynthetic(9), 1.3)
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "lineage.jsonl").write_text("")
-    (group,) = load(sorted(tmp_path.iterdir()))
+    (tmp_path / "cache" / "digits").mkdir(parents=True)
+    (tmp_path / "sweep.csv").write_text("arm,seed\n")
+    for name in ("begun", "others/x_seed0"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "lineage.jsonl").write_text("")
+    (group,) = load([*sorted(tmp_path.iterdir()), tmp_path / "nowhere"])
     assert [str(one.directory) for one in group.lineages] == sorted(map(str, runs))
-    assert f"left out, no lineage.jsonl: {tmp_path}/cache" in caplog.text
-    assert "no generation is finished" in caplog.text
+    meant = ", ".join(f"{tmp_path}/{name}" for name in ("begun", "others", "nowhere"))
+    assert f"left out, no lineage.jsonl: {meant}\n" in caplog.text
+    assert f"left out, no generation is finished: {tmp_path}/empty/" in caplog.text
+    assert len(caplog.records) == 2
 
 
 def test_copies_are_no_seeds(tmp_path, caplog):
