@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mad_lightning.commands import VERBS, page
 from mad_lightning.commands.configs import names
 
 ROOT = Path(__file__).parents[1]
@@ -67,33 +65,6 @@ def test_code_of_a_page_runs(path, tmp_path, monkeypatch):
     shown = {"__name__": "shown"}
     for code in blocks(path, "python"):
         exec(compile(code, name_of(path), "exec"), shown)
-
-
-def commands(path):
-    """Every ``mad`` command of a page, in words."""
-    for block in blocks(path, "(?:bash|yaml)"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-                words.pop(0)
-            if words and words[0] in ("mad", ".venv/bin/mad"):
-                yield words[1:]
-
-
-def test_commands_of_all_pages_exist():
-    seen = set()
-    for path in PAGES:
-        for verb, *words in commands(path):
-            assert verb in VERBS, (name_of(path), verb)
-            seen.add(verb)
-            known = {*re.findall(r"--\w+", page(verb))}
-            for word in words:
-                if word.startswith("--"):
-                    group = re.match(r"--\w+", word)[0]
-                    assert group in known or verb in ("branch", "measure"), (name_of(path), word)
-                if re.fullmatch(r"configs/[\w/]+\.yaml", word):
-                    assert (ROOT / word).exists(), (name_of(path), word)
-    assert {"train", "report", "measure", "export", "base", "sweep"} <= seen
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):

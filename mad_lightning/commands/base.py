@@ -1,10 +1,11 @@
-"""mad base: a U-Net that diffusers has saved, as the base that every generation starts from.
+r"""mad base: a U-Net that diffusers has saved, as the base that every generation starts from.
 
 usage: mad base FOLDER [--out NAME] [--sampler NAME] [--steps N] [--last_class_is_none]
 
 Examples:
   mad base ddpm-cifar10-32 --out cifar
-  mad train --config cifar10_diffusion_full_synth.yaml --config cifar.yaml
+  mad train --config cifar10_diffusion_full_synth.yaml --config cifar.yaml \
+      --data.source.labels false
 
 FOLDER holds a pipeline, or a UNet2DModel with its scheduler_config.json in it or beside it, as
 save_pretrained or mad export writes them, weights as safetensors; nothing is fetched. NAME.ckpt

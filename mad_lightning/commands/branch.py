@@ -6,7 +6,7 @@ Examples:
   mad branch --from runs/x@3 --lineage.name x-slower --generator.lr 1e-4
   mad branch --from runs/x@3 --lineage.name x-fresh --policy FreshData --policy.n_initial 900 \
       --policy.n_fresh 100 --policy.n_synthetic 800
-  mad branch --from runs/x --lineage.name y --config mine.yaml
+  mad branch --from runs/x --lineage.name y --config other.yaml
 
 The new lineage has generations 1 to 3 of the other one, with their digests, and its own settings
 from generation 4 on. It takes what the other was configured with and what is changed here; or, with

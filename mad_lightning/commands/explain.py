@@ -60,6 +60,11 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         near = difflib.get_close_matches(name[1], known, 3, 0.5) or known
         hint = f"choose {_either(near)}" if near else listing
         return Refused(field, f"there is no class {name[1]}", hint)
+    if lost := re.search(r"Given value: NestedArg\(key='(\w+)'", text):
+        classless = f"a class takes {lost[1]}, and none is named before it"
+        return Refused(
+            f"{field}.{lost[1]}", classless, f"name it: --{field} CLASS, or in a --config"
+        )
     if reason := _reason(text):
         return Refused(field, *reason)
     if value := re.search(

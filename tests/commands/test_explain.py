@@ -68,6 +68,7 @@ def explained():
         (["--metrics+=Modes"], "metrics", "Modes needs radius", "class_path: Modes"),
         ([f"--metrics+={HERE}.Half"], "metrics", "Half does not define values", "define"),
         (["--metrics", f'["Kernel", "{HERE}.Half"]'], "metrics", "not define values", "define"),
+        (["--policy.n_fresh=3"], "policy.n_fresh", "none is named before", "--policy CLASS"),
         ([f"--policy={HERE}.Oven"], "policy", f"{HERE}.Oven is no LoopPolicy", "inherits"),
         (["--config=nowhere.yaml"], "config", "nowhere.yaml", "mad configs"),
     ],
