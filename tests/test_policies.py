@@ -203,7 +203,8 @@ def test_a_shard_has_a_name_and_is_not_its_generation():
         ("foreign/laion", None),
         (None, None),
     ):
-        assert Part("synthetic", shard, 0, 5).generation == generation
+        part = Part("synthetic" if shard else "real", shard, 0, 5)
+        assert part.generation == generation
 
 
 def test_ages_count_samples_by_how_much_older_their_generator_is():

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +61,8 @@ def explain(message: str, parser: Any, listing: str) -> Refused:
         near = difflib.get_close_matches(name[1], known, 3, 0.5) or known
         hint = f"choose {_either(near)}" if near else listing
         return Refused(field, f"there is no class {name[1]}", hint)
-    if lost := re.search(r"Given value: NestedArg\(key='(\w+)'", text):
+    lost = re.search(r"Given value: NestedArg\(key='(\w+)'", text)
+    if lost and "class_path" not in text:
         classless = f"a class takes {lost[1]}, and none is named before it"
         return Refused(
             f"{field}.{lost[1]}", classless, f"name it: --{field} CLASS, or in a --config"
@@ -97,8 +99,15 @@ def _reason(text: str) -> tuple[str, str] | None:
             )
             if lacking:
                 return f"{name} does not define {', '.join(sorted(lacking))}", "define it"
-    if given and (base := re.search(r"not correspond to a subclass of (\w+)", text)):
-        return f"{given[-1]} is no {base[1]}", f"name a class that inherits from {base[1]}"
+    if base := re.search(r"(\S+) does not correspond to a subclass of (\w+)", text):
+        name = given[-1] if given else base[1]
+        return f"{name} is no {base[2]}", f"name a class that inherits from {base[2]}"
+    if untyped := re.search(r"Parameter '(\w+)' from '([\w.]+)' does not specify a type", text):
+        return f"{untyped[2]} does not say what {untyped[1]} is", f"write {untyped[1]}: int, say"
+    if named := re.search(r"Unexpected import path format: (\S+)", text):
+        return f"{named[1]} names no class", "name one as module.Class, e.g. my_module.Mine"
+    if absent := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        return f"{absent[1]} has no {absent[2]}", "name what is there, as module.name"
     return None
 
 
@@ -121,7 +130,15 @@ def check_class(name: str) -> str:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         return f"there is no module {error.name}, neither installed nor where you stand"
-    return "" if has_it else f"{module} has no {name_in_it}"
+    return "" if has_it else f"{module} has no {name_in_it}{_hidden(module)}"
+
+
+def _hidden(module: str) -> str:
+    """What to say of a file where one stands that a library's module of the same name hides."""
+    file, own = getattr(sys.modules[module], "__file__", None), Path(f"{module}.py")
+    if not own.is_file() or (file and Path(file).resolve() == own.resolve()):
+        return ""
+    return f": it is {file or 'built in'}, which hides {own}; call yours otherwise"
 
 
 class PlainParser(argparse.ArgumentParser):

@@ -6,6 +6,7 @@ The first three end on one screen. Only a bug of ours keeps its traceback.
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import sysconfig
 import traceback
@@ -51,7 +52,13 @@ def refusal_of(error: Exception) -> Refused | None:
     if isinstance(error, Refused):
         return error
     if words := "\n".join(in_own_code(error)):
-        return Refused("your own code", f"raised\n{words}", "mend it; --debug shows all frames")
+        remedy = "mend it; --debug shows all frames"
+        for file in re.findall(r'File "([^"]+)\.py", line', words):
+            if (name := Path(file).name) in sys.stdlib_module_names:
+                remedy = f"call {name}.py otherwise: Python has a module of that name"
+        return Refused("your own code", f"raised\n{words}", remedy)
+    if words := _wrong_call(error):
+        return Refused("your own code", words, "let it take what its base class has it take")
     if name := _own_class(error):
         problem = f"{type(error).__name__}: {str(error)[:300]}".replace("`", "'")
         remedy = "let it do all that its base class does; --debug shows all frames"
@@ -84,6 +91,19 @@ def in_own_code(error: BaseException) -> Iterator[str]:
     if own or (isinstance(error, SyntaxError) and _is_own(error.filename or "<>")):
         for line in traceback.format_list(own[-3:]) + traceback.format_exception_only(error):
             yield line.rstrip()
+
+
+def _wrong_call(error: Exception) -> str:
+    """That our code could not call a method of the user's own, which takes something else."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    called = re.match(r"(\w+)\.\w+\(\) ", str(error))
+    if not isinstance(error, TypeError) or not called:
+        return ""
+    for thing in frame.f_locals.values():
+        module = sys.modules.get(type(thing).__module__)
+        if type(thing).__name__ == called[1] and _is_own(getattr(module, "__file__", None) or "<>"):
+            return f"{type(thing).__module__}: {error}"
+    return ""
 
 
 def _own_class(error: Exception) -> str:

@@ -50,6 +50,9 @@ def text_of(path: Path, name: str) -> str:
     Raises:
         Unreadable: If it is not UTF-8, or does not say one thing.
     """
+    if path.suffix == ".py":
+        remedy = f"name a class in it as {path.stem}.Class"
+        raise Unreadable(Refused(name, "is Python, no configuration", remedy))
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -115,7 +115,9 @@ def admit(meta: Candidate) -> bool:
     with at("treatment"):
         meta.treating.check(meta.settings.generations)
     check_counts(meta)
-    meta.observers.check(meta.evaluator.quantities())
+    with at("evaluator"):
+        quantities = meta.evaluator.quantities()
+    meta.observers.check(quantities)
     generator = check_generator(meta, biases)
     check_epochs(meta, generator)
     check_stopping(meta)

@@ -29,6 +29,7 @@ from mad_lightning.processes import from_first, is_first, on_first
 from mad_lightning.refusal import Refused, at
 from mad_lightning.samples import Parts, Samples, to_floats
 from mad_lightning.treatments.base import Candidates, Own, Treatment, right, treated
+from mad_lightning.treatments.scores import OwnScore
 
 __all__ = ["KEPT", "Treating", "rates"]
 
@@ -129,7 +130,7 @@ class Treating:
             Refused: If it returns what is none.
         """
         treatment, real = self.treatment, self.data.real(self.seed)
-        own = isinstance(treatment, Own) or not type(treatment).__module__.startswith(_HOUSE)
+        own = any(map(_is_own, (treatment, getattr(treatment, "score", None))))
         if treatment is None or not own or treatment.features is not None:
             return
         n = treatment.n_candidates(_N_TRIAL)
@@ -287,3 +288,9 @@ def told_rates(manifest: ShardManifest) -> dict[str, Any]:
     """What a ledger tells of a treatment."""
     hidden = ("made_of", "init_args")
     return {name: value for name, value in manifest.treatment.items() if name not in hidden}
+
+
+def _is_own(part: object) -> bool:
+    """Whether it is of the user's own, or calls what is."""
+    is_ours = part is None or type(part).__module__.startswith(_HOUSE)
+    return isinstance(part, Own | OwnScore) or not is_ours

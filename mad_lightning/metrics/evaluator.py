@@ -100,7 +100,12 @@ class Evaluator(Described):
         """What the values mean, by name, as far as metrics say."""
         quantities: dict[str, Quantity] = {}
         for metric in self.metrics:
-            quantities |= metric.quantities(self.extractor.name)
+            stated = metric.quantities(self.extractor.name)
+            with _mounted(metric):
+                if not isinstance(stated, Mapping):
+                    problem = f"its quantities are a {type(stated).__name__}"
+                    raise Refused("", problem, "let them be a dict of names and Quantity")
+            quantities |= stated
         return quantities
 
     def protocol(self, n: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mad_lightning.refusal import check_one_of
+from mad_lightning.refusal import Refused, check_one_of
 from mad_lightning.schedules import MOST, check_count, check_weight
 
 __all__ = ["EXTERNAL", "FOREIGN", "ORIGINS", "Mix", "Origin", "Part", "shard_name"]
@@ -46,7 +46,7 @@ class Part:
 
     Raises:
         Refused: If a place or a number of samples is no whole number, a weight no positive one,
-            or an origin unknown.
+            an origin unknown, or samples lie where such samples do not.
     """
 
     origin: Origin
@@ -67,6 +67,10 @@ class Part:
         if self.weight != 1.0:
             check_weight("weight", self.weight)
         check_one_of(ORIGINS, origin=self.origin)
+        if (self.shard is None) != (self.origin in ("real", "fresh")):
+            place = "the real pool" if self.shard is None else f"the shard {self.shard}"
+            remedy = "real and fresh ones have the shard None, all others the name of one"
+            raise Refused("shard", f"{self.origin} samples from {place}", remedy)
 
     @property
     def stop(self) -> int:
@@ -78,7 +82,11 @@ class Part:
         """Whose samples they are; None for real, fresh and foreign ones."""
         if self.shard is None or self.shard.startswith(FOREIGN):
             return None
-        return int(self.shard.partition(".")[0])
+        t = self.shard.partition(".")[0]
+        if not t.isdecimal():
+            remedy = f"name it by shard_name(generation), or {FOREIGN}NAME"
+            raise Refused("shard", f"{self.shard} is none that a generation drew", remedy)
+        return int(t)
 
     @property
     def facts(self) -> dict[str, Any]:

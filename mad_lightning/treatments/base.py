@@ -16,6 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +32,9 @@ __all__ = [
     "Own",
     "Treated",
     "Treatment",
+    "as_tensor",
     "by_class",
+    "check_function",
     "check_whole",
     "distances",
     "right",
@@ -41,6 +44,7 @@ __all__ = [
 _K = 5
 """A candidate is right within the distance from a real sample to its fifth neighbour."""
 _ROWS = 512
+_REMEDY = "return places (M,), a mask (N,), values (N, ...) or Treated"
 
 
 @dataclass(frozen=True)
@@ -170,16 +174,44 @@ class Own(Treatment):
         features: FeatureExtractor | None = None,
     ) -> None:
         super().__init__(candidates, n_real, features)
-        if not callable(function):
-            problem = f"{function!r} cannot be called"
-            raise Refused("function", problem, "name a function that can be imported")
+        check_function(function, "samples", "features", "labels", "address", "budget")
         self.function = function
 
     def __call__(self, drawn: Candidates) -> Treated | Tensor:
         """What the function says."""
         given = (drawn.samples, drawn.features, drawn.labels, drawn.address, drawn.budget)
         said = self.function(*given)
-        return said if isinstance(said, Treated | Tensor) else torch.as_tensor(said)
+        return said if isinstance(said, Treated) else as_tensor(said, _REMEDY)
+
+
+def check_function(function: Any, *parameters: str) -> None:
+    """Refuses what is no function of so many parameters, before it is called.
+
+    Raises:
+        Refused: With the field ``function``.
+    """
+    remedy = f"name a function of ({', '.join(parameters)}) that can be imported"
+    if not callable(function):
+        raise Refused("function", f"{function!r} cannot be called", remedy)
+    try:
+        signature(function).bind(*parameters)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise Refused("function", f"{name} takes something else: {error}", remedy) from None
+    except ValueError:  # some that are built in do not tell what they take
+        return
+
+
+def as_tensor(said: Any, remedy: str) -> Tensor:
+    """What a function of the user's own has returned, as a tensor.
+
+    Raises:
+        Refused: If it is none, with the remedy.
+    """
+    try:
+        return torch.as_tensor(said)
+    except (TypeError, ValueError, RuntimeError):
+        raise Refused("", f"it returned a {type(said).__name__}", remedy) from None
 
 
 def treated(said: Treated | Tensor, drawn: Candidates, spec: SampleSpec) -> Treated:
@@ -188,7 +220,7 @@ def treated(said: Treated | Tensor, drawn: Candidates, spec: SampleSpec) -> Trea
     Raises:
         Refused: If it is no such thing, or keeps too few.
     """
-    n, remedy = len(drawn), "return places (M,), a mask (N,), values (N, ...) or Treated"
+    n, remedy = len(drawn), _REMEDY
     if isinstance(said, Tensor):
         if said.shape == drawn.samples.shape:
             said = Treated(values=said)

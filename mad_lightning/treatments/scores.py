@@ -16,7 +16,13 @@ from torch import Tensor
 from mad_lightning.identity import Described
 from mad_lightning.refusal import Refused, check_within
 from mad_lightning.samples import SampleSpec
-from mad_lightning.treatments.base import Candidates, check_whole, distances
+from mad_lightning.treatments.base import (
+    Candidates,
+    as_tensor,
+    check_function,
+    check_whole,
+    distances,
+)
 
 __all__ = ["Confidence", "Coordinate", "Nearness", "OwnScore", "Score", "scored"]
 
@@ -146,11 +152,10 @@ class OwnScore(Score):
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        if not callable(function):
-            problem = f"{function!r} cannot be called"
-            raise Refused("function", problem, "name a function that can be imported")
+        check_function(function, "samples", "features", "labels")
         self.function = function
 
     def __call__(self, drawn: Candidates) -> Tensor:
         """Scores (N,)."""
-        return torch.as_tensor(self.function(drawn.samples, drawn.features, drawn.labels))
+        said = self.function(drawn.samples, drawn.features, drawn.labels)
+        return as_tensor(said, "return one finite number for each sample")

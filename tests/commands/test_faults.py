@@ -1,5 +1,7 @@
 """Whose fault it is: errors of the user's own code are shown as they are."""
 
+import sys
+
 import pytest
 
 from mad_lightning.commands import main
@@ -61,6 +63,63 @@ def test_an_error_that_a_class_of_ones_own_causes_in_ours_names_it(
     arguments[place : place + 4] = ["--policy", f"{module}.Mine", *more]
     named = "error: policy: Mine.mix(1) returns a NoneType" if more else f"error: {module}.Mine: "
     assert refusal("train", *arguments).startswith(named)
+
+
+TOOLS = """from mad_lightning import LineageCallback, Metric, FullySynthetic
+from mad_lightning.policies import Mix, Part
+
+class Bell: pass
+class Watch(LineageCallback):
+    def on_lineage_start(self, lineage): pass
+class Spread(Metric):
+    def quantities(self, extractor): pass
+    def values(self, real, synthetic): return {"spread": 0.0}
+class Untyped(FullySynthetic):
+    def __init__(self, n): super().__init__(n)
+class Nowhere(FullySynthetic):
+    def mix(self, t): return Mix(t, (Part("synthetic", "x", 0, 9),))
+class Pool(FullySynthetic):
+    def mix(self, t): return Mix(t, (Part("synthetic", None, 0, 9),))
+def short(samples): return samples
+def silent(samples, features, labels, address, budget): pass
+"""
+NINE = ["--policy.n_initial", "9"]
+OWN_RULE = ["--treatment", "Own", "--treatment.function"]
+OWN_SCORE = ["--treatment", "TopShare", "--treatment.score", "OwnScore"]
+MISTAKES = {
+    "no callback": (["--callbacks+=tools.Bell"], "tools.Bell is no LineageCallback"),
+    "a hook of other arguments": (["--callbacks+=tools.Watch"], "Watch.on_lineage_start() takes 2"),
+    "no quantities": (["--evaluator.metrics+=tools.Spread"], "evaluator.metrics.Spread: its quant"),
+    "no type": (["--policy", "tools.Untyped"], "tools.Untyped.__init__ does not say what n is"),
+    "no shard": (["--policy", "tools.Nowhere", *NINE], "policy.shard: x is none that"),
+    "no pool": (["--policy", "tools.Pool", *NINE], "policy.shard: synthetic samples from"),
+    "a path": (["--policy", "./tools.Pool"], "./tools.Pool names no class"),
+    "a file": (["--policy", "tools.py"], "name a class in it as tools.Class"),
+    "a file that is hidden": (["--policy", "statistics.Pool"], "which hides statistics.py"),
+    "a rule that is not there": ([*OWN_RULE, "tools.nothing"], "function: tools has no nothing"),
+    "a rule of other arguments": ([*OWN_RULE, "tools.short"], "function: short takes something"),
+    "a rule that says nothing": ([*OWN_RULE, "tools.silent"], "treatment: it returned a NoneType"),
+    "a score of other arguments": (
+        [*OWN_SCORE, "--treatment.score.function", "tools.silent"], "function: silent takes some",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_in_a_file_of_ones_own_are_told_as_what_they_are(
+    case, arguments, tmp_path, monkeypatch, refusal
+):
+    (tmp_path / "tools.py").write_text(TOOLS)
+    (tmp_path / "statistics.py").write_text(TOOLS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "tools", raising=False)
+    words, told = MISTAKES[case]
+    if "--policy" in words:
+        place = arguments.index("--policy")
+        arguments[place : place + 4] = []
+    assert told in refusal("train", *arguments, *words)
+    assert not [*tmp_path.glob("runs/tiny/generation*")]
 
 
 @pytest.mark.parametrize(
