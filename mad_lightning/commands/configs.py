@@ -11,12 +11,14 @@ Examples:
 
 Options:
   --show NAME   print a file
-  --copy NAME   write it here, under its own name
-  --to FILE     or under this one
+  --copy NAME   write it here, under its own name; a sweep in sweeps/, and here what it names
+  --to FILE     or under this one, alone
 """
 
 from __future__ import annotations
 
+import os
+import re
 import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -47,15 +49,9 @@ def run(args: Sequence[str]) -> None:
     given = build_parser().parse_args(args)
     files = names()
     if name := given.show or given.copy:
-        text = _file(files, name).read_text(encoding="utf-8")
         if given.show:
-            return print(text, end="")
-        target: Path = given.to or Path(_file(files, name).name)
-        if target.exists():
-            raise Refused("--to", f"{target} exists already", "name another file")
-        target.write_text(text, encoding="utf-8")
-        verb = "study" if name.startswith("studies/") else "train"
-        return print(f"{target}: mad {verb} --config {target}")
+            return print(_file(files, name).read_text(encoding="utf-8"), end="")
+        return _copy(_file(files, name), given.to)
     told = {name: _lesson(file) for name, file in files.items()}
     words = [word.lower() for word in given.words]
     for name, lesson in told.items():
@@ -72,6 +68,25 @@ def names() -> dict[str, Path]:
     """The configurations, by name."""
     files = sorted(CONFIGS.rglob("*.yaml"))
     return {str(file.relative_to(CONFIGS).with_suffix("")): file for file in files}
+
+
+def _copy(file: Path, to: Path | None) -> None:
+    """Writes a file, and those that it names beside it: a sweep names what it varies."""
+    text = file.read_text(encoding="utf-8")
+    named = re.findall(r"[\w./-]+\.yaml", re.sub("#.*", "", text))
+    target = to or (file.relative_to(CONFIGS) if named else Path(file.name))
+    if target.exists():
+        raise Refused("--to", f"{target} exists already", "name another file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    for name in () if to else dict.fromkeys(named):
+        beside = Path(os.path.normpath(target.parent / name))  # sweeps/../x.yaml is x.yaml
+        if not beside.exists():
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text((file.parent / name).read_text(encoding="utf-8"), encoding="utf-8")
+            print(beside)
+    verb = "sweep" if named else "study" if file.parent.name == "studies" else "train"
+    print(f"{target}: mad {verb} --config {target}")
 
 
 def _file(files: dict[str, Path], name: str) -> Path:

@@ -1,11 +1,13 @@
 """The configurations that come along are found, read and copied wherever the package lies."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from mad_lightning.commands import main
 from mad_lightning.commands.configs import CONFIGS
+from mad_lightning.sweeps.plan import Sweep
 
 
 def said(capsys, *arguments):
@@ -41,6 +43,18 @@ def test_what_is_shown_and_copied_is_the_file(name, capsys, tmp_path, monkeypatc
     with pytest.raises(SystemExit):
         main(["configs", "--copy", name])
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gaussian_fresh_share", "digits_bias_means"])
+def test_a_sweep_comes_with_what_it_names(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = said(capsys, "--copy", f"sweeps/{name}").splitlines()[-1]
+    assert told == f"sweeps/{name}.yaml: mad sweep --config sweeps/{name}.yaml"
+    here = Sweep.read(Path("sweeps", f"{name}.yaml"))
+    there = Sweep.read(CONFIGS / "sweeps" / f"{name}.yaml")
+    assert [one.name for one in here.members] == [one.name for one in there.members]
+    (tmp_path / f"sweeps/{name}.yaml").unlink()
+    said(capsys, "--copy", f"sweeps/{name}")  # what stands is left as it is
 
 
 def test_a_name_that_is_none_is_refused_with_those_that_are_near(capsys):
