@@ -56,8 +56,9 @@ def environments(devices: int, nodes: int) -> list[ClusterEnvironment]:
     Raises:
         Refused: If other processes were started than are to train together.
     """
+    is_elastic = TorchElasticEnvironment.detect()
     try:
-        if TorchElasticEnvironment.detect():
+        if is_elastic:
             TorchElasticEnvironment().validate_settings(devices, nodes)
             return []
         if devices * nodes == 1:  # with as many neighbours as it likes
@@ -68,8 +69,9 @@ def environments(devices: int, nodes: int) -> list[ClusterEnvironment]:
             _ = slurm.global_rank(), slurm.local_rank(), slurm.node_rank()
             return [slurm]
     except KeyError as error:
-        problem, remedy = f"{error.args[0]} is not set: srun did not start this", "start it by srun"
-        raise Refused("devices", problem, remedy) from None
+        by, told = ("torchrun", "TORCHELASTIC_RUN_ID") if is_elastic else ("srun", "SLURM_NTASKS")
+        problem = f"{error.args[0]} is not set: {by} did not start this, though {told} says so"
+        raise Refused("devices", problem, f"start it by {by}, or unset {told}") from None
     except (ValueError, RuntimeError) as error:
         words = str(error).replace("`", "").partition(" HINT")[0]
         remedy = "start as many as `devices`, or one for each lineage with `devices: 1`"
@@ -83,6 +85,10 @@ def environments(devices: int, nodes: int) -> list[ClusterEnvironment]:
             "another one, and nothing says by which",
             "unset LOCAL_RANK, which is left over, or start all processes by torchrun",
         )
+    for name in ("NODE_RANK", "GROUP_RANK"):
+        if (place := os.environ.get(name, "0")) not in map(str, range(nodes)):
+            problem = f"{name} is {place}, of {nodes} machines, which count from 0"
+            raise Refused("num_nodes", problem, f"unset {name}, where it is left over")
     return []
 
 

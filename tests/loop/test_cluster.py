@@ -145,6 +145,28 @@ def test_who_has_plans_for_the_signal_keeps_them(slurm):
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.parametrize(
+    ("left_over", "field", "told"),
+    [
+        ({"NODE_RANK": "1"}, "num_nodes", "NODE_RANK is 1, of 1 machines"),
+        ({"GROUP_RANK": "x"}, "num_nodes", "GROUP_RANK is x, of 1 machines"),
+        ({"LOCAL_RANK": "0"}, "devices", "LOCAL_RANK is 0, as if"),
+        ({"TORCHELASTIC_RUN_ID": "a"}, "devices", "WORLD_SIZE is not set: torchrun did not"),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "a"}, "devices", "--ntasks=2"),
+    ],
+)
+def test_what_another_start_left_over_stops_two_processes_at_once(
+    slurm, monkeypatch, left_over, field, told
+):
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Refused, match=told) as refused:
+        cluster.environments(2, 1)
+    assert refused.value.field == field
+    if "RANK" in told:  # alone, a process is the first one
+        assert len(cluster.environments(1, 1)) == 1
+
+
 # --- two processes, as torchrun starts them -----------------------------------------------------
 
 
