@@ -17,11 +17,26 @@ from mad_lightning.data.sources import Digits
 from mad_lightning.generators import WGAN, Diffusion, Gaussian, Glow, StyleGAN2
 from mad_lightning.generators.solvers import SOLVERS
 from mad_lightning.lineage import LineageDirectory
-from mad_lightning.metrics import Identity, Pixels
+from mad_lightning.metrics import (
+    Classes,
+    Evaluator,
+    Frechet,
+    GaussianW2,
+    Identity,
+    Kernel,
+    LogDeterminant,
+    Memorisation,
+    Modes,
+    Neighbours,
+    Pixels,
+    TailMass,
+    Trace,
+    View,
+)
 from mad_lightning.metrics import functional as measures
 from mad_lightning.metrics.features.classifier import _lenet
 from mad_lightning.nets.augment import augment
-from mad_lightning.samples import SampleBlock, SampleSpec
+from mad_lightning.samples import Law, SampleBlock, SampleSpec
 from mad_lightning.seeds import drawn, normal, sample_seeds, uniform
 
 TABLE = Path(__file__).with_name("kernels.txt")
@@ -218,6 +233,21 @@ def test_an_extractor_has_the_cpus_features_there(make, device):
     alone = extractor.predict_step(SampleBlock(0, samples), 0)
     there = extractor.to(device).predict_step(SampleBlock(0, samples.to(device)), 0)
     assert torch.equal(there.inner, alone)
+
+
+def test_an_evaluator_has_the_cpus_values_there(device):
+    x, y, labels = two_sets()
+    law = Law(torch.zeros(5).double(), torch.eye(5).double(), torch.eye(5).double())
+    real, drawn = View(x, labels=labels, training=x[:40], law=law), View(y, labels=labels)
+    metrics = [
+        Neighbours(), Kernel(), Frechet(), Classes(), Memorisation(), Trace(), LogDeterminant(),
+        GaussianW2(), TailMass(), Modes(radius=1.0),
+    ]  # fmt: skip
+    evaluator = Evaluator(Identity(), metrics)
+    alone, others = evaluator.compare(real, drawn), evaluator.floor(real, View(y, labels=labels))
+    evaluator.device = device
+    assert evaluator.compare(real, drawn) == pytest.approx(alone, rel=1e-12)  # other sums
+    assert evaluator.floor(real, View(y, labels=labels))[0] == pytest.approx(others[0], rel=1e-12)
 
 
 # --- drawing -------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ _MAY_CHANGE = (
 _LIKE_ABSENT = (
     ("evaluator.preset", "held_out"),
     ("evaluator.n_drawn", None),
+    ("evaluator.device", "cpu"),
     ("generator.init_args.beta_start", 1e-4),
     ("generator.init_args.beta_end", 0.02),
     ("generator.init_args.first_noise_within", None),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -55,6 +55,21 @@ class View:
     training: Tensor | None = None
     seen: Tensor | None = None
     stored: Samples | None = None
+
+    def to(self, device: str) -> View:
+        """The same on a device; the samples themselves stay where they are."""
+        law = self.law
+        if torch.device(device) == self.features.device:
+            return self
+        if law is not None:
+            modes = None if law.modes is None else law.modes.to(device)
+            law = Law(law.mean.to(device), law.covariance.to(device), modes)
+        moved = {
+            name: value.to(device)
+            for name in ("features", "labels", "training", "seen")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, law=law, **moved)
 
     def first(self, m: int) -> tuple[Tensor, Tensor | None]:
         """Features and classes of the first samples."""

@@ -26,7 +26,7 @@ from mad_lightning.metrics.base import Metric, View
 from mad_lightning.metrics.distances import Frechet, Kernel
 from mad_lightning.metrics.features.base import FeatureExtractor
 from mad_lightning.metrics.neighbours import Neighbours
-from mad_lightning.refusal import Refused, check_within
+from mad_lightning.refusal import Refused, check_one_of, check_within
 from mad_lightning.samples import Parts
 from mad_lightning.seeds import permutation
 
@@ -52,6 +52,7 @@ class Evaluator(Described):
             tables of other papers have it. Whoever copies the data does best by the latter, and
             there are no other real samples that could tell its floor or its errors.
         n_drawn: Samples that ``fid50k_full`` measures, should it be others than 50,000.
+        device: Where sets are compared: ``cpu``, or ``cuda``, which pays from 50,000 samples on.
     """
 
     resplits = 8
@@ -64,7 +65,9 @@ class Evaluator(Described):
         n_errors: int = 300,
         preset: Preset = "held_out",
         n_drawn: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
+        check_one_of(("cpu", "cuda"), device=device)
         check_within("[0, 20000]", "e.g. 300", n_errors=n_errors)
         check_within("[4, 10000000]", "e.g. 50000", n_drawn=n_drawn)
         if preset not in get_args(Preset):
@@ -72,7 +75,7 @@ class Evaluator(Described):
         if n_drawn is not None and preset == "held_out":
             problem = "held out are as many as are measured, which the data says"
             raise Refused("n_drawn", problem, "leave it out, or take `preset: fid50k_full`")
-        self.preset, self.n_drawn = preset, n_drawn
+        self.preset, self.n_drawn, self.device = preset, n_drawn, device
         self.extractor, self.n_errors = extractor, n_errors
         usual = [Neighbours(3 if self.is_full else 5), Kernel(), Frechet()]
         self.metrics: list[Metric] = usual if metrics is None else metrics
@@ -113,6 +116,8 @@ class Evaluator(Described):
         protocol: dict[str, Any] = {"n": n, **self.extractor.protocol()}
         if self.is_full:
             protocol |= {"preset": self.preset, "floor": "not available"}
+        if self.device != "cpu":
+            protocol["compared_on"] = self.device
         for metric in self.metrics:
             protocol |= metric.protocol()
         return protocol
@@ -124,8 +129,11 @@ class Evaluator(Described):
             n: Samples of the reference.
 
         Raises:
-            Refused: With the field ``n``, or a metric (``metrics.Neighbours``) or its parameter.
+            Refused: With the field ``n``, or ``device``, or a metric (``metrics.Neighbours``) or
+                its parameter.
         """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise Refused("device", "cuda, and there is none", "take `device: cpu`")
         for metric in self.metrics:
             with _mounted(metric):
                 metric.check(n, self.extractor.name)
@@ -193,7 +201,8 @@ class Evaluator(Described):
 
     def _compare(self, metric: Metric, real: View, synthetic: View) -> dict[str, float]:
         with _mounted(metric):
-            values = metric(self._seen(real), self._seen(synthetic))
+            sides = (self._seen(side).to(self.device) for side in (real, synthetic))
+            values = metric(*sides)
             return _numbers(values, type(metric).__name__, metric.quantities(self.extractor.name))
 
     def _seen(self, side: View) -> View:

@@ -328,3 +328,14 @@ def test_what_is_a_number_becomes_one():
     told = Evaluator(Identity(), [Exact()]).compare(side, side)
     assert told == {"a": 0.5, "b": 0.25, "c": 1.5, "d": 2}
     assert {*map(type, told.values())} == {float, int}
+
+
+def test_another_device_stands_in_the_protocol_and_has_to_be_there(monkeypatch):
+    elsewhere = Evaluator(Identity(), [Frechet()], device="cuda")
+    assert elsewhere.protocol(9)["compared_on"] == "cuda"
+    assert "compared_on" not in Evaluator(Identity(), [Frechet()]).protocol(9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Refused, match="there is none"):
+        elsewhere.check(100)
+    with pytest.raises(Refused, match="choose cpu or cuda"):
+        Evaluator(Identity(), [Frechet()], device="mps")
