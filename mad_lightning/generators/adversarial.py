@@ -58,6 +58,7 @@ class Adversarial(Generator):
 
     def on_fit_start(self) -> None:
         """Draws the address of all noise in training."""
+        super().on_fit_start()
         self._address = self.common_seed()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

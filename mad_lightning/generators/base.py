@@ -86,6 +86,9 @@ class Generator(Described, L.LightningModule, ABC):
     has_score: bool = False
     """Whether it draws by an estimate of the score, which :meth:`guide` can correct."""
 
+    compiles: bool | None = None
+    """Whether :meth:`to_compile` is compiled when training starts."""
+
     improvement: Mapping[str, Any] = {}
     """What a second phase has made of it, for :meth:`sampler`'s reader; nothing without one."""
 
@@ -152,6 +155,15 @@ class Generator(Described, L.LightningModule, ABC):
             )
         self.check_precision(str(self.trainer.precision))
         know_devices()
+
+    def to_compile(self) -> Sequence[nn.Module]:
+        """Networks that may be compiled; ``torch.compile`` cannot differentiate a call twice."""
+        return ()
+
+    def on_fit_start(self) -> None:
+        """Compiles them if asked to, in place: names in checkpoints stay."""
+        for network in self.to_compile() if self.compiles else ():
+            network.compile()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes samples of what an ordinary loader gives; see :meth:`Samples.of`."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -83,6 +83,7 @@ class Diffusion(Generator):
         ema_decay: Decay of the averaged weights; they, not the trained ones, are sampled from.
         beta_start: First β of the schedules ``linear``, ``scaled_linear`` and ``sigmoid``.
         beta_end: Their last β.
+        compile: Compile the network when training starts.
 
     Example:
         >>> x, y = 2.0 * torch.rand(64, 1, 8, 8) - 1.0, torch.arange(64) % 10
@@ -114,6 +115,7 @@ class Diffusion(Generator):
         ema_decay: float = 0.995,
         beta_start: float = BETAS[0],
         beta_end: float = BETAS[1],
+        compile: bool | None = None,
     ) -> None:
         super().__init__()
         check_one_of(SOLVERS, sampler=sampler)
@@ -141,7 +143,7 @@ class Diffusion(Generator):
         self.first_noise_within = first_noise_within
         self.condition_drop = condition_drop
         self.lr, self.warmup, self.weight_decay = lr, warmup, weight_decay
-        self.ema_decay = ema_decay
+        self.ema_decay, self.compiles = ema_decay, compile
         self.beta_start, self.beta_end = beta_start, beta_end
         self.weaker: EMA | None = None
         self.weight = 0.0
@@ -234,6 +236,10 @@ class Diffusion(Generator):
         return self.solver.steps * (1 + by_class) * (1 + by_weaker)
 
     # training
+
+    def to_compile(self) -> Sequence[nn.Module]:
+        """The network that is trained; its average draws uncompiled."""
+        return (self.net,)
 
     def training_step(self, batch: Samples, batch_idx: int) -> Tensor:
         """Mean squared error of what the network predicts (Ho et al., 2020, equation 14)."""

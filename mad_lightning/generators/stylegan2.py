@@ -13,6 +13,7 @@ rates, and nobody could say what ten thousand of these steps were.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self, cast, get_args
 
 import torch
@@ -199,12 +200,9 @@ class StyleGAN2(Adversarial):
             adam(self.discriminator, self.r1, self.r1_every),
         ]
 
-    def on_fit_start(self) -> None:
-        """Compiles the networks if asked to, in place: names in checkpoints stay."""
-        super().on_fit_start()
-        if self.compiles:
-            for network in (self.net.mapping, self.net.synthesis, self.discriminator):
-                network.compile()
+    def to_compile(self) -> Sequence[nn.Module]:
+        """All; the regularisers, which differentiate twice, go round ``__call__``."""
+        return (self.net.mapping, self.net.synthesis, self.discriminator)
 
     def training_step(self, batch: Samples, batch_idx: int) -> None:
         """One step of each network, and the regularisers whose turn it is."""

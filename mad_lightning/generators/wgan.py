@@ -14,13 +14,13 @@ the critic's slope uphill. The critic must lead: it learns on every batch, the g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from mad_lightning.generators.adversarial import Adversarial
 from mad_lightning.generators.base import try_network
@@ -48,6 +48,7 @@ class WGAN(Adversarial):
         ema_decay: Decay of the generator's averaged weights, which are sampled from; 0 samples from
             the trained ones.
         accumulate: Parts that a batch is worked off in, to save memory.
+        compile: Compile both networks when training starts; the penalty stays uncompiled.
 
     Example:
         >>> x, y = 2.0 * torch.rand(64, 1, 8, 8) - 1.0, torch.arange(64) % 10
@@ -68,6 +69,7 @@ class WGAN(Adversarial):
         betas: tuple[float, float] = (0.0, 0.9),
         ema_decay: float = 0.999,
         accumulate: int = 1,
+        compile: bool | None = None,
     ) -> None:
         super().__init__(accumulate)
         check_within("[1, 10000]", "the paper takes 5", n_critic=n_critic)
@@ -78,7 +80,7 @@ class WGAN(Adversarial):
         self.networks = networks
         self.n_critic, self.gradient_penalty = n_critic, gradient_penalty
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))  # Adam wants no whole numbers
-        self.ema_decay = ema_decay
+        self.ema_decay, self.compiles = ema_decay, compile
 
     def build(self, spec: SampleSpec) -> Self:
         """Makes both networks, and the generator's average."""
@@ -116,6 +118,10 @@ class WGAN(Adversarial):
         return {"latent": f"normal {self.net.dim}", "weights": f"ema {self.ema_decay}"}
 
     # training
+
+    def to_compile(self) -> Sequence[nn.Module]:
+        """Both; the penalty, which differentiates twice, goes round ``__call__``."""
+        return (self.net.generator, self.net.critic)
 
     def from_average(self) -> None:
         """Starts from the averaged generator, and the critic as it is."""
@@ -171,7 +177,7 @@ class WGAN(Adversarial):
         """
         with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
             x = x.requires_grad_()
-            scores = self.net.critic(x, labels)
+            scores = self.net.critic.forward(x, labels)
             (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
             slope = gradient.flatten(1).norm(dim=1)
             return (slope - 1.0).square().mean()

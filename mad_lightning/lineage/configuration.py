@@ -47,6 +47,7 @@ _LIKE_ABSENT = (
     ("generator.init_args.beta_start", 1e-4),
     ("generator.init_args.beta_end", 0.02),
     ("generator.init_args.first_noise_within", None),
+    ("generator.init_args.compile", None),
     ("improve", None),
 )
 """Values of keys that configurations did not always have, and of what there was until then."""

@@ -5,9 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import families
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -286,3 +288,31 @@ def test_where_no_fused_step_is_right_torch_chooses():
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
     generator._trainer = SimpleNamespace(precision_plugin=scaled)
     assert generator.fuses(torch.nn.Linear(2, 2)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diffusion", "wgan", "stylegan2"])
+def test_a_compiled_training_is_the_same_to_rounding(name, monkeypatch):
+    """Traced whole, and differentiated; what a GPU's compiler makes of it only a GPU can show."""
+    made, plain = [], nn.Module.compile
+
+    def compiling(self):
+        made.append(self)
+        plain(self, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(nn.Module, "compile", compiling)
+    make, shape = families.FAMILIES[name]
+
+    def compiled():
+        generator = make()
+        generator.compiles = True
+        return generator
+
+    spec, where = SampleSpec(shape, 3), {"accelerator": "cpu", "devices": 1}
+    at_home, _ = families.trained(make, spec, where)
+    assert made == []
+    generator, _ = families.trained(compiled, spec, where)
+    assert made == [*generator.to_compile()] != []
+    weights = generator.state_dict()
+    for key, value in at_home.state_dict().items():
+        torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-4)
