@@ -87,6 +87,10 @@ def barrier() -> None:
         distributed.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
 
 
+class _Left(SystemExit):
+    """A process that leaves without a word, because the first one has failed and will tell."""
+
+
 def from_first(work: Callable[[], T]) -> T:
     """Lets the first process do something, and gives all of them what came of it.
 
@@ -107,7 +111,7 @@ def from_first(work: Callable[[], T]) -> T:
     distributed.broadcast_object_list(told)
     has_failed, came_out = told
     if has_failed:
-        raise SystemExit(1)
+        raise _Left(1)
     return came_out
 
 
@@ -164,6 +168,8 @@ def ending_together() -> Iterator[None]:
     try:
         yield
         barrier()
+    except _Left:
+        raise
     except BaseException as error:
         told = ""
         try:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import distributed
 
 from mad_lightning import (
     Digits,
@@ -29,6 +30,7 @@ from mad_lightning import (
 )
 from mad_lightning.data import shards
 from mad_lightning.loop import cluster
+from mad_lightning.processes import ending_together, from_first
 from mad_lightning.refusal import Refused
 
 ALONE = {"devices": 1}
@@ -232,11 +234,24 @@ def second_stumbles(rank, place):
     meta.fit()
 
 
+def first_fails_for_all(rank, place):
+    """The other one hears of it first, and does not speak for it."""
+    tell = distributed.broadcast_object_list
+
+    def fails():
+        distributed.broadcast_object_list = lambda told: (tell(told), time.sleep(1.5))
+        raise RuntimeError("lost its way")
+
+    distributed.init_process_group("gloo")
+    with ending_together():
+        from_first(fails)
+
+
 def second_is_refused(rank, place):
     lineage(place / "runs", "refused", TWO, n=(64, 64000)[rank]).fit()
 
 
-CASES = (calm, late, apart, first_stumbles, second_stumbles, second_is_refused)
+CASES = (calm, late, apart, first_stumbles, second_stumbles, first_fails_for_all, second_is_refused)
 
 
 def fork(case, rank, place, port):
@@ -295,6 +310,8 @@ def test_two_processes_agree_on_a_late_disk_and_end_together(tmp_path):
     assert codes["first_stumbles"] == [3, 1]
     assert codes["second_stumbles"] == [1, 3]
     assert "error: process 1 has failed: lost its way" in words["second_stumbles.0"]
+    assert codes["first_fails_for_all"] == [3, 1]
+    assert words["first_fails_for_all.0"] == "RuntimeError: lost its way\n"
     assert codes["second_is_refused"] == [3, 3]
     assert "process 1 refuses: policy.n_initial" in words["second_is_refused.0"]
     assert not (tmp_path / "runs" / "refused").exists()
