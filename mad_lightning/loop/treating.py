@@ -225,8 +225,9 @@ class Treating:
         samples, real = drawn.samples, self.data.real(self.seed).kept_back(treatment.n_real)
         sides = {"drawn": samples} | ({"own": real} if real is not None else {})
         if treatment.features is None:
-            mine = sides if is_first() else {}
-            features = {k: to_floats(side.values).flatten(1) for k, side in mine.items()}
+            wanted = is_first() and (treatment.sees or treatment.n_real > 0)
+            floats = (to_floats(side.values).flatten(1) for side in sides.values() if wanted)
+            features = dict(zip(sides, floats, strict=False))
         else:
             place = self.lineage.unfinished(t, "features") / f"treated-{drawn.manifest.sha256[:12]}"
             progress = self.observers.progress(t, "treat", tick)
@@ -235,7 +236,7 @@ class Treating:
             )
         return Candidates(
             samples.values,
-            features.get("drawn", torch.empty(0)),
+            features.get("drawn", torch.empty(len(samples), 0)),
             samples.labels,
             (self.seed, t, "treatment"),
             self.n_kept(t),

@@ -54,7 +54,7 @@ class Candidates:
     Attributes:
         samples: As they are stored: images (N, C, H, W), uint8, or vectors (N, D), float32.
         features: Features (N, D), float32; of a treatment without an extractor, the samples as
-            floats, images in [-1, 1], flattened.
+            floats, images in [-1, 1], flattened; (N, 0) for one that asks for none.
         labels: Classes (N,), int64, or None.
         address: Where randomness comes from, see :mod:`mad_lightning.seeds`; ``(lineage seed,
             generation, "treatment")``.
@@ -117,6 +117,9 @@ class Treatment(Described, ABC):
 
     looks: ClassVar[bool] = False
     """Whether features decide what is kept."""
+    sees: ClassVar[bool] = True
+    """Whether it asks for features. If not, and if it has no real samples either, none are made:
+    without an extractor those of pictures take four times what pictures do."""
     needs_real: ClassVar[bool] = False
     """Whether it cannot work without real samples of its own."""
 

@@ -23,6 +23,8 @@ class Random(Treatment):
             asks.
     """
 
+    sees = False
+
     def __init__(self, candidates: float = 4.0, n_real: int = 0) -> None:
         super().__init__(candidates, n_real)
 

@@ -38,6 +38,8 @@ class Watermark(Treatment):
         when: ``always``, in every generation; ``once``, in the first; or ``never``, the control.
     """
 
+    sees = False
+
     def __init__(self, mark: Mark, when: When = "always") -> None:
         super().__init__()
         _check_mark(mark)
