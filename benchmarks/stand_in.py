@@ -4,8 +4,8 @@
     python benchmarks/stand_in.py --n 2000 --run
 
 They are no data to learn anything from. With them the `ffhq_*` configurations can be tried whole
-where the real pictures are not at hand. --run trains two generations of each of the three files, on
-two processes that share a CPU, with a budget of minutes: the files as they are, and overrides.
+where the real pictures are not at hand. --run trains two generations of each experiment, on two
+processes that share a CPU, with a budget of minutes: the files as they are, and overrides.
 Inception's weights are left out, too (`--evaluator.extractor Pixels`): they would be fetched.
 """
 
@@ -25,11 +25,13 @@ import numpy.typing as npt
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-FILES = {
-    "ffhq_stylegan_synth_aug": ("--policy.n_real=1600", "--policy.n_synthetic=(t-1) x 200"),
-    "ffhq_stylegan_full_synth": ("--policy.n_initial=1600", "--policy.n_synthetic=200"),
+SMALL = ("--policy.n_initial=1600", "--policy.n_synthetic=200")
+RUNS = {
+    "E1": ("ffhq_stylegan_full_synth", *SMALL),
+    "E2": ("ffhq_stylegan_full_synth", *SMALL, "--sampling_bias=0.7"),
+    "E7": ("ffhq_stylegan_synth_aug", "--policy.n_real=1600", "--policy.n_synthetic=(t-1) x 200"),
 }
-"""The configurations, and counts of samples that 2,000 pictures have."""
+"""The paper's experiments with faces: configuration, and counts that 2,000 pictures have."""
 OVERRIDES = (
     "--lineage.generations=2", "--lineage.threads=1", "--data.n_reference=200",
     "--data.images_per_epoch=64", "--trainer.max_epochs=2", "--generator.dim=32",
@@ -75,17 +77,20 @@ def make(path: Path, n: int, side: int) -> None:
             file.writestr(f"{place:05d}.png", png.getvalue())
 
 
-def run(pictures: Path, root: Path) -> None:
-    """Trains two generations of each file."""
-    for name, counts in FILES.items():
-        places = (f"--data.source.root={pictures}", f"--data.cache={root / 'cache'}")
-        own = (f"--lineage.root={root}", f"--lineage.name={name}")
-        config = ("train.py", "--config", f"configs/{name}.yaml")
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, *config, *counts, *OVERRIDES, *places, *own], cwd=ROOT, check=True
-        )
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+def run(experiment: str, pictures: Path, root: Path, *more: str) -> None:
+    """Trains two generations.
+
+    Args:
+        experiment: One of ``RUNS``.
+        pictures: Their archive.
+        root: Where the lineage goes, named after the experiment.
+        more: Further overrides.
+    """
+    config, *counts = RUNS[experiment]
+    places = (f"--data.source.root={pictures}", f"--data.cache={root / 'cache'}")
+    own = (f"--lineage.root={root}", f"--lineage.name={experiment}")
+    command = ("train.py", "--config", f"configs/{config}.yaml", *counts, *OVERRIDES)
+    subprocess.run([sys.executable, *command, *places, *own, *more], cwd=ROOT, check=True)
 
 
 def main() -> None:
@@ -100,8 +105,11 @@ def main() -> None:
     args = parser.parse_args()
     make(args.out, args.n, args.side)
     print(f"{args.out}: {args.n} pictures of {args.side} px")
-    if args.run:
-        run(args.out.resolve(), args.out.resolve().parent / "stand_in")
+    pictures = args.out.resolve()
+    for experiment in RUNS if args.run else ():
+        start = time.perf_counter()
+        run(experiment, pictures, pictures.parent / "stand_in")
+        print(f"{experiment}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Two processes: one ledger, one set of samples, no noise in common."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -135,3 +136,46 @@ def test_moments_of_two_processes_are_those_of_one(arguments, tmp_path):
     records = [LineageDirectory(tmp_path / "runs" / name).records()[0] for name in ("one", "two")]
     assert records[0].digests["shard"] == records[1].digests["shard"]
     assert records[0].images == records[1].images == 151
+
+
+# --- at scale ------------------------------------------------------------------------------------
+
+
+def benchmark(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """2,000 drawn faces of 128 px in an archive."""
+    path = tmp_path_factory.mktemp("faces") / "faces.zip"
+    benchmark("stand_in").make(path, 2000, 128)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["E1", "E2", "E7"])
+def test_the_files_of_faces_run_whole_on_two_processes(experiment, faces):
+    stand_in = benchmark("stand_in")
+    stand_in.run(experiment, faces, faces.parent, "--trainer.max_epochs=1")
+    records = LineageDirectory(faces.parent / experiment).records()
+    assert [(r.generation, r.world_size, r.images) for r in records] == [(1, 2, 64), (2, 2, 64)]
+    assert records[0].n_real == 1600
+    later = (0, 1600)[experiment == "E7"]
+    assert (records[1].n_real, records[1].n_synthetic) == (later, 200)
+    assert records[1].sampling_bias == (0.7 if experiment == "E2" else 1.0)
+    for record in records:
+        shard = Shard(LineageDirectory(faces.parent / experiment).shard(record.drawn))
+        assert tuple(shard.samples.values.shape) == (200, 3, 128, 128)
+        assert shard.samples.values.flatten(1).float().std(dim=1).min() > 0.0
+
+
+@pytest.mark.slow
+def test_the_memory_of_two_processes_does_not_grow_with_the_pool():
+    ranks = benchmark("ranks")
+    few, many = (ranks.peaks(n, 64, ["--candidates", "2"]) for n in (300, 3000))
+    for before, after in zip(few, many, strict=True):  # 35 MiB of pictures, twice that are drawn
+        assert after < 1.05 * before, (few, many)
