@@ -27,6 +27,7 @@ import yaml
 from mad_lightning.theory.study import LoopGrid, Study, relative_error
 
 STUDIES = Path(__file__).parents[1] / "configs" / "studies"
+FIVE = ("e9", "e11", "e12", "e13", "e14")
 GENERATIONS = 3
 
 
@@ -71,7 +72,7 @@ def benchmark(name: str) -> tuple[float, float, float]:
 
 def main() -> None:
     """Prints a line a study, and the sum."""
-    names = sys.argv[1:] or ["e9", "e11", "e12", "e13", "e14"]
+    names = sys.argv[1:] or FIVE
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     ours, plain, wall = map(sum, zip(*map(benchmark, names), strict=True))
     print(f"  all  {ours:.1f} s CPU, {wall:.1f} s wall, plain {plain:.0f} s, {plain / ours:.0f}x")

@@ -49,11 +49,11 @@ class ClosedForm(Generator):
         """
         if not met.any():
             raise RuntimeError(f"{type(self).__name__} draws before it is trained")
-        unmet = asked.unique()[~met[asked.unique()]].tolist()
-        if unmet:
+        unmet = asked[~met[asked]]
+        if len(unmet):
             raise Refused(
                 "",
-                f"{type(self).__name__} is asked for class {unmet[0]}, of which it had no sample "
-                "to train on",
+                f"{type(self).__name__} is asked for class {int(unmet.min())}, of which it had no "
+                "sample to train on",
                 "ask for classes that it has met, or train on more samples, or without classes",
             )
