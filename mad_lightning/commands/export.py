@@ -170,14 +170,17 @@ def card(lineage: LineageDirectory, record: GenerationRecord, kind: str = "folde
     floor = (f"{record.floor.get(name, float('nan')):.3g}" for name in record.metrics)
     lines += [f"| real vs real | | | {' | '.join(floor)} |", ""]
     facts = {"policy": record.policy, "seed": record.seed, "start": record.start}
+    names = Shard(lineage.shard(record.drawn or shard_name(t))).manifest.classes
     for title, told in (
         ("Lineage", facts),
+        ("Classes", {f"{k}": name for k, name in enumerate(names)}),
         ("Sampler", record.sampler),
         ("Measured", record.protocol),
         ("SHA-256", record.digests),
         ("Made", {"time": record.time or "unknown", **record.environment}),
     ):
-        lines.append(f"- {title}: {', '.join(f'{key} = {told[key]}' for key in told)}")
+        if told:
+            lines.append(f"- {title}: {', '.join(f'{key} = {told[key]}' for key in told)}")
     return "\n".join([*lines, f"- Exported by mad_lightning {__version__}", ""])
 
 
@@ -233,7 +236,7 @@ def _spec(lineage: LineageDirectory, record: GenerationRecord) -> SampleSpec:
 def _save_files(generator: Generator, place: Path, record: GenerationRecord) -> None:
     if not isinstance(generator, External):
         problem = f"no program has trained a {type(generator).__name__}"
-        raise Refused("to", problem, "take diffusers, or draw with mad_lightning.load")
+        raise Refused("to", problem, "export its samples, or draw with mad_lightning.load")
     generator.lay_out(place)
 
 

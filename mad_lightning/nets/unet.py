@@ -122,7 +122,9 @@ class UNet2D(Described, nn.Module):
         ):
             if its != ours:
                 problem = f"its images have {what} {its}, the data's {ours}"
-                raise Refused("options", problem, "take data like those that it was trained on")
+                remedy = "take data like those that it was trained on"
+                more = ", here without their labels" if its is None else ""
+                raise Refused("options", problem, remedy + more)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """What it predicts, with the shape of ``x``; arguments as those of :class:`UNet`."""

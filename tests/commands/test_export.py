@@ -118,6 +118,22 @@ def test_parquet_holds_a_row_a_sample(lineage, tmp_path, monkeypatch):
     assert features["label"]["names"] == list("0123456789")
 
 
+def test_the_card_tells_what_classes_are_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(90) % 3
+    np.savez("x.npz", x=np.random.default_rng(0).normal(size=(90, 2)), y=labels**2 + 1)
+    build([
+        "--lineage.name", "gaps", "--lineage.generations", "1", "--policy", "FullySynthetic",
+        "--policy.n_initial", "30", "--data.source", "Arrays", "--data.source.path", "x.npz",
+        "--data.source.values", "x", "--data.source.labels", "y", "--data.n_reference", "30",
+        "--generator", "Gaussian", "--evaluator.extractor", "Identity", "--callbacks", "[]",
+        "--trainer.accelerator", "cpu",
+    ]).fit()  # fmt: skip
+    export("runs/gaps", "--to", "npz")
+    assert {*np.load("gaps-001.npz")["labels"]} <= {0, 1, 2}
+    assert "- Classes: 0 = 1, 1 = 2, 2 = 5\n" in Path("gaps-001.npz.md").read_text()
+
+
 def test_vectors_in_parquet_are_lists_and_many_samples_many_groups(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     values = torch.randn(2100, 3)
