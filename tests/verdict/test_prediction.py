@@ -91,10 +91,27 @@ def test_errors_that_do_not_add_up_are_refused():
     g[2] *= 2.0
     g[:, :, 2] *= 2.0
     assert "do not add up linearly" in reasons(g)
+    assert "unless it is chance" not in reasons(g)
     h = lineages(rng, 8, 3, bias=5.0, dim=2000)
     h[0, :, 2] += 6.0
     h[2, :, 0] += 6.0
     assert "as if one number told" in reasons(h)
+
+
+def test_a_loop_that_needs_no_fresh_data_is_not_asked_to_have_been_worse():
+    """Nearly all is bias that a fit does not pass on: no generation is a quarter off the first."""
+    g = lineages(np.random.default_rng(8), 8, 3, bias=50.0, kept=0.5, shared_kept=0.05)
+    told = predict(g)
+    assert max(told.distances) < 1.25 * told.distances[0]
+    assert (told.share, told.high, told.reasons) == (0.0, 0.0, ())
+
+
+def test_few_lineages_may_speak_against_a_loop_by_chance_and_are_told_so():
+    rng = np.random.default_rng(6)
+    told = [reasons(lineages(rng, 8, 3, dim=15)) for _ in range(40)]
+    refused = [words for words in told if "up linearly" in words]
+    assert 1 <= len(refused) <= 16
+    assert sum("unless it is chance: " in words for words in refused) > 0.7 * len(refused)
 
 
 def test_what_says_nothing_is_refused_before():
