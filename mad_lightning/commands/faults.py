@@ -53,9 +53,10 @@ def refusal_of(error: Exception) -> Refused | None:
         return error
     if words := "\n".join(in_own_code(error)):
         remedy = "mend it; --debug shows all frames"
-        for file in re.findall(r'File "([^"]+)\.py", line', words):
-            if (name := Path(file).name) in sys.stdlib_module_names:
-                remedy = f"call {name}.py otherwise: Python has a module of that name"
+        roots = {Path(place).resolve() for place in sys.path}
+        for file in map(Path, re.findall(r'File "([^"]+\.py)", line', words)):
+            if file.stem in sys.stdlib_module_names and file.parent.resolve() in roots:
+                remedy = f"call {file.name} otherwise: Python has a module of that name"
         return Refused("your own code", f"raised\n{words}", remedy)
     if words := _wrong_call(error):
         return Refused("your own code", words, "let it take what its base class has it take")

@@ -111,7 +111,7 @@ def test_mistakes_in_a_file_of_ones_own_are_told_as_what_they_are(
 ):
     (tmp_path / "tools.py").write_text(TOOLS)
     (tmp_path / "statistics.py").write_text(TOOLS)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # behind Python's own statistics
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "tools", raising=False)
     words, told = MISTAKES[case]
@@ -145,6 +145,19 @@ def test_a_bug_in_the_package_is_nobodys_input():
     caught.value.__traceback__ = caught.value.__traceback__.tb_next
     assert list(in_own_code(caught.value)) == []
     assert refusal_of(caught.value) is None
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_file_that_hides_a_module_of_pythons_is_better_called_otherwise(
+    hides, tmp_path, monkeypatch
+):
+    file = tmp_path / "statistics.py"
+    file.write_text("1 / 0")
+    if hides:
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("1 / 0", file, "exec"))
+    assert ("call statistics.py otherwise" in refusal_of(caught.value).remedy) == hides
 
 
 def test_debug_shows_where_it_was_refused(arguments, capsys):
