@@ -120,7 +120,7 @@ class WGAN(Adversarial):
     # training
 
     def to_compile(self) -> Sequence[nn.Module]:
-        """Both; the penalty, which differentiates twice, goes round ``__call__``."""
+        """Both; the penalty, which differentiates twice, then goes round ``__call__``."""
         return (self.net.generator, self.net.critic)
 
     def from_average(self) -> None:
@@ -177,7 +177,8 @@ class WGAN(Adversarial):
         """
         with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
             x = x.requires_grad_()
-            scores = self.net.critic.forward(x, labels)
+            critic = self.net.critic
+            scores = (critic.forward if self.compiles else critic)(x, labels)
             (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
             slope = gradient.flatten(1).norm(dim=1)
             return (slope - 1.0).square().mean()

@@ -65,7 +65,7 @@ def test_the_page_tells_every_option_of_the_parser(verb, parser):
     groups = {name.partition(".")[0] for name in options if name.startswith("--")}
     told = set(re.findall(r"--\w+", page(verb)))
     assert groups - {"--help"} <= told
-    assert told - groups <= {"--full_help", "--help", "--key", "--config"}
+    assert told - groups <= {"--full_help", "--help", "--key", "--config", "--data"}
 
 
 def test_trains_page_tells_every_group_of_options():
