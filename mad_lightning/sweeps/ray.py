@@ -100,7 +100,9 @@ class Ray(Engine):
         self._at_work[place] = told
         try:
             return self._ray.get(told)
-        except (self._ray.exceptions.RayError, self._ray.exceptions.TaskCancelledError):
+        except self._ray.exceptions.RayError as error:
+            with outcome.log.open("a") as log:  # a worker that died could not say why
+                log.write(f"{error}\n")
             return None
         finally:
             self._at_work.pop(place, None)
