@@ -212,12 +212,9 @@ def _counted(arm: str, members: Sequence[Member]) -> list[_Coming]:
             told.append(_Coming(member, meta, counted(meta)))
     except Refused as refused:
         raise Refused(refused.field, refused.problem, f"{refused.remedy} (arm {arm})") from None
-    generations, trained, drawn = (
-        sum(sum(column) for column in each)
-        for each in zip(
-            *(([1 for _ in one.mixes], one.trained, one.drawn) for _, _, one in told), strict=True
-        )
-    )
+    generations = sum(len(one.told.mixes) for one in told)
+    trained = sum(sum(one.told.trained) for one in told)
+    drawn = sum(sum(one.told.drawn) for one in told)
     counts = f"{trained:,} trained on, {drawn:,} drawn"
     print(f"{arm}: {len(members)} seeds, {generations} generations to come, {counts}", flush=True)
     return told

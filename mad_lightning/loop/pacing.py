@@ -107,10 +107,8 @@ def images_of(record: GenerationRecord) -> int:
 
 def _cpu(records: Sequence[GenerationRecord]) -> float | None:
     """CPU seconds a second, in all phases of generations."""
-    wall, cpu = (
-        sum(sum(spent.values()) for spent in each)
-        for each in zip(*((r.seconds, r.cpu_seconds) for r in records), strict=True)
-    )
+    wall = sum(sum(record.seconds.values()) for record in records)
+    cpu = sum(sum(record.cpu_seconds.values()) for record in records)
     return cpu / wall if all(r.cpu_seconds for r in records) and wall else None
 
 
