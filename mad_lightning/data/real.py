@@ -177,7 +177,7 @@ class RealData:
         """Whether the reference is taken from what could have been trained on."""
         return self.size is not None and self._held_out is None
 
-    @property
+    @cached_property
     def law(self) -> Law | None:
         """The true mean and covariance, where the source knows them."""
         return self.source.law if isinstance(self.source, LawSource) else None

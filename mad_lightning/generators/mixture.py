@@ -106,6 +106,21 @@ def maximise(x: Tensor, responsibilities: Tensor, least_variance: float) -> Comp
     return Components(n / n.sum(), mean, variances.clamp(min=least_variance), axes)
 
 
+def in_order(x: Tensor) -> Tensor:
+    """Rows (N, D), each as often as given, in the order of a dictionary.
+
+    The first numbers tell the order, in a tenth of the time, of all rows that do not begin alike.
+    """
+    first, order = x[:, 0].sort()
+    rows, alike = x[order], first[1:] == first[:-1]
+    if alike.any():
+        none = alike.new_zeros(1)
+        tied = torch.cat([none, alike]) | torch.cat([alike, none])
+        different, times = rows[tied].unique(dim=0, return_counts=True)
+        rows[tied] = different.repeat_interleave(times, dim=0)
+    return rows
+
+
 def assign(x: Tensor, k: int, rng: torch.Generator) -> Tensor:
     """Assigns samples to k centres that are samples themselves, far from each other.
 
@@ -265,9 +280,8 @@ class Mixture(ClosedForm):
                 for fitted in (self.weight, self.mean, self.root):
                     fitted[g] = 0.0
                 continue
-            different, times = x.unique(dim=0, return_counts=True)  # sorted, whoever had them
             components, history = fit(
-                different.repeat_interleave(times, dim=0),
+                in_order(x),  # whoever had them
                 self.components,
                 torch.Generator().manual_seed(seed_for(self._seed, g)),
                 self.least_variance,

@@ -416,7 +416,9 @@ class LineageDirectory(Places):
 
     def sweep(self, t: int) -> None:
         """Drops what only the making of a finished generation needed."""
-        for what in _UNFINISHED:
+        place = self.generation(t)
+        there = {path.name for path in place.iterdir()} if place.is_dir() else set()
+        for what in there.intersection(_UNFINISHED):
             for folder, _, names in os.walk(self.unfinished(t, what), topdown=False):
                 sweep(Path(folder), _BLOCK, alone=True)
                 for name in names:
@@ -425,7 +427,8 @@ class LineageDirectory(Places):
                 with suppress(OSError):  # somebody keeps a file of his own there
                     Path(folder).rmdir()
         for training in (self.training(t), self.auxiliary_training(t)):
-            (training / self.CHECKPOINT).unlink(missing_ok=True)
+            if training.name in there:
+                (training / self.CHECKPOINT).unlink(missing_ok=True)
         with suppress(OSError):  # there is none, or somebody keeps a file of his own there
             self.auxiliary_training(t).rmdir()
         self.seconds_file(t).unlink(missing_ok=True)

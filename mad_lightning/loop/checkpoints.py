@@ -59,31 +59,50 @@ class SealedCheckpoints(TorchCheckpointIO):
         Raises:
             OSError: If it cannot be written, with its name.
         """
-        with appearing(Path(path), self.lasting) as temporary:
-            with _Plainspoken(io.FileIO(temporary, "w")) as file:
-                file.take(checkpoint | {"made_of": self.made_of})
-            _seal(temporary)
+        with (
+            appearing(Path(path), self.lasting) as temporary,
+            _Sealing(io.FileIO(temporary, "w")) as file,
+        ):
+            file.take(checkpoint | {"made_of": self.made_of})
 
 
-class _Plainspoken(io.BufferedWriter):
-    """A file that tells why it could not be written, where torch says "unexpected pos"."""
+class _Sealing(io.BufferedWriter):
+    """A file that is digested while it is written, and tells why it could not be written.
+
+    Torch would say "unexpected pos". The last two bytes are not digested: they will stand before
+    the seal and tell its length.
+    """
 
     error: OSError | None = None
 
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw)
+        self.digest, self._last = hashlib.sha256(), b""
+
     def write(self, content: Any) -> int:
-        """Remembers what torch drops."""
+        """Digests, and remembers what torch drops."""
         try:
-            return super().write(content)
+            written = super().write(content)
         except OSError as error:
             self.error = error
             raise
+        given = memoryview(content).cast("B")
+        if len(given) < 2:
+            given = memoryview(self._last + bytes(given))
+        else:
+            self.digest.update(self._last)
+        self.digest.update(given[:-2])
+        self._last = bytes(given[-2:])
+        return written
 
     def take(self, checkpoint: dict[str, Any]) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint, and its seal."""
         try:
             torch.save(checkpoint, self)
         except RuntimeError as error:
             raise self.error or error from None
+        self.seek(-2, os.SEEK_END)
+        super().write(_SEAL.to_bytes(2, "little") + _SIGN + self.digest.hexdigest().encode())
 
 
 def _digest(path: Path, size: int) -> bytes:
@@ -94,13 +113,6 @@ def _digest(path: Path, size: int) -> bytes:
             digest.update(chunk)
             left -= len(chunk)
     return digest.hexdigest().encode()
-
-
-def _seal(path: Path) -> None:
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(-2, os.SEEK_END)
-        file.write(_SEAL.to_bytes(2, "little") + _SIGN + _digest(path, size))
 
 
 def _is_sealed(path: Path) -> bool:

@@ -135,11 +135,12 @@ class Divergence(Inner, Checkpoint):
     (A ``Checkpoint`` by name only, see :class:`Curves`.)
 
     Args:
-        trial: A few samples to draw when training ends.
+        trial: A few samples to draw when training ends; None: what draws all of them next is cheap
+            to train again if it cannot (:func:`telling_divergence`).
     """
 
-    def __init__(self, trial: SeedBlock) -> None:
-        self.trial, self.tried = trial, False
+    def __init__(self, trial: SeedBlock | None) -> None:
+        self.trial, self.tried = trial, trial is None
         self.losses = Means()
 
     def on_train_batch_end(
@@ -172,8 +173,9 @@ class Divergence(Inner, Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws, on the device that has trained."""
-        with trainer.precision_plugin.predict_step_context():
-            cast(Generator, pl_module).predict_step(self.trial, 0)
+        if self.trial is not None:
+            with trainer.precision_plugin.predict_step_context():
+                cast(Generator, pl_module).predict_step(self.trial, 0)
         self.tried = True
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -332,8 +334,8 @@ class Progress(Inner):
 def telling_divergence(lineage: LineageDirectory, t: int, generator: Generator) -> Iterator[None]:
     """Tells of a divergence inside which generation it is, what is kept, and how to go on.
 
-    Weights that cannot draw all their samples are taken away while they can still be trained; not
-    if a second phase may have spoilt them.
+    Weights that cannot draw all their samples are taken away while they can still be trained, or
+    are trained in one pass; not if a second phase may have spoilt them.
     """
     try:
         with at("generator"):
@@ -349,7 +351,8 @@ def telling_divergence(lineage: LineageDirectory, t: int, generator: Generator) 
             remedy = "a smaller `improve.weight`"
             problem = f"generation {t} of {lineage}: {diverged.problem}"
             raise Diverged("improve", problem, remedy) from diverged
-        if checkpoint.exists():
+        is_unfinished = t > len(lineage.ledger)
+        if checkpoint.exists() or (generator.is_one_pass and is_unfinished):
             lineage.weights(t).unlink(missing_ok=True)
         kept = [f"generations 1 to {t - 1}"] if t > 1 else []
         kept += [f"what this training kept, {checkpoint}"] * checkpoint.exists()

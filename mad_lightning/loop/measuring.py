@@ -87,7 +87,7 @@ class Measuring:
         n = self.evaluator.n_measured(self.data.n_reference)
         return max(self.policy.n_draw(t), n)
 
-    @property
+    @cached_property
     def protocol(self) -> dict[str, Any]:
         """What the values depend on, as JSON has it."""
         protocol = self.evaluator.protocol(self.evaluator.n_measured(self.data.n_reference))

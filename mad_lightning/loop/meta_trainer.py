@@ -495,11 +495,12 @@ class MetaTrainer:
         """A new Trainer with new inner callbacks, in a directory of its own."""
         curves = Curves(self.lineage, t, partial(self.observers.on_generation_curves, t))
         progress = self.observers.progress(t, "train", tick)
+        trial = None if generator.is_one_pass else self.sampling.trial(t)
         return self.trainers.for_fit(
             self.lineage.training(t),
             made_of,
             # Randomness first, so that all others draw by address too.
             first=[AddressedRandomness(self.seed, t), FromScratch(resumes), CrashOnly()],
-            last=[Divergence(self.sampling.trial(t)), curves, Progress(progress)],
+            last=[Divergence(trial), curves, Progress(progress)],
             one_pass=generator.is_one_pass,
         )

@@ -64,14 +64,17 @@ class OnePass:
         batches = datamodule.loader(at_once=generator.batches_at_once)
         self.num_training_batches = len(batches)
         plugin = self.precision_plugin
-        plugin.convert_module(generator).to(self.device).train()
+        elsewhere = self.device.type != "cpu"
+        module = plugin.convert_module(generator)
+        (module.to(self.device) if elsewhere else module).train()
         self._tell("on_fit_start")
         generator.on_fit_start()
         self._tell("on_train_epoch_start")
         generator.on_train_epoch_start()
         with plugin.train_step_context():
             for place, batch in enumerate(batches):
-                there = plugin.convert_input(move_data_to_device(batch, self.device))
+                there = move_data_to_device(batch, self.device) if elsewhere else batch
+                there = plugin.convert_input(there)
                 self._tell("on_train_batch_start", there, place)
                 outputs = generator.training_step(there, place)
                 self._tell("on_train_batch_end", outputs, there, place)
@@ -80,7 +83,8 @@ class OnePass:
         self.current_epoch += 1
         self._tell("on_train_end")
         self._tell("on_fit_end")
-        generator.cpu()
+        if elsewhere:
+            generator.cpu()
 
     def save_checkpoint(self, path: Path, weights_only: bool = True) -> None:
         """Keeps the weights, as Lightning's checkpoints hold them; they are cheap to make again."""

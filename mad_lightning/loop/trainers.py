@@ -427,15 +427,17 @@ class Trainers:
         """Computes blocks on the only process, as Lightning's Trainer would."""
         if not (n := jobs.share(0, 1)):
             return
-        module.to(device).eval()
+        elsewhere = device.type != "cpu"  # a walk through a module that stays is not free, either
+        (module.to(device) if elsewhere else module).eval()
         try:
             with torch.no_grad():
                 for done, batch in enumerate(jobs):
-                    there = move_data_to_device(batch, device)
+                    there = move_data_to_device(batch, device) if elsewhere else batch
                     jobs.write(batch, module.predict_step(there, done))
                     announce(done + 1, n)
         finally:
-            module.cpu()
+            if elsewhere:
+                module.cpu()
 
 
 def _made(arguments: Mapping[str, Any], *environment: ClusterEnvironment) -> L.Trainer:

@@ -12,7 +12,7 @@ from sklearn.mixture._gaussian_mixture import _estimate_gaussian_parameters
 
 from mad_lightning.data.laws import Grid25
 from mad_lightning.generators import Gaussian, Mixture
-from mad_lightning.generators.mixture import Components, assign, expect, fit, maximise
+from mad_lightning.generators.mixture import Components, assign, expect, fit, in_order, maximise
 from mad_lightning.lineage.directory import LineageDirectory
 from mad_lightning.refusal import Refused
 from mad_lightning.samples import Samples, SampleSpec
@@ -53,6 +53,14 @@ def draw(generator, n, bias=1.0, labels=None):
 
 
 # expectation-maximisation
+
+
+@pytest.mark.parametrize("different", [1, 2, 7, 1000])
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_rows_come_in_the_order_of_a_dictionary(different, dim):
+    x = torch.randint(different, (300, dim), generator=rng()).double()
+    assert in_order(x).tolist() == sorted(x.tolist())
+    assert in_order(x[:1]).tolist() == x[:1].tolist()
 
 
 @pytest.mark.parametrize(("n", "k", "dim"), [(600, 4, 3), (50, 1, 2), (301, 7, 5), (40, 3, 1)])

@@ -129,7 +129,7 @@ WORDS = {
     BrokenWeights: r"1 of its weights \(level\) are not finite after step 4, the last of epoch 0",
     BrokenDraw: r"8 of 8 samples are not finite",
     BrokenLater: r"1 of 32 samples are not finite",
-    TooLargeToStore: r"8 of 8 samples are not finite",
+    TooLargeToStore: r"32 of 32 samples are not finite",
     NoFit: r"NoFit has diverged: .*cholesky",
     NoRoot: r"no samples can be drawn \(.*cholesky",
 }
