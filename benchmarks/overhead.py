@@ -6,14 +6,16 @@
 
 Each family is a shipped configuration, shortened to a few epochs and generations. The bare loop is
 in this file: the package's networks, its metrics, the same batches, steps, optimiser, average and
-solver, ordinary noise, no Lightning, no files. Lineage and bare loop take turns, generation by
-generation, in one process on one thread. What counts is CPU time; the ratio is the median over such
-pairs, with the least and the largest. The first pair warms up and is dropped.
+solver, ordinary noise, no Lightning, no files. Lineage and bare loop take turns in one process on
+one thread, epoch by epoch and then with all the rest of a generation: a machine that others use has
+not the same speed for long. What counts is CPU time; the ratio is the median over such pairs, with
+the least and the largest. The first pair warms up and is dropped.
 
 A row for a step is what a training step costs in the epochs after the first, at whose end a first
 checkpoint is kept (the next one when training has gone on for 200 times as long as it took). A row
 for a generation is of the configuration as it is shipped: the first epoch and the rest (starting,
-drawing, measuring, the files) as they were, and as many later epochs as it has.
+drawing, measuring, the files) as they were, and as many later epochs as it has, each as the median
+of those that were run.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +55,17 @@ Draw = Callable[[int, Tensor | None], Tensor]
 
 
 class Spent(NamedTuple):
-    """CPU seconds of a generation: of its first epoch, of later ones, and of all the rest."""
+    """CPU seconds of a generation: of its epochs, one by one, and of all the rest."""
 
-    first: float
-    later: float
+    epochs: list[float]
     rest: float
+
+    def whole(self, epochs: int) -> float:
+        """Of a generation with so many epochs, of which the first one is dearer."""
+        if not self.epochs:
+            return self.rest
+        later = statistics.median(self.epochs[1:]) if epochs > 1 else 0.0
+        return self.rest + self.epochs[0] + later * (epochs - 1)
 
 
 # --- the bare loops -------------------------------------------------------------------------------
@@ -336,23 +346,22 @@ class Bare:
         for index in order[: steps * self.batch_size].split(self.batch_size):
             yield self.samples[index]
 
-    def generation(self) -> Spent:
-        """Trains, draws, measures."""
+    def generation(self) -> Generator[None, None, Spent]:
+        """Trains, draws, measures; gives way after each epoch."""
         start, law = time.process_time(), None
         labels = None if self.spec.classes is None else torch.arange(self.n) % self.spec.classes
-        begun = second = ended = start
-        name = type(self.model).__name__
+        name, spent, away = type(self.model).__name__, list[float](), 0.0
         if name in STEPS:
             steps = self.epochs * math.ceil(self.images / self.batch_size)
-            first = next(self.batches())
-            step, draw = STEPS[name](self.model, self.spec, steps, first)
-            begun = time.process_time()
-            for epoch in range(self.epochs):
-                if epoch == 1:
-                    second = time.process_time()
+            step, draw = STEPS[name](self.model, self.spec, steps, next(self.batches()))
+            for _ in range(self.epochs):
+                begun = time.process_time()
                 for batch in self.batches():
                     step(batch)
-            ended = time.process_time()
+                ended = time.process_time()
+                spent.append(ended - begun)
+                yield
+                away += time.process_time() - ended
             given = [None] * self.n if labels is None else labels
             with torch.no_grad():
                 floats = torch.cat(
@@ -375,29 +384,37 @@ class Bare:
         drawn = self.view(measured, law)
         self.evaluator.compare(self.reference, drawn)
         self.evaluator.errors(self.reference, drawn)
-        rest = time.process_time() - start - (ended - begun)
-        return Spent(second - begun, ended - second, rest)
+        return Spent(spent, time.process_time() - start - away - sum(spent))
 
 
 # --- the lineage ----------------------------------------------------------------------------------
 
 
-class Stamps(L.Callback):
-    """When training epochs began and ended, in CPU seconds."""
+class Turns(L.Callback):
+    """Times training epochs, with all that happens at their ends, and lets another go on between.
 
-    def __init__(self) -> None:
-        self.begun = self.second = self.ended = 0.0
+    Args:
+        other: Goes on for an epoch of its own.
+    """
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        self.other, self.epochs, self.away = other, list[float](), 0.0
+        self.begun = 0.0
+
+    def _turn(self) -> None:
+        self.epochs.append(time.process_time() - self.begun)
+        self.other()
+        self.away += time.process_time() - self.begun - self.epochs[-1]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before the first two."""
-        if trainer.current_epoch == 0:
-            self.begun = time.process_time()
-        elif trainer.current_epoch == 1:
-            self.second = time.process_time()
+        """Ends the epoch before."""
+        if trainer.current_epoch:
+            self._turn()
+        self.begun = time.process_time()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """After the last, and what is logged and kept at its end."""
-        self.ended = time.process_time()
+        """Ends the last one, after what is logged and kept at its end."""
+        self._turn()
 
 
 class Family(NamedTuple):
@@ -430,25 +447,30 @@ def pairs(family: Family, epochs: int, generations: int, root: str) -> list[tupl
             "--trainer.max_epochs", str(epochs),
         ]
     )  # fmt: skip
-    stamps, configured = Stamps(), loop.trainers.build_arguments
-    is_trained = type(loop.build_generator()).__name__ in STEPS
-    if is_trained:
-        loop.trainers.build_arguments = lambda: {**configured(), "callbacks": [stamps]}
+    configured = loop.trainers.build_arguments
     admit(loop)
     loop.make_ready()
     bare = Bare(loop, epochs)
     quiet, free = contextlib.redirect_stdout(io.StringIO()), loop.trainers.freeing()
     with quiet, loop.lineage.held(), loop.watched() as records, free as collect:
         for t in range(1, generations + 2):
+            theirs = bare.generation()
+            turns = Turns(partial(next, theirs, None))
+            if type(bare.model).__name__ in STEPS:
+                loop.trainers.build_arguments = lambda with_turns=turns: {
+                    **configured(),
+                    "callbacks": [with_turns],
+                }
             start = time.process_time()
             records.append(loop.generation(t))
             loop.observers.on_generation_end(records[-1], loop.lineage.generation(t))
             collect()
-            total = time.process_time() - start
-            theirs = bare.generation()
-            rest = total - (stamps.ended - stamps.begun)
-            ours = Spent(stamps.second - stamps.begun, stamps.ended - stamps.second, rest)
-            spent.append((ours, theirs))
+            total = time.process_time() - start - turns.away
+            ours = Spent(turns.epochs, total - sum(turns.epochs))
+            try:
+                next(theirs)
+            except StopIteration as end:
+                spent.append((ours, end.value))
     return spent[1:]
 
 
@@ -469,7 +491,7 @@ def main() -> None:
     """Prints rows for each family."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("families", nargs="*", default=list(FAMILIES), choices=[[], *FAMILIES])
-    parser.add_argument("--epochs", type=int, default=2, help="of a generation, at least 2")
+    parser.add_argument("--epochs", type=int, default=4, help="of a generation, at least 2")
     parser.add_argument("--generations", type=int, help="pairs; 3, or 20 of families that fit")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -485,12 +507,12 @@ def main() -> None:
             data = shipped.data
             if is_trained:
                 images = data.images_per_epoch or shipped.policy.n_draw(1)
-                steps = (epochs - 1) * math.ceil(images / data.batch_size)
-                per_step = [(own.later / steps, bare.later / steps) for own, bare in spent]
+                steps = math.ceil(images / data.batch_size)
+                later = [zip(own.epochs[1:], bare.epochs[1:], strict=True) for own, bare in spent]
+                per_step = [(own / steps, bare / steps) for own, bare in chain(*later)]
                 report(name, "a step", per_step, None)
                 report(name, "the rest", [(own.rest, bare.rest) for own, bare in spent], None)
-            longer = (shipped_epochs - 1) / (epochs - 1) if is_trained else 0.0
-            whole = [tuple(s.first + s.later * longer + s.rest for s in pair) for pair in spent]
+            whole = [tuple(part.whole(shipped_epochs) for part in pair) for pair in spent]
             report(name, "a generation", whole, family.bar)
 
 
