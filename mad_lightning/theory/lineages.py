@@ -67,8 +67,8 @@ _BLOCK = 2 * 2**20
 """Bytes of moments that are drawn at once: about what a core's cache holds."""
 _STREAM = 20_000
 """Numbers of a fit, over all lineages that draw from one stream: a call then costs little."""
-_PANEL = 50
-"""Columns of a scatter that are computed at once."""
+_PANEL = 34
+"""Columns of a scatter that are computed at once: a third of those of the paper's d = 100."""
 
 
 def _together(dim: int) -> int:
@@ -83,8 +83,9 @@ _Takes = tuple[tuple[int, float], ...]
 class _Statistics(NamedTuple):
     """Counts (S, m), means (S, R, m, D) and roots of the scatters of m segments.
 
-    A root has 1 + r rows, (S, R, m, 1 + r, D), of which the first is left free for the distance of
-    the segment's mean from the mean of all that it is merged with.
+    A root has 1 + r rows, of which the first is left free for the distance of the segment's mean
+    from the mean of all that it is merged with. First rows lie together, then second ones, and so
+    on, (S, R, 1 + r, m, D): as roots are triangular, a scatter has no use for all of them.
     """
 
     n: Tensor
@@ -105,7 +106,8 @@ class _Law(NamedTuple):
     @classmethod
     def of(cls, mean: Tensor, root: Tensor, spread: Tensor) -> _Law:
         """From float64 roots (S, R, r, D) with r <= D, and the factor (S,) that narrows them."""
-        root = torch.nn.functional.pad(root, (0, 0, 0, root.shape[-1] - root.shape[-2]))
+        if (missing := root.shape[-1] - root.shape[-2]) > 0:
+            root = torch.nn.functional.pad(root, (0, 0, 0, missing))
         scale = root.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(root.dtype).tiny)
         return cls(mean, (root / scale).float(), scale * spread[:, None, None, None])
 
@@ -270,19 +272,24 @@ class GaussianLineages(Laws):
 
     def _draw(self, places: list[int]) -> _Statistics:
         """Moments of new samples: real ones of N(0, I), synthetic ones of N(μ, λΣ)."""
-        unit = self._bartlett(self._counts[:, places])
+        product = self._bartlett(self._counts[:, places])
         n = self._counts[:, places].to(self.device, torch.float64)
         sources = [self._plan[place].source for place in places]
-        if sources[0] == 0:
-            root = unit.double()
-            return _Statistics(n, root[..., 0, :] / n.sqrt()[:, None, :, None], root)
-        laws = zip(*(self._laws[g] for g in sources), strict=True)
-        means, roots, scales = (
-            torch.stack(parts, dim=2) if len(parts) > 1 else parts[0].unsqueeze(2) for parts in laws
-        )
-        root = unit @ roots * scales
-        mean = root[..., 0, :] / n.sqrt()[:, None, :, None]
-        return _Statistics(n, mean + means, root)
+        means = scales = None
+        if sources[0] != 0:
+            laws = zip(*(self._laws[g] for g in sources), strict=True)
+            means, roots, scales = (
+                torch.stack(parts, dim=2) if len(parts) > 1 else parts[0].unsqueeze(2)
+                for parts in laws
+            )
+            product = product @ roots
+        row_by_row = product.transpose(2, 3)
+        root = torch.empty(row_by_row.shape, dtype=torch.float64, device=self.device)
+        root.copy_(row_by_row)
+        if scales is not None:  # a product of float32 and float64 would take torch far longer
+            root.mul_(scales.transpose(2, 3))
+        mean = root[..., 0, :, :] / n.sqrt()[:, None, :, None]
+        return _Statistics(n, mean if means is None else mean + means, root)
 
     def _bartlett(self, n: Tensor) -> Tensor:
         """A normal row, for the mean, above Bartlett's root for n samples of N(0, I).
@@ -355,24 +362,26 @@ def _merge(stacks: Sequence[_Statistics]) -> tuple[Tensor, Tensor, Tensor]:
     """
     n = sum((stack.n.sum(dim=1) for stack in stacks), torch.zeros(()))
     if len(stacks) == 1 and stacks[0].n.shape[1] == 1:
-        return n, stacks[0].mean[:, :, 0], stacks[0].root[:, :, 0, 1:]
+        return n, stacks[0].mean[:, :, 0], stacks[0].root[:, :, 1:, 0]
     weighted = sum((stack.n[:, None, None] @ stack.mean for stack in stacks), torch.zeros(()))
     mean = weighted / n[:, None, None, None]
     for stack in stacks:
         gaps = stack.mean - mean
-        torch.mul(gaps, stack.n.sqrt()[:, None, :, None], out=stack.root[..., 0, :])
+        torch.mul(gaps, stack.n.sqrt()[:, None, :, None], out=stack.root[..., 0, :, :])
     return n, mean[:, :, 0], _triangle([stack.root for stack in stacks])
 
 
 def _of_one_segment(n: Tensor, mean: Tensor, root: Tensor) -> _Statistics:
     """Merged moments as those of one segment."""
     free = root.new_zeros((*root.shape[:-2], 1, root.shape[-1]))
-    return _Statistics(n[:, None], mean[:, :, None], torch.cat([free, root], dim=-2)[:, :, None])
+    return _Statistics(n[:, None], mean[:, :, None], torch.cat([free, root], dim=-2)[:, :, :, None])
 
 
 def _triangle(roots: Sequence[Tensor]) -> Tensor:
-    """An upper triangular root (..., r, D) of the scatters of all roots (..., m, 1 + r, D)."""
-    scatter = sum(map(_scatter, roots), torch.zeros(()))
+    """An upper triangular root (..., r, D) of the scatters of all roots (..., 1 + r, m, D)."""
+    scatter = roots[0].new_zeros((*roots[0].shape[:-3], *roots[0].shape[-1:] * 2))
+    for each in roots:
+        _add_scatter(scatter, each)
     root, failed = torch.linalg.cholesky_ex(scatter, upper=True)
     if bool(failed.any()):  # singular: few points, or collapse
         rows = torch.cat([root.flatten(-3, -2) for root in roots], dim=-2)
@@ -380,18 +389,13 @@ def _triangle(roots: Sequence[Tensor]) -> Tensor:
     return root
 
 
-def _scatter(roots: Tensor) -> Tensor:
-    """The upper triangle, at least, of the scatter (..., D, D) of roots (..., m, 1 + r, D)."""
-    *shape, m, _, dim = roots.shape
-    if m > 1:
-        rows = roots.flatten(-3, -2)
-        return rows.mT @ rows
-    scatter = roots.new_zeros((*shape, dim, dim))
+def _add_scatter(scatter: Tensor, roots: Tensor) -> None:
+    """Adds the upper triangle, at least, of the scatters (..., D, D) of roots (..., 1 + r, m, D)."""
+    dim = roots.shape[-1]
     for left in range(0, dim, _PANEL):  # a root has zeros below its second diagonal
         right = min(left + _PANEL, dim)
-        rows = roots[..., 0, : right + 1, left:]
-        scatter[..., left:right, left:] = rows[..., : right - left].mT @ rows
-    return scatter
+        rows = roots[..., : right + 1, :, left:].flatten(-3, -2)
+        scatter[..., left:right, left:] += rows[..., : right - left].mT @ rows
 
 
 # many settings
