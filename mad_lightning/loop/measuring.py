@@ -351,8 +351,12 @@ class Measuring:
         Those of ``training``, which may be many, are mapped to memory. Features are those of the
         evaluator's extractor, if no other is given.
         """
+        extractor = extractor or self.evaluator.extractor
         if not sides:
             return {}
+        if extractor.is_copy and all(len(side) <= self.block_size for side in sides.values()):
+            announce(len(sides), len(sides))
+            return {name: extractor(side) for name, side in sides.items()} if is_first() else {}
 
         def batches(samples: Samples) -> Callable[[int, slice], SampleBlock]:
             return lambda job, rows: SampleBlock(job, samples[rows])
@@ -362,7 +366,7 @@ class Measuring:
             for name, samples in sides.items()
         }
         work = {blocks[name]: batches(samples) for name, samples in sides.items()}
-        self.trainers.compute(extractor or self.evaluator.extractor, work, announce)
+        self.trainers.compute(extractor, work, announce)
         return {
             name: parts.mapped("features") if name == "training" else parts.join()["features"]
             for name, parts in (blocks if is_first() else {}).items()

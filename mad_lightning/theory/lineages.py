@@ -390,7 +390,7 @@ def _triangle(roots: Sequence[Tensor]) -> Tensor:
 
 
 def _add_scatter(scatter: Tensor, roots: Tensor) -> None:
-    """Adds the upper triangle, at least, of the scatters (..., D, D) of roots (..., 1 + r, m, D)."""
+    """Adds the upper triangle, at least, of the scatters of roots (..., 1 + r, m, D)."""
     dim = roots.shape[-1]
     for left in range(0, dim, _PANEL):  # a root has zeros below its second diagonal
         right = min(left + _PANEL, dim)

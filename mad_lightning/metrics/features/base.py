@@ -23,6 +23,9 @@ class FeatureExtractor(Described, L.LightningModule, ABC):
     name: ClassVar[str]
     """Part of every metric's name."""
 
+    is_copy: ClassVar[bool] = False
+    """Whether features are the samples themselves, which nobody has to compute."""
+
     def prepare(
         self, lessons: Callable[[], Samples], spec: SampleSpec, digest: str, cache: Path
     ) -> None:

@@ -25,6 +25,7 @@ class Identity(FeatureExtractor):
     """The samples themselves, flattened; images as floats in [-1, 1]."""
 
     name = "identity"
+    is_copy = True
 
     def forward(self, samples: Samples) -> Tensor:
         """Vectors (N, D)."""
