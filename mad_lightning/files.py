@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -183,22 +183,13 @@ def folder_passing(name: str) -> TemporaryDirectory[str]:
 
 
 def to_disk(*paths: Path) -> None:
-    """Waits until files' contents, or directories' names, would survive a power cut.
-
-    All are asked to set out first: a file system that journals then writes its journal once, and
-    not for each of them.
-    """
-    with ExitStack() as stack:
-        places = []
-        for path in paths:
-            places.append(os.open(path, os.O_RDONLY))
-            stack.callback(os.close, places[-1])
-        if len(places) > 1 and hasattr(os, "posix_fadvise"):
-            for place in places:
-                with suppress(OSError):  # it is advice
-                    os.posix_fadvise(place, 0, 0, os.POSIX_FADV_DONTNEED)
-        for place in places:
+    """Waits until files' contents, or directories' names, would survive a power cut."""
+    for path in paths:
+        place = os.open(path, os.O_RDONLY)
+        try:
             os.fsync(place)
+        finally:
+            os.close(place)
 
 
 def write(path: Path, content: bytes | str, lasting: bool = True) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import resource
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from mad_lightning.files import (
     appearing,
     awaited,
     finite,
+    folder_appearing,
     folder_passing,
     holder,
     leave_mark,
@@ -77,6 +79,18 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda *paths: (steps.append("replace"), replace(*paths)))
     write(tmp_path / "a", "x")
     assert steps == ["fsync", "replace", "fsync"], "its content, its name, the folder of names"
+
+
+def test_a_folder_may_hold_more_files_than_a_program_may_hold_open(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/dev/fd").iterdir()]) + 50, before[1]))
+    try:
+        with folder_appearing(tmp_path / "many") as place:
+            for name in range(200):
+                (place / f"{name}").write_text("x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(names(tmp_path / "many")) == 200
 
 
 KILLED = """

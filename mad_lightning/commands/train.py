@@ -242,8 +242,9 @@ class LineageCLI(LightningCLI):
                 raise
         else:
             # The parser takes a millisecond to find the call of a small class, in each generation.
-            if [made for _, made in calls] == [result] and _is_fixed(calls[0][0].keywords.values()):
-                self._known[key] = calls[0][0]
+            call, made = calls[0] if len(calls) == 1 else (None, None)
+            if call and made is result and _is_fixed((*call.args, *call.keywords.values())):
+                self._known[key] = call
             return result
         culprit, error = raised[0]
         with at(next(_places_of(culprit, self.config[key], key), key)):

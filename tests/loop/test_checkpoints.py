@@ -1,5 +1,7 @@
 """A checkpoint is whole, says what it was made of, and is not believed when it is spoilt."""
 
+import io
+
 import pytest
 import torch
 
@@ -13,6 +15,22 @@ CONTENT = {"epoch": 3, "state_dict": {"weight": torch.arange(1000.0)}}
 def path(tmp_path):
     SealedCheckpoints("this").save_checkpoint(CONTENT, tmp_path / "train" / "last.ckpt")
     return tmp_path / "train" / "last.ckpt"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_the_seal_does_not_depend_on_how_a_checkpoint_is_written(path, monkeypatch, size):
+    whole = path.read_bytes()
+    save = torch.save
+
+    def in_pieces(content, file):
+        save(content, room := io.BytesIO())
+        written = room.getvalue()
+        for start in range(0, len(written), size):
+            file.write(written[start : start + size])
+
+    monkeypatch.setattr(torch, "save", in_pieces)
+    SealedCheckpoints("this").save_checkpoint(CONTENT, path)
+    assert path.read_bytes() == whole
 
 
 def test_it_appears_whole_wherever_temporary_files_lie(path, monkeypatch):

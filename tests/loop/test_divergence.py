@@ -10,7 +10,7 @@ from mad_lightning.commands.train import build
 from mad_lightning.generators import Gaussian
 from mad_lightning.generators.base import Generator
 from mad_lightning.lineage import LineageDirectory
-from mad_lightning.refusal import Diverged
+from mad_lightning.refusal import Diverged, Refused
 
 WGAN = [
     "--generator", "WGAN",
@@ -147,6 +147,27 @@ def test_a_family_of_ones_own_that_breaks_is_never_kept(arguments, family, tmp_p
         told.append(end.value.problem)
         assert not meta.lineage.weights(1).exists()
     assert meta.lineage.records() == []
+
+
+@pytest.mark.parametrize("family", [TooLargeToStore, NoRoot])
+def test_nor_is_one_that_is_fitted_in_one_pass(arguments, family):
+    for _ in range(2):
+        meta = build(arguments)
+        meta.build_generator = family
+        with pytest.raises(Diverged, match=WORDS[family]):
+            meta.fit()
+        assert not meta.lineage.weights(1).exists()
+
+
+def test_a_shard_that_cannot_be_drawn_again_takes_no_finished_weights_with_it(arguments):
+    meta = build([*arguments, "--lineage.generations", "1"])
+    meta.fit()
+    meta.store["001"].evict()
+    again = build([*arguments, "--lineage.generations", "2"])
+    again.build_generator = TooLargeToStore
+    with pytest.raises((Diverged, OSError, Refused)):
+        again.sample(1, again.trained(1))
+    assert meta.lineage.weights(1).exists()
 
 
 def test_generations_before_it_stand_and_the_way_on_is_told(arguments, tmp_path, capsys):
