@@ -108,14 +108,13 @@ def appearing(path: Path, lasting: bool = True) -> Iterator[Path]:
         temporary.replace(path)
         if lasting:
             to_disk(path.parent)
-    except BaseException as error:
-        with suppress(OSError):  # else it would hide what went wrong
-            temporary.unlink()
-        if not isinstance(error, OSError) or error.errno is None:
-            raise
-        if error.filename not in (None, str(temporary)):
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):  # else it would hide what went wrong
+            temporary.unlink()
 
 
 @contextmanager

@@ -39,7 +39,6 @@ class Places:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._at: tuple[int, Path] | None = None  # a generation is asked for dozens of times
 
     def __str__(self) -> str:
         return str(self.path)
@@ -92,9 +91,7 @@ class Places:
 
     def generation(self, t: int) -> Path:
         """Directory of generation ``t``."""
-        if self._at is None or self._at[0] != t:
-            self._at = t, self.path / f"{self.GENERATION}{t:03d}"
-        return self._at[1]
+        return self.path / f"{self.GENERATION}{t:03d}"
 
     def mix_file(self, t: int) -> Path:
         """What it trains on."""

@@ -79,8 +79,6 @@ class Blocks:
 
     def stands(self, index: int) -> bool:
         """Whether one block is there, and is what was written."""
-        if index not in self._read and not self.path(index).exists():
-            return False
         try:
             self.read(index)
         except (FileNotFoundError, Damaged):

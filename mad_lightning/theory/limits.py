@@ -38,8 +38,8 @@ __all__ = ["FreshLoop", "Limit", "check_precision", "check_whole", "limits", "st
 
 _FEWEST = 4
 """Lineages of a loop, at least. Their intervals are Student's t: of the 390 loops of E12, those of
-four lineages hold the value of an independent run in 89 %, those of eight in 80 %; two runs that
-differ by chance alone would be told so in 83 %."""
+four lineages hold the value of an independent run, which errs itself, in 89 %, those of eight in
+80 %; intervals that hold the truth in 95 % would in 83 %."""
 _EXTENSIONS = 7
 """How often a run may grow by half: to 17 times its first length."""
 

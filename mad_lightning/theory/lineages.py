@@ -272,24 +272,20 @@ class GaussianLineages(Laws):
 
     def _draw(self, places: list[int]) -> _Statistics:
         """Moments of new samples: real ones of N(0, I), synthetic ones of N(μ, λΣ)."""
-        product = self._bartlett(self._counts[:, places])
+        unit = self._bartlett(self._counts[:, places])
         n = self._counts[:, places].to(self.device, torch.float64)
         sources = [self._plan[place].source for place in places]
-        means = scales = None
-        if sources[0] != 0:
-            laws = zip(*(self._laws[g] for g in sources), strict=True)
-            means, roots, scales = (
-                torch.stack(parts, dim=2) if len(parts) > 1 else parts[0].unsqueeze(2)
-                for parts in laws
-            )
-            product = product @ roots
-        row_by_row = product.transpose(2, 3)
-        root = torch.empty(row_by_row.shape, dtype=torch.float64, device=self.device)
-        root.copy_(row_by_row)
-        if scales is not None:  # a product of float32 and float64 would take torch far longer
-            root.mul_(scales.transpose(2, 3))
+        if sources[0] == 0:
+            root = _row_by_row(unit)
+            return _Statistics(n, root[..., 0, :, :] / n.sqrt()[:, None, :, None], root)
+        laws = zip(*(self._laws[g] for g in sources), strict=True)
+        means, roots, scales = (
+            torch.stack(parts, dim=2) if len(parts) > 1 else parts[0].unsqueeze(2) for parts in laws
+        )
+        # A product of float32 and float64 would take torch far longer than these two steps.
+        root = _row_by_row(unit @ roots).mul_(scales.transpose(2, 3))
         mean = root[..., 0, :, :] / n.sqrt()[:, None, :, None]
-        return _Statistics(n, mean if means is None else mean + means, root)
+        return _Statistics(n, mean + means, root)
 
     def _bartlett(self, n: Tensor) -> Tensor:
         """A normal row, for the mean, above Bartlett's root for n samples of N(0, I).
@@ -324,6 +320,11 @@ class GaussianLineages(Laws):
         if int(n.min()) - 1 < rank:  # some end earlier
             z[..., 1:, :] *= (freedom > 0.0)[..., None]
         return z
+
+
+def _row_by_row(roots: Tensor) -> Tensor:
+    """Roots (S, R, m, 1 + r, D) as moments have them: (S, R, 1 + r, m, D), float64."""
+    return roots.transpose(2, 3).to(torch.float64, memory_format=torch.contiguous_format)
 
 
 @lru_cache(maxsize=64)
